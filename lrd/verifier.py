@@ -1,0 +1,203 @@
+r"""Is this completion right? Its last ``\boxed{}`` against the gold answer, by math-verify.
+
+What is graded: the content of the completion's last well-formed ``\boxed{}``, and nothing else. A completion without
+one is wrong, whatever number it ends on: the format is part of the task, and math-verify's fallback (the last number of
+the text) would pay for luck.
+
+Why gold is wrapped: math-verify extracts an expression from a *text*, so a bare ``3\sqrt{13}`` is read as the text "3"
+followed by noise. Of MATH-500's gold answers 108 of 500, parsed bare, fail their own reference solution; as
+``\boxed{answer}`` all 500 verify (spec §5.1). ``gold="bare"`` keeps the faulty grading, to show what it costs.
+
+Why a child process: symbolic algebra on a model's output may run forever (``9^{9^{9^{9}}}``) or take the machine's
+memory, and math-verify's own timeout is a signal handler: main thread only, and Python never runs it while one long
+multiplication is under way. A process can be killed. The child is this very file run as a script: it never imports
+torch nor the caller's ``__main__`` (as ``multiprocessing`` would), so it works the same from a script, a notebook, a
+Ray worker, a daemonic process or a thread. The parent imports only the standard library.
+"""
+
+import atexit
+import functools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+WORK_SECONDS = 4.0  # wall time for one answer; a usual one takes 2 ms
+START_SECONDS = 60.0  # wall time for the child to import sympy: 0.4 s warm, several from a cold disk
+MEMORY_BYTES = 4 << 30  # the child's address space; a usual one takes 0.1 GiB
+
+# An escaped brace (or any \x pair) is text; a box opens a group like any brace. The pair rule stands after the box rule
+# and takes backslashes two by two, so a run of them is read once: the scan is linear in the text.
+_BRACE = re.compile(r"(?P<box>\\{1,2}boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last well-formed ``\boxed{...}``, exactly as written; None where there is none.
+
+    Well-formed means closed, counting braces as TeX does (``\{`` and ``\}`` are text). Of nested boxes the inner one
+    is last, as in the MATH dataset's own extraction. An unclosed box is passed over for the one before it. ``\boxed 5``
+    and ``\fbox{5}`` do not count: spec §2 takes gold answers from ``\boxed{}`` only. Time is linear in ``len(text)``.
+    """
+    opened: list[int | None] = []  # for every group still open: where a box's content starts, None for a plain brace
+    start, end = -1, -1
+    for token in _BRACE.finditer(text):
+        if token["box"]:
+            opened.append(token.end())
+        elif token["open"]:
+            opened.append(None)
+        elif token["close"] and opened:
+            begun = opened.pop()
+            if begun is not None and begun > start:
+                start, end = begun, token.start()
+    return None if start < 0 else text[start:end]
+
+
+def is_correct(completion: str, answer: str, gold: str = "boxed") -> bool:
+    r"""Whether ``completion`` answers ``answer``: never raises on any text, and never hangs.
+
+    ``gold="boxed"`` compares the last ``\boxed{}`` with ``\boxed{answer}``: no box or an empty one is False, the same
+    string is True, and math-verify decides the rest. ``gold="bare"`` grades as the original study did, with its fault:
+    ``parse(completion)`` against ``parse(answer)``, no wrapping and no shortcut.
+
+    What takes longer than ``WORK_SECONDS`` is False, at the cost of that time and a new child (0.4 s). Verdicts,
+    timeouts included, are cached, so a repeated answer costs nothing. Calls from several threads take turns.
+
+    Raises ValueError for an unknown ``gold``, and RuntimeError where math-verify cannot be started at all: a broken
+    installation must not look like a wrong answer.
+    """
+    if gold == "bare":
+        return _verified(answer, completion)
+    if gold != "boxed":
+        raise ValueError(f"gold must be 'boxed' or 'bare', not {gold!r}")
+    boxed, answer = (last_boxed(completion) or "").strip(), answer.strip()
+    if not boxed or not answer:
+        return False
+    return boxed == answer or _verified(rf"\boxed{{{answer}}}", rf"\boxed{{{boxed}}}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _verified(gold: str, target: str) -> bool:
+    """math-verify's verdict on two texts, gold first: its comparison of equations and intervals is not symmetric."""
+    return _child.verdict(gold, target)
+
+
+class _Child:
+    """The process that runs math-verify: started at the first question, replaced when it dies or takes too long."""
+
+    def __init__(self):
+        self.turn = threading.Lock()
+        self.process: subprocess.Popen | None = None
+        self.pipe: socket.socket | None = None
+
+    def verdict(self, gold: str, target: str) -> bool:
+        question = json.dumps([gold, target]).encode("ascii") + b"\n"  # escapes NULs and lone surrogates
+        with self.turn:
+            try:
+                # Silence on the first try may be a child that was killed while idle; on the second it is the answer's
+                # doing (a stack overflow, say).
+                deadline = None
+                for _ in range(2):
+                    pipe = self._running()
+                    deadline = deadline or time.monotonic() + WORK_SECONDS
+                    reply = _ask(pipe, question, deadline)
+                    if reply:
+                        return reply == b"1"
+                    self.stop()
+                return False
+            except TimeoutError:
+                self.stop()
+                return False
+            except BaseException:  # Ctrl-C between question and reply: the reply must not answer the next question
+                self.stop()
+                raise
+
+    def _running(self) -> socket.socket:
+        """The pipe to a child that has imported math-verify and waits; starts one if there is none."""
+        if self.pipe is not None and self.process is not None and self.process.poll() is None:
+            return self.pipe
+        self.stop()
+        command = [sys.executable, "-P", os.path.abspath(__file__)]  # -P: lrd/ must not shadow anyone's modules
+        try:
+            self.pipe, theirs = socket.socketpair()
+            with theirs:
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,  # antlr prints
+                    env={**os.environ, "PYTHONHASHSEED": "0"},  # the same verdict in every child
+                    start_new_session=True,  # Ctrl-C is for the parent
+                )
+            if _ask(self.pipe, b"", time.monotonic() + START_SECONDS):
+                return self.pipe
+            why = "it ended at once, its message is on stderr"
+        except OSError as error:  # TimeoutError included
+            why = str(error)
+        raise RuntimeError(f"math-verify does not start ({why}): {' '.join(command)}")
+
+    def stop(self) -> None:
+        """Kill the child, if any; the next question starts another."""
+        if self.pipe is not None:
+            self.pipe.close()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self.process = self.pipe = None
+
+    def forget(self) -> None:
+        """In a forked copy of the parent: let go of a child that is not ours, and of a lock that may be held."""
+        if self.pipe is not None:
+            self.pipe.close()  # a second holder would keep the child waiting when the parent dies
+        self.turn, self.process, self.pipe = threading.Lock(), None, None
+
+
+def _ask(pipe: socket.socket, question: bytes, deadline: float) -> bytes:
+    """One byte from the child, ``b""`` if it is dead. Raises TimeoutError past ``deadline`` (monotonic seconds)."""
+    try:
+        pipe.settimeout(max(deadline - time.monotonic(), 1e-3))
+        pipe.sendall(question)
+        pipe.settimeout(max(deadline - time.monotonic(), 1e-3))
+        return pipe.recv(1)
+    except ConnectionError:
+        return b""
+
+
+_child = _Child()
+atexit.register(_child.stop)
+os.register_at_fork(after_in_child=_child.forget)
+
+
+def _serve() -> None:
+    """The child: one line ``[gold, target]`` in, one byte out, until the parent closes the pipe or dies."""
+    import contextlib
+    import logging
+    import resource
+
+    import sympy.core.random
+    from math_verify import parse, verify
+
+    logging.disable()  # math-verify warns that its timeout is off: ours is on
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    pipe = socket.socket(fileno=0)
+    pipe.sendall(b".")
+    for line in pipe.makefile("r", encoding="ascii"):
+        # Should the parent die while this hangs, nobody is left to kill it: SIGALRM's default action is to die, and the
+        # kernel needs no help from a busy interpreter.
+        signal.setitimer(signal.ITIMER_REAL, WORK_SECONDS + 1)
+        sympy.core.random.seed(0)  # sympy tests equality at random points: the same ones each time
+        try:
+            gold, target = (parse(text, parsing_timeout=0) for text in json.loads(line))
+            correct = verify(gold, target, timeout_seconds=0)
+        except Exception:  # math-verify catches its own; this is for the recursion and memory errors that it does not
+            correct = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        pipe.sendall(b"1" if correct else b"0")
+
+
+if __name__ == "__main__":
+    _serve()
