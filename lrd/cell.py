@@ -1,0 +1,226 @@
+"""One cell of the study: every hyperparameter, resolved before anything runs.
+
+A preset (`lrd/presets/<name>.toml`) is data: `[axes]` spans the matrix, `[cell]` holds the values that all of its cells
+share, and each `[[override]]` changes some of them for the cells that it matches. No code asks for a preset's name.
+"""
+
+import dataclasses
+import difflib
+import itertools
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrd import UserError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A fully resolved cell. Units: tokens, steps (one rollout and its updates each), problems. Defaults: spec §3."""
+
+    preset: str
+    regime: str
+    rank: int | None  # None is full fine-tuning
+    seed: int
+
+    # models: "./path" is a directory below the project, anything else an id on the Hugging Face Hub
+    student: str
+    teacher: str
+    prm: str
+    dtype: str = "float32"  # of forward passes and frozen weights; trained weights have `master_dtype`
+    master_dtype: str = "float32"  # "bfloat16" reproduces the original's full fine-tuning arm (spec §5.2)
+
+    # problems: "chain", a path to a .jsonl file, or an id on the Hub
+    train_data: str
+    eval_data: str
+    eval_problems: int = 100
+    prompt_template: str = "Problem: {problem}\n\nSolution: "
+    grading: str = "boxed"  # "bare" reproduces the original's verifier (spec §5.1)
+
+    # rollouts
+    prompts_per_step: int = 4
+    samples_per_prompt: int = 4
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_completion_tokens: int = 1536
+
+    # updates
+    steps: int = 100
+    epochs: int = 1  # updates a rollout
+    learning_rate: float
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    clip_epsilon: float = 0.2
+    kl_coef: float = 0.05
+    kl_estimator: str = "paper"
+    loss_aggregation: str = "token"
+    advantage_epsilon: float = 1e-8
+    logp_temperature: float = 1.0  # of the learner's log-probabilities; the original samples at 0.7 and learns at 1
+
+    # adapter
+    lora_alpha: float = 32
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+    # records
+    eval_every: int = 10  # steps; also how often a checkpoint is written
+    eval_batch: int = 150  # problems decoded at a time
+    logged_completions: int = 4  # kept with their deposits at every eval
+
+    def __post_init__(self):
+        _check(self)
+
+    @classmethod
+    def load(cls, preset: str, *, regime: str, rank: int | str | None, seed: int, **overrides: Any) -> "Cell":
+        """The cell of `preset` at these coordinates; `overrides` set any other field.
+
+        Raises `UserError` for an unknown preset, field or regime and for a value that cannot work.
+        """
+        axes = {"regime": regime, "rank": _rank(rank), "seed": seed}
+        table = read_preset(preset)
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {"preset": preset} | dict(table["cell"]) | axes
+        for rule in table.get("override", []):
+            where = {key: _rank(v) if key == "rank" else v for key, v in rule["match"].items()}
+            if all(values.get(key) == value for key, value in where.items()):
+                values |= rule["set"]
+        values |= overrides
+        for key in values:
+            if key not in known:
+                raise UserError(f"unknown setting {key!r} for a cell of preset {preset!r}{_nearest(key, known)}")
+        missing = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING} - values.keys()
+        if missing:
+            raise UserError(f"preset {preset!r} gives no value for {', '.join(sorted(missing))}")
+        return cls(**{key: _coerce(key, value) for key, value in values.items()})
+
+    @property
+    def arm(self) -> str:
+        """`r<rank>` or `full`."""
+        return "full" if self.rank is None else f"r{self.rank}"
+
+    @property
+    def name(self) -> str:
+        """Directory name of the cell (spec §1)."""
+        return f"{self.regime}-{self.arm}-s{self.seed}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `config.json` holds; equal configurations compare equal after a round trip through JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def presets() -> list[str]:
+    """Names of the presets there are."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_preset(preset: str) -> dict[str, Any]:
+    """The preset's TOML as it stands. Raises `UserError` where there is none of that name or it cannot be read."""
+    if preset not in presets():
+        raise UserError(f"unknown preset {preset!r}{_nearest(preset, presets())}; there are {', '.join(presets())}")
+    try:
+        return tomllib.loads((PRESETS / f"{preset}.toml").read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"lrd/presets/{preset}.toml is not valid TOML: {error}") from None
+
+
+def grid(preset: str, narrowed: dict[str, list[Any] | None] | None = None, **overrides: Any) -> list[Cell]:
+    """All cells of a preset in a stable order, seeds slowest, so that a stopped matrix holds whole replicates.
+
+    `narrowed` replaces an axis by some of its values, or by others (`{"rank": [2, 8]}`); None leaves it as it is.
+    """
+    axes = dict(read_preset(preset)["axes"]) | {key: v for key, v in (narrowed or {}).items() if v is not None}
+    names = list(reversed(axes))
+    points = itertools.product(*(axes[name] for name in names))
+    cells = [Cell.load(preset, **dict(zip(names, point)), **overrides) for point in points]
+    if len({cell.name for cell in cells}) < len(cells):
+        raise UserError(f"preset {preset!r}: two cells share a name; each axis value has to be given once")
+    return cells
+
+
+REGIMES = {
+    "outcome": "lrd.rewards.outcome",
+    "process": "lrd.rewards.process",
+    "distillation": "lrd.rewards.distillation",
+}
+"""The registry of rewards: regime → the module whose `load` gives it."""
+
+CHOICES = {
+    "regime": tuple(REGIMES),
+    "dtype": ("float32", "bfloat16"),
+    "master_dtype": ("float32", "bfloat16"),
+    "grading": ("boxed", "bare"),
+    "kl_estimator": ("paper", "k1", "k2", "k3"),
+    "loss_aggregation": ("token", "sequence", "constant"),
+}
+AT_LEAST = {
+    "seed": 0,
+    "steps": 0,
+    "samples_per_prompt": 2,  # a prompt's samples are normalized against each other
+    "logged_completions": 0,
+    "kl_coef": 0,
+    "weight_decay": 0,
+    "learning_rate": 0,
+    "advantage_epsilon": 0,
+    **dict.fromkeys(
+        ("eval_problems", "prompts_per_step", "max_completion_tokens", "epochs", "eval_every", "eval_batch"), 1
+    ),
+}
+POSITIVE = ("temperature", "top_p", "logp_temperature", "max_grad_norm", "clip_epsilon", "lora_alpha")
+
+
+def _check(cell: Cell) -> None:
+    for key, allowed in CHOICES.items():
+        value = getattr(cell, key)
+        if value not in allowed:
+            raise UserError(f"unknown {key} {value!r}{_nearest(value, allowed)}; there are {', '.join(allowed)}")
+    for key, least in AT_LEAST.items():
+        if not least <= getattr(cell, key) < float("inf"):
+            raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be at least {least} and finite")
+    for key in POSITIVE:
+        if not 0 < getattr(cell, key) < float("inf"):
+            raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be positive and finite")
+    if cell.top_p > 1:
+        raise UserError(f"top_p is {cell.top_p!r}; it is a probability, at most 1")
+    if cell.rank is not None and cell.rank < 1:
+        raise UserError(f"rank is {cell.rank!r}; it has to be 1 or more, or 'full' for full fine-tuning")
+    if "{problem}" not in cell.prompt_template:
+        raise UserError(f"prompt_template {cell.prompt_template!r} has no {{problem}} to be replaced")
+
+
+def _rank(rank: Any) -> int | None:
+    if rank is None or rank == "full":
+        return None
+    try:
+        if isinstance(rank, bool) or int(rank) != float(rank):
+            raise ValueError
+        return int(rank)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"rank is {rank!r}; it has to be 1 or more, or 'full' for full fine-tuning") from None
+
+
+def _coerce(key: str, value: Any) -> Any:
+    """The value in its field's type, or a `UserError` that names both."""
+    wanted = typing.get_type_hints(Cell)[key]
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (
+        wanted == tuple[str, ...]
+        and isinstance(value, list | tuple)
+        and value
+        and all(isinstance(v, str) for v in value)
+    ):
+        return tuple(value)
+    plain = wanted in (int, float, str) or isinstance(wanted, types.UnionType)
+    if plain and isinstance(value, wanted) and not isinstance(value, bool):
+        return value
+    raise UserError(f"{key} is {value!r}; it has to be of type {getattr(wanted, '__name__', wanted)}")
+
+
+def _nearest(word: Any, known: Any) -> str:
+    near = difflib.get_close_matches(str(word), list(known), n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

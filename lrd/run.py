@@ -1,0 +1,234 @@
+"""The run directory of a cell: what is in it, who owns it, and how it is written so that nothing is lost.
+
+Torch-free: the book reads runs on machines that never train.
+"""
+
+import contextlib
+import datetime
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import psutil
+
+from lrd import ROOT, UserError
+from lrd.cell import Cell
+
+CHECKPOINT = "checkpoint/state.safetensors"
+
+
+def runs_root(runs: str | Path | None = None) -> Path:
+    """`runs/` of the clone, or another directory; relative paths count from the clone, as everything else does."""
+    return ROOT / (runs or "runs")
+
+
+class Run:
+    """One cell's directory, held by this process until `close`, so that no other trains the same cell."""
+
+    def __init__(self, cell: Cell, runs: str | Path | None = None):
+        """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished."""
+        self.cell = cell
+        self.path = runs_root(runs) / cell.preset / cell.name
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.path / "lock")
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise UserError(f"cell {self._shown} is running in another process; wait for it or stop it") from None
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self._shown}: {error.strerror or error}; give a directory that can be written "
+                f"with --runs"
+            ) from None
+        try:
+            self._check_config()
+        except UserError:
+            self.close()
+            raise
+
+    @property
+    def _shown(self) -> str:
+        return os.path.relpath(self.path, ROOT) if self.path.is_relative_to(ROOT) else str(self.path)
+
+    def _check_config(self) -> None:
+        there = read_json(self.path / "config.json")
+        if there is None:
+            return
+        asked = self.cell.config
+        keys = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
+        if keys:
+            state = "a finished" if self.finished else "an unfinished"
+            diff = ", ".join(f"{key} = {there.get(key)!r} (asked for: {asked.get(key)!r})" for key in keys)
+            raise UserError(
+                f"{self._shown} holds {state} cell of another configuration: {diff}; "
+                f"ask for that one, or give another directory with --runs"
+            )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the cell is done; then it is only ever read."""
+        return (self.path / "done.json").is_file()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the resume state lies, if any."""
+        return self.path / CHECKPOINT
+
+    def begin(self, *, step: int | None, about: dict[str, Any]) -> None:
+        """Records who starts the cell, or resumes it after `step`, and cuts records that lie beyond that point."""
+        write_json(self.path / "config.json", self.cell.config)
+        (self.path / "failed.json").unlink(missing_ok=True)
+        for name in ("metrics", "evals", "completions"):
+            path = self.path / f"{name}.jsonl"
+            # The evaluation at the checkpoint's own step comes before the checkpoint and stays.
+            kept = [] if step is None else [row for row in read_jsonl(path) if row["step"] <= step]
+            write_text(path, "".join(map(_line, kept)))
+        before = read_json(self.path / "provenance.json") or {}
+        sessions = [*before.get("sessions", []), {"started": _now(), "from_step": step or 0}]
+        write_json(self.path / "provenance.json", provenance(self.cell) | {"run": about, "sessions": sessions})
+
+    def last_accuracy(self) -> float:
+        """pass@1 of the last evaluation on record; NaN before the first."""
+        rows = read_jsonl(self.path / "evals.jsonl")
+        last = [row["correct"] for row in rows if row["step"] == rows[-1]["step"]]
+        return sum(last) / len(last) if last else math.nan
+
+    def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Appends rows to `<name>.jsonl`, all in one write; a number that is not finite becomes null."""
+        with (self.path / f"{name}.jsonl").open("a") as file:
+            file.write("".join(_line(row) for row in rows))
+
+    def fail(self, error: BaseException, step: int) -> None:
+        """Leaves the reason of a failure for `lrd status`."""
+        reason = {"step": step, "error": describe(error), "traceback": "".join(traceback.format_exception(error))}
+        write_json(self.path / "failed.json", reason)
+
+    def finish(self) -> None:
+        """Writes `done.json`, the last file of a finished cell, and gives the directory up."""
+        if not self.finished:
+            metrics = read_jsonl(self.path / "metrics.jsonl")
+            before = read_json(self.path / "provenance.json") or {}
+            before["sessions"][-1]["ended"] = _now()
+            write_json(self.path / "provenance.json", before)
+            summary = {"finished": _now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
+            write_json(self.path / "done.json", summary)
+        self.close()
+
+    def close(self) -> None:
+        """Gives the directory up without a word."""
+        self._lock.release()
+
+
+def state(path: Path) -> str:
+    """`absent`, `running`, `interrupted`, `failed` or `finished`, from the files and the lock alone."""
+    if (path / "done.json").is_file():
+        return "finished"
+    if not (path / "lock").is_file():
+        return "absent"
+    lock = filelock.FileLock(path / "lock")
+    try:
+        with lock.acquire(blocking=False):
+            if (path / "failed.json").is_file():
+                return "failed"
+            return "interrupted" if (path / "config.json").is_file() else "absent"
+    except filelock.Timeout:
+        return "running"
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def provenance(cell: Cell) -> dict[str, Any]:
+    """Everything that a rerun needs to know: code, versions, hardware, command, seeds. No environment variables."""
+    return {
+        "command": f"lrd cell {cell.preset} --regime {cell.regime} --rank {cell.rank or 'full'} --seed {cell.seed}",
+        "git": {"sha": _git("rev-parse", "HEAD"), "diff": _git("diff", "HEAD", "--", ".", ":!runs")},
+        "python": platform.python_version(),
+        "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
+        "hardware": {
+            "platform": platform.platform(),
+            "cpu": _cpu_model(),
+            "cores": os.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        },
+        "seed": cell.seed,
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all: written beside the file, flushed to disk, then put in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomically."""
+    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The file's value, or None where there is no file. Raises `UserError` where it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path.parent.name}/{path.name} is not readable JSON ({error}); move it away") from None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a last line that was cut by a kill is left out, as are lines that are no JSON object."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text(errors="replace").split("\n"):  # not splitlines: a completion may hold a U+2028
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(_finite(row), ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null says that there was no number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _git(*args: str) -> str | None:
+    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, errors="replace")
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or sys.platform

@@ -1,0 +1,238 @@
+"""The matrix and the configuration of its cells: names, values, and what is said of a mistake."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from lrd import UserError
+from lrd.cell import REGIMES, Cell, grid, presets
+
+pytestmark = pytest.mark.usefixtures("unchecked")  # the library's own words on a wrong type, not beartype's
+
+RANKS = (1, 4, 16, 64, 256, None)
+
+
+def load(preset: str = "tiny", regime: str = "outcome", rank=4, seed: int = 0, **overrides) -> Cell:
+    return Cell.load(preset, regime=regime, rank=rank, seed=seed, **overrides)
+
+
+def says(match: str, *args, **kwargs) -> None:
+    """A `UserError` of one line that says what is wrong."""
+    with pytest.raises(UserError, match=match) as error:
+        load(*args, **kwargs)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+# --- the matrix
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+def test_a_preset_is_54_cells_in_a_stable_order(preset):
+    arms = ["full" if rank is None else f"r{rank}" for rank in RANKS]
+    want = [f"{regime}-{arm}-s{seed}" for seed in (0, 1, 2) for arm in arms for regime in REGIMES]
+    cells = grid(preset)
+    assert [cell.name for cell in cells] == want and len(set(want)) == 54
+    assert {cell.preset for cell in cells} == {preset}
+    assert [cell.name for cell in grid(preset)] == want
+
+
+def test_there_are_three_presets():
+    assert {"tiny", "small", "paper"} <= set(presets())
+
+
+def test_a_narrowed_matrix():
+    cells = grid("tiny", {"regime": ["process"], "rank": ["full", 2], "seed": [7]}, steps=3)
+    assert [cell.name for cell in cells] == ["process-full-s7", "process-r2-s7"]
+    assert {cell.steps for cell in cells} == {3}
+    assert len(grid("tiny", {"seed": [0], "rank": None})) == 18  # None leaves an axis as it is
+    with pytest.raises(UserError, match="did you mean outcome"):
+        grid("tiny", {"regime": ["outcom"]})
+    with pytest.raises(UserError, match="two cells share a name"):
+        grid("tiny", {"rank": ["4", 4]})
+
+
+def test_cells_of_a_seed_differ_in_nothing_but_their_coordinates_and_learning_rate():
+    first = grid("tiny")[0]
+    for cell in grid("tiny"):
+        rate = 3e-4 if cell.rank is None else 1e-3
+        moved = dict(regime=cell.regime, rank=cell.rank, seed=cell.seed, learning_rate=rate)
+        assert cell == dataclasses.replace(first, **moved)
+
+
+# --- values
+
+
+def test_the_papers_values_are_those_of_the_report():
+    """Spec §3's table, and its models and data."""
+    cell = load("paper")
+    assert cell.config == dict(
+        preset="paper",
+        regime="outcome",
+        rank=4,
+        seed=0,
+        student="Qwen/Qwen3-1.7B-Base",
+        teacher="Qwen/Qwen3-8B",
+        prm="peiyi9979/math-shepherd-mistral-7b-prm",
+        dtype="bfloat16",
+        master_dtype="float32",  # not the report's: spec §5.2
+        train_data="EleutherAI/hendrycks_math",
+        eval_data="HuggingFaceH4/MATH-500",
+        eval_problems=100,
+        prompt_template="Problem: {problem}\n\nSolution: ",
+        grading="boxed",  # not the report's: spec §5.1
+        prompts_per_step=4,
+        samples_per_prompt=4,
+        temperature=0.7,
+        top_p=0.95,
+        max_completion_tokens=1536,
+        steps=100,
+        epochs=1,
+        learning_rate=3e-5,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        clip_epsilon=0.2,
+        kl_coef=0.05,
+        kl_estimator="paper",
+        loss_aggregation="token",
+        advantage_epsilon=1e-8,
+        logp_temperature=1.0,
+        lora_alpha=32.0,
+        lora_targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        eval_every=10,
+        eval_batch=cell.eval_batch,  # how many are decoded at a time is nothing to the report
+        logged_completions=cell.logged_completions,
+    )
+
+
+@pytest.mark.parametrize("preset, lora, full", [("paper", 3e-5, 1e-5), ("small", 1e-3, 3e-4), ("tiny", 1e-3, 3e-4)])
+def test_full_fine_tuning_has_its_own_learning_rate(preset, lora, full):
+    assert {load(preset, rank=rank).learning_rate for rank in RANKS if rank} == {lora}
+    for rank in (None, "full"):
+        assert load(preset, rank=rank).learning_rate == full
+        assert load(preset, rank=rank, learning_rate=7e-5).learning_rate == 7e-5  # an override has the last word
+
+
+@pytest.mark.parametrize(
+    "rank, name",
+    [(1, "outcome-r1-s0"), ("16", "outcome-r16-s0"), (None, "outcome-full-s0"), ("full", "outcome-full-s0")],
+)
+def test_names(rank, name):
+    assert load(rank=rank).name == name
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("rank", [4, None])
+def test_the_configuration_survives_json(preset, rank):
+    cell = load(preset, rank=rank, steps=3)
+    config = json.loads(json.dumps(cell.config))
+    assert config == cell.config and config["rank"] == rank and config["steps"] == 3
+    assert set(config) == {field.name for field in dataclasses.fields(Cell)}
+    axes = {key: config.pop(key) for key in ("preset", "regime", "rank", "seed")}
+    assert Cell.load(axes.pop("preset"), **axes, **config) == cell
+
+
+def test_overrides_set_any_field():
+    cell = load(steps=3, kl_estimator="k3", lora_targets=["q_proj"], learning_rate=1, temperature=1)
+    assert (cell.steps, cell.kl_estimator, cell.lora_targets) == (3, "k3", ("q_proj",))
+    assert isinstance(cell.learning_rate, float) and isinstance(cell.temperature, float)
+
+
+def test_a_cell_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load().steps = 1  # pyright: ignore
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize("preset", ["tinny", "", "../tiny", "Tiny"])
+def test_unknown_presets(preset):
+    says(r"unknown preset .*there are .*paper.*small.*tiny", preset)
+
+
+def test_the_nearest_preset_is_named():
+    says(r"unknown preset 'papre' \(did you mean paper\?\)", "papre")
+
+
+def test_unknown_regimes():
+    says(r"'outcom' \(did you mean outcome\?\); there are outcome, process, distillation", regime="outcom")
+    says(r"unknown regime 'xyz'; there are", regime="xyz")
+
+
+def test_unknown_settings():
+    says(r"unknown setting 'learning_rte' .*\(did you mean learning_rate", learning_rte=1.0)
+    says(r"unknown setting 'zzz' for a cell of preset 'tiny'$", zzz=1)
+
+
+@pytest.mark.parametrize("rank", [0, -1, "0", "x", "", 1.5, "1.5", True, math.nan, math.inf, [4]])
+def test_bad_ranks(rank):
+    says(r"rank is .*; it has to be 1 or more, or 'full' for full fine-tuning", rank=rank)
+
+
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("samples_per_prompt", 1, "at least 2"),
+        ("prompts_per_step", 0, "at least 1"),
+        ("max_completion_tokens", 0, "at least 1"),
+        ("eval_problems", 0, "at least 1"),
+        ("eval_every", 0, "at least 1"),
+        ("epochs", 0, "at least 1"),
+        ("steps", -1, "at least 0"),
+        ("seed", -1, "at least 0"),
+        ("learning_rate", -1e-3, "at least 0"),
+        ("learning_rate", math.nan, "at least 0"),
+        ("kl_coef", -0.1, "at least 0"),
+        ("temperature", 0.0, "positive"),
+        ("temperature", math.inf, "positive and finite"),
+        ("top_p", 0.0, "positive"),
+        ("top_p", 1.01, "at most 1"),
+        ("clip_epsilon", 0.0, "positive"),
+        ("lora_alpha", 0, "positive"),
+        ("learning_rate", math.inf, "finite"),
+        ("advantage_epsilon", -1.0, "at least 0"),
+        ("dtype", "float8", "'float8'.*there are float32, bfloat16"),
+        ("kl_estimator", "k4", "there are paper, k1, k2, k3"),
+        ("loss_aggregation", "tokens", "did you mean token"),
+        ("grading", "box", "did you mean boxed"),
+        ("prompt_template", "Problem: {}", "has no {problem}"),
+    ],
+)
+def test_values_that_cannot_work(key, value, said):
+    if key == "seed":
+        says(rf"{key}.*{said}", seed=value)
+    else:
+        says(rf"{key}.*{said}", **{key: value})
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("steps", "10"),
+        ("steps", 1.5),
+        ("steps", True),
+        ("steps", None),
+        ("learning_rate", "fast"),
+        ("learning_rate", True),
+        ("student", 3),
+        ("student", None),
+        ("lora_targets", "q_proj"),
+        ("lora_targets", []),
+        ("lora_targets", [1]),
+        ("kl_estimator", 3),
+    ],
+)
+def test_wrong_types(key, value):
+    says(rf"{key} is .*; it has to be of type", **{key: value})
+
+
+@pytest.mark.parametrize("seed", ["0", 1.5, None, True])
+def test_wrong_seeds(seed):
+    says("seed is .*; it has to be of type int", seed=seed)
+
+
+def test_the_check_holds_for_a_cell_made_by_hand():
+    with pytest.raises(UserError, match="samples_per_prompt"):
+        dataclasses.replace(load(), samples_per_prompt=1)

@@ -1,0 +1,244 @@
+"""Problems, their split, and the order in which a cell sees them."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from itertools import islice
+
+import pytest
+from hypothesis import given, strategies as st
+
+from lrd import ROOT, UserError
+from lrd.problems import Chain, chains, held_out, prompts_at, train_pool
+from lrd.verifier import is_correct
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    """Writes lines (objects as JSON, strings as they are) and gives the path as a source."""
+
+    def write(*lines) -> str:
+        path = tmp_path / "problems.jsonl"
+        text = "".join((x if isinstance(x, str) else json.dumps(x, ensure_ascii=False)) + "\n" for x in lines)
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return train_pool("chain")[0]
+
+
+# --- the arithmetic chain
+
+
+@pytest.mark.parametrize(
+    "start, operations, text, values",
+    [
+        # 6·2 = 12 → 2; 2 − 6 = −4 → 6; 6 + 3 = 9
+        (6, (("*", 2), ("-", 6), ("+", 3)), "6a*2b-6c+3", [2, 6, 9]),
+        # 0 − 9 → 1; 1·0 = 0; 0 + 0 = 0; 0 − 1 → 9
+        (0, (("-", 9), ("*", 0), ("+", 0), ("-", 1)), "0a-9b*0c+0d-1", [1, 0, 0, 9]),
+        # 9·9 = 81 → 1; 1 + 9 = 10 → 0; 0 − 5 → 5; 5·7 = 35 → 5; 5 + 6 = 11 → 1; 1·8 = 8
+        (9, (("*", 9), ("+", 9), ("-", 5), ("*", 7), ("+", 6), ("*", 8)), "9a*9b+9c-5d*7e+6f*8", [1, 0, 5, 5, 1, 8]),
+    ],
+)
+def test_chains_by_hand(start, operations, text, values):
+    chain = Chain(start, operations)
+    assert (chain.text, chain.values) == (text, values)
+    assert (chain.problem.problem, chain.problem.answer) == (text, str(values[-1]))
+
+
+@given(st.integers(0, 9), st.lists(st.tuples(st.sampled_from("+-*"), st.integers(0, 9)), min_size=3, max_size=6))
+def test_values_are_the_last_digits(start, operations):
+    """Reduction modulo 10 at each step changes no last digit: Python's own integers give the same."""
+    value = start
+    for (op, x), digit in zip(operations, Chain(start, tuple(operations)).values, strict=True):
+        value = {"+": value + x, "-": value - x, "*": value * x}[op]
+        assert digit == value % 10 and 0 <= digit <= 9
+
+
+def test_the_pools_are_disjoint():
+    train, dropped = train_pool("chain")
+    test = held_out("chain", 1000)
+    texts = {p.problem for p in train}
+    assert (len(texts), dropped) == (len(train), 0)  # each once
+    assert len(train) >= 100 * 4  # more than a cell of the paper's length sees
+    assert len({p.problem for p in test}) == 1000
+    assert not texts & {p.problem for p in test}
+
+
+def test_the_split_is_by_hash_and_holds_for_any_stream():
+    """Thousands of chains of other generators: which side one is on is a matter of its text alone, a tenth each way."""
+    rng = random.Random(123)
+    for is_held_out in (True, False):
+        for chain in islice(chains(rng, is_held_out=is_held_out), 1000):
+            assert (hashlib.sha256(chain.text.encode()).digest()[0] < 26) == is_held_out == chain.is_held_out
+            assert 3 <= len(chain.operations) <= 6
+    train_texts = {chain.text for chain in islice(chains(random.Random(5), is_held_out=False), 2000)}
+    assert not train_texts & {p.problem for p in held_out("chain", 1000)}
+
+
+def test_problems_are_the_same_in_every_process(pool):
+    """Whatever Python's hash seed: cells that run side by side must see the same problems."""
+    script = """
+from lrd.problems import held_out, prompts_at, train_pool
+pool = train_pool("chain")[0]
+print([p.id for p in pool[:20] + held_out("chain", 20) + prompts_at(3, pool, 4, 1)])
+"""
+    command, printed = [sys.executable, "-c", script], set()
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+        printed.add(done.stdout)
+    here = [p.id for p in pool[:20] + held_out("chain", 20) + prompts_at(3, pool, 4, 1)]
+    assert printed == {f"{here}\n"}
+
+
+def test_the_gold_answer_verifies(pool):
+    for problem in pool[:20]:
+        assert is_correct(f"The answer is \\boxed{{{problem.answer}}}.", problem.answer)
+
+
+# --- the order of prompts
+
+
+def test_prompts_are_a_function_of_seed_and_step(pool):
+    forwards = [prompts_at(step, pool, 4, seed=1) for step in range(6)]
+    random.seed(77)  # nor does the global generator matter
+    backwards = [prompts_at(step, pool, 4, seed=1) for step in reversed(range(6))]
+    assert forwards == backwards[::-1]
+    assert forwards != [prompts_at(step, pool, 4, seed=2) for step in range(6)]
+    assert len({p.id for step in forwards for p in step}) == 24  # no repeats within a pass
+
+
+@given(n=st.integers(1, 23), per_step=st.integers(1, 7), seed=st.integers(0, 3))
+def test_each_pass_is_a_permutation(n, per_step, seed, pool):
+    """Also where a step straddles two passes."""
+    pool = pool[:n]
+    steps = -(-3 * n // per_step)
+    seen = [p for step in range(steps) for p in prompts_at(step, pool, per_step, seed)]
+    for lap in range(3):
+        assert sorted(p.id for p in seen[lap * n : (lap + 1) * n]) == sorted(p.id for p in pool)
+
+
+def test_passes_differ(pool):
+    pool = pool[:50]
+    first, second = (prompts_at(lap, pool, 50, seed=0) for lap in (0, 1))
+    assert first != second and first != pool
+
+
+# --- files
+
+
+def test_the_evaluation_split_of_math500(math500):
+    rows = [json.loads(line) for line in math500.read_text(encoding="utf-8").split("\n") if line]
+    random.Random(0).shuffle(rows)
+    want = rows[-100:]
+    for source in (str(math500), "../shared/data/math500.jsonl"):
+        got = held_out(source, 100)
+        assert [p.problem for p in got] == [row["problem"] for row in want]
+        assert [p.answer for p in got] == [row["answer"] for row in want]
+    assert len({p.id for p in got}) == 100
+    assert held_out(source, 20) == got[-20:]
+    assert len(held_out(source, 500)) == 500
+
+
+def test_answers_come_from_the_field_or_the_last_box(jsonl):
+    source = jsonl(
+        {"problem": "a", "answer": "1", "solution": r"\boxed{7}"},
+        {"problem": "b", "solution": r"first \boxed{2}, then \boxed{\frac{1}{2}}"},
+        {"problem": "c", "solution": "no box"},
+        {"problem": "d", "solution": r"\boxed{3"},
+        {"problem": "e"},
+        {"problem": "f", "unique_id": "x/1", "answer": "0"},
+        {"problem": "g", "answer": 0},
+        {"problem": "h", "answer": None, "solution": r"\boxed{5}"},
+    )
+    pool, dropped = train_pool(source)
+    assert {p.problem: p.answer for p in pool} == {"a": "1", "b": r"\frac{1}{2}", "f": "0", "g": "0", "h": "5"}
+    assert dropped == 3
+    assert pool[2].id == "x/1" and len({p.id for p in pool}) == 5
+
+
+def test_unusual_characters_inside_a_line_do_not_break_it(jsonl):
+    """JSON text may hold U+2028 and U+0085 as they are; only a newline ends a line."""
+    source = jsonl({"problem": "one\u2028two\u0085three\u2029", "answer": "1"}, {"problem": "b", "answer": "2"})
+    assert [p.answer for p in train_pool(source)[0]] == ["1", "2"]
+
+
+def test_a_blank_line_at_the_end_is_no_problem(jsonl):
+    assert len(train_pool(jsonl({"problem": "a", "answer": "1"}, ""))[0]) == 1
+
+
+# --- bad input
+
+
+def one_sentence(error) -> bool:
+    return "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("source", ["nosuch.jsonl", "/nosuch/dir/problems.jsonl", "../shared/nosuch.jsonl"])
+def test_a_missing_file_is_a_user_error(source):
+    with pytest.raises(UserError, match=f"no file '{source}'") as error:
+        train_pool(source)
+    assert one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("{'problem': 'a'}", "line 2"),
+        ('{"problem": "a", "answer"', "line 2"),
+        ("garbage", "line 2"),
+        ("[1, 2]", "line 2"),
+        ("42", "line 2"),
+        ("null", "line 2"),
+        ('{"question": "a", "answer": "1"}', "problem"),
+        ('{"problem": null, "answer": "1"}', "problem"),
+        ('{"problem": "a", "solution": null}', ""),
+        ('{"problem": "a", "answer": null}', ""),
+    ],
+)
+def test_a_garbage_line_is_a_user_error_or_dropped(line, said, jsonl):
+    source = jsonl({"problem": "a", "answer": "1"}, line)
+    try:
+        pool, dropped = train_pool(source)
+    except UserError as error:
+        assert said in str(error) and source in str(error) and "\n" not in str(error)
+    else:  # a row that has no gold answer is dropped and counted, and no other
+        assert said == "" and (len(pool), dropped) == (1, 1)
+
+
+def test_text_that_is_not_utf8_is_a_user_error(tmp_path):
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes('{"problem": "é", "answer": "1"}\n'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin\.jsonl"):
+        train_pool(str(path))
+
+
+@pytest.mark.parametrize("lines", [(), ({"problem": "a"},)])
+def test_a_file_without_problems_is_a_user_error(lines, jsonl):
+    with pytest.raises(UserError, match="no problem") as error:
+        train_pool(jsonl(*lines))
+    assert one_sentence(error)
+
+
+def test_too_few_held_out_problems_are_a_user_error(jsonl):
+    source = jsonl({"problem": "a", "answer": "1"}, {"problem": "b", "answer": "2"})
+    assert len(held_out(source, 2)) == 2
+    with pytest.raises(UserError, match=r"has 2 held-out problems; eval_problems asks for 3") as error:
+        held_out(source, 3)
+    assert one_sentence(error)
+
+
+@pytest.mark.parametrize("source", ["HuggingFaceH4/NO-SUCH-MATH", "./no/such/directory"])
+def test_a_data_set_that_is_not_there_is_a_user_error(source):
+    with pytest.raises(UserError, match=f"cannot load data set '{source}'") as error:
+        train_pool(source)
+    assert one_sentence(error)

@@ -1,0 +1,128 @@
+"""The run directory: states, ownership, atomic writes, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lrd import UserError
+from lrd.run import Run, provenance, read_json, read_jsonl, state, write_json
+
+
+def test_a_cell_is_absent_then_running_then_interrupted_then_finished(make_cell, tmp_path):
+    cell = make_cell()
+    path = tmp_path / "test" / cell.name
+    assert state(path) == "absent"
+    run = Run(cell, tmp_path)
+    run.begin(step=None, about={})
+    assert state(path) == "running"
+    run.close()
+    assert state(path) == "interrupted"
+    run = Run(cell, tmp_path)
+    run.begin(step=None, about={})
+    run.record("metrics", [{"step": 1, "step_time": 0.5}])
+    run.finish()
+    assert state(path) == "finished"
+    assert read_json(path / "done.json")["steps"] == 1
+
+
+def test_a_failure_is_kept_with_its_reason_and_forgotten_when_the_cell_runs_again(make_cell, tmp_path):
+    run = Run(make_cell(), tmp_path)
+    run.begin(step=None, about={})
+    run.fail(ZeroDivisionError("of all things"), step=3)
+    run.close()
+    assert state(run.path) == "failed"
+    assert read_json(run.path / "failed.json") | {"traceback": ""} == {
+        "step": 3,
+        "error": "ZeroDivisionError: of all things",
+        "traceback": "",
+    }
+    again = Run(make_cell(), tmp_path)
+    again.begin(step=None, about={})
+    again.close()
+    assert state(run.path) == "interrupted"
+
+
+def test_two_processes_cannot_hold_one_cell(make_cell, tmp_path):
+    with pytest.raises(UserError, match="is running in another process"):
+        held = Run(make_cell(), tmp_path)
+        Run(make_cell(), tmp_path)
+    held.close()
+    Run(make_cell(), tmp_path).close()
+
+
+def test_a_killed_owner_holds_nothing(make_cell, tmp_path):
+    path = tmp_path / "test" / make_cell().name
+    path.mkdir(parents=True)
+    code = f"import filelock, time; lock = filelock.FileLock({str(path / 'lock')!r}); lock.acquire(); print(flush=True)"
+    code += "; time.sleep(60)"
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    owner.stdout.readline()
+    assert state(path) == "running"
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    Run(make_cell(), tmp_path).close()
+
+
+def test_a_finished_cell_of_another_configuration_is_refused_and_left_alone(make_cell, tmp_path):
+    run = Run(make_cell(), tmp_path)
+    run.begin(step=None, about={})
+    run.finish()
+    before = {p.name: p.read_bytes() for p in run.path.iterdir() if p.name != "lock"}
+    with pytest.raises(UserError, match=r"finished cell of another configuration: steps = 100 \(asked for: 7\)"):
+        Run(make_cell(steps=7), tmp_path)
+    assert before == {p.name: p.read_bytes() for p in run.path.iterdir() if p.name != "lock"}
+    assert Run(make_cell(), tmp_path).finished
+
+
+def test_a_directory_that_cannot_be_made_is_one_sentence(make_cell, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to .*--runs"):
+        Run(make_cell(), tmp_path / "file")
+
+
+def test_beginning_at_a_step_cuts_what_lies_beyond_it(make_cell, tmp_path):
+    run = Run(make_cell(), tmp_path)
+    run.begin(step=None, about={})
+    run.record("metrics", [{"step": i} for i in range(1, 8)])
+    run.record("evals", [{"step": i} for i in (0, 5, 5, 10)])
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "rew')  # killed in mid-write
+    run.begin(step=5, about={})
+    assert [row["step"] for row in read_jsonl(run.path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in read_jsonl(run.path / "evals.jsonl")] == [0, 5, 5]
+    assert (run.path / "metrics.jsonl").read_text().count("\n") == 5
+    assert [s["from_step"] for s in read_json(run.path / "provenance.json")["sessions"]] == [0, 5]
+
+
+def test_json_files_are_valid_json_whatever_the_numbers(tmp_path, make_cell):
+    run = Run(make_cell(), tmp_path)
+    run.record("metrics", [{"step": 1, "loss": float("nan"), "deep": [float("inf"), {"x": -float("inf")}]}])
+    strict = json.loads((run.path / "metrics.jsonl").read_text(), parse_constant=lambda c: pytest.fail(c))
+    assert strict == {"step": 1, "loss": None, "deep": [None, {"x": None}]}
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", {"old": 1})
+    monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_json(tmp_path / "a.json", {"new": 2})
+    assert read_json(tmp_path / "a.json") == {"old": 1}
+
+
+def test_garbage_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{nonsense")
+    with pytest.raises(UserError, match=r"config\.json is not readable JSON"):
+        read_json(tmp_path / "config.json")
+
+
+def test_provenance_says_how_to_rerun_and_keeps_no_secret(make_cell, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_secret")
+    monkeypatch.setattr(sys, "argv", ["lrd", "--password=planted_too"])
+    about = provenance(make_cell(rank=None))
+    assert about["command"] == "lrd cell test --regime outcome --rank full --seed 0"
+    assert about["packages"]["torch"].startswith("2.")
+    assert "planted" not in json.dumps(about)
