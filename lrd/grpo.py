@@ -1,0 +1,105 @@
+"""The one algorithm of the study: advantages and loss, as pure functions on tensors (spec §3).
+
+What is left out of GRPO as first published: the third forward pass (with one update a rollout, log π_old is the
+learner's own detached log π_θ) and any knowledge of where a reward came from (`Deposits` says all that is needed).
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lrd.rewards import Deposits
+
+
+def advantages(deposits: Deposits, group: Int[Tensor, " N"], eps: float = 1e-8) -> Float[Tensor, "N T"]:
+    """Per-token advantages from raw deposits: normalized within each prompt's group, then summed to go unless dense.
+
+    DeepSeekMath §4.1.2–4.1.3. A group of equal deposits, or of a single one, carries no signal: exactly zero.
+    """
+    unit = _group_normalize(deposits, group, eps)
+    # A dense reward deposits on every token, so a sum to go would grow like the square root of the length.
+    return unit if deposits.dense else _sum_to_go(unit)
+
+
+def _group_normalize(deposits: Deposits, group: Int[Tensor, " N"], eps: float) -> Float[Tensor, "N T"]:
+    """(r − μ_p) / (σ_p + ε) on deposits, 0 elsewhere; μ and the unbiased σ over all deposits of a prompt's samples."""
+    unit = torch.zeros_like(deposits.token_rewards)
+    for p in group.unique():
+        mine = deposits.deposit_mask & (group == p)[:, None]
+        values = deposits.token_rewards[mine].double()  # in fp32, rounding over ε would turn equal deposits into noise
+        if len(values) and not (values == values[0]).all():
+            unit[mine] = ((values - values.mean()) / (values.std() + eps)).to(unit.dtype)
+    return unit
+
+
+def _sum_to_go(x: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """Σ_{t' ≥ t} x_{t'}."""
+    return x.double().flip(1).cumsum(1).flip(1).to(x.dtype)
+
+
+def kl_estimate(
+    logps: Float[Tensor, "N T"], ref_logps: Float[Tensor, "N T"], estimator: str = "paper"
+) -> Float[Tensor, "N T"]:
+    """Per-token estimate of KL(π_θ ‖ π_ref), nats. `paper` is the report's; k1, k2, k3 are Schulman's (2020).
+
+    The report's has a gradient even where both agree, π_θ ∇log π_θ: without a reward it makes sampled tokens rarer.
+    """
+    ratio = logps - ref_logps
+    if estimator == "paper":
+        return torch.clamp(logps.exp() * ratio, min=0)
+    if estimator == "k1":
+        return ratio
+    if estimator == "k2":
+        return ratio.square() / 2
+    if estimator == "k3":
+        return torch.exp(-ratio) + ratio - 1
+    raise ValueError(f"unknown KL estimator {estimator!r}: paper, k1, k2 or k3")
+
+
+def aggregate(
+    x: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], how: str = "token", max_tokens: int | None = None
+) -> Float[Tensor, ""]:
+    """Mean over valid tokens; mean over sequences of their token means; or the sum over a constant N·`max_tokens`.
+
+    The last is Dr. GRPO's (Liu et al. 2025): no length enters the scale. `max_tokens` defaults to T.
+    """
+    x = torch.where(mask, x, 0.0)
+    if how == "token":
+        return x.sum() / mask.sum().clamp(min=1)
+    if how == "sequence":
+        return (x.sum(1) / mask.sum(1).clamp(min=1)).mean()
+    if how == "constant":
+        return x.sum() / (x.shape[0] * (max_tokens or x.shape[1]))
+    raise ValueError(f"unknown aggregation {how!r}: token, sequence or constant")
+
+
+def loss(
+    logps: Float[Tensor, "N T"],
+    old_logps: Float[Tensor, "N T"],
+    ref_logps: Float[Tensor, "N T"],
+    advantages: Float[Tensor, "N T"],
+    mask: Bool[Tensor, "N T"],
+    *,
+    clip_epsilon: float = 0.2,
+    kl_coef: float = 0.05,
+    kl_estimator: str = "paper",
+    aggregation: str = "token",
+    max_tokens: int | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """The clipped surrogate with a KL penalty (spec §3; PPO eq. 7, DeepSeekMath eq. 3), and what to log of it.
+
+    Log-probabilities in nats; only `logps` takes a gradient. Metrics: `kl` (mean over valid tokens, nats) and
+    `clip_ratio/region_mean` (share of valid tokens whose ratio is clipped against its advantage).
+    """
+    ratio = torch.exp(logps - old_logps)
+    clipped = torch.clamp(ratio, 1 - clip_epsilon, 1 + clip_epsilon)
+    gain = torch.min(ratio * advantages, clipped * advantages)
+    kl = kl_estimate(logps, ref_logps, kl_estimator)
+    value = -aggregate(gain - kl_coef * kl, mask, aggregation, max_tokens)
+    with torch.no_grad():
+        is_clipped = ((ratio < 1 - clip_epsilon) & (advantages < 0)) | ((ratio > 1 + clip_epsilon) & (advantages > 0))
+        metrics = {
+            "kl": aggregate(kl, mask).item(),
+            "clip_ratio/region_mean": aggregate(is_clipped.to(logps.dtype), mask).item(),
+        }
+    return value, metrics

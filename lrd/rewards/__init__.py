@@ -1,0 +1,50 @@
+"""Rewards deposit raw values on completion tokens; what becomes of them is `grpo.py`'s business (spec §2).
+
+A reward is a function of a batch of rollouts and the learner's own log-probabilities of it. Its module gives
+`load(cell, tokenizer, device)`, which checks that the reward can serve this cell and returns the function.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor, bool as torch_bool
+
+from lrd.cell import REGIMES, Cell
+from lrd.rollouts import Rollouts
+
+
+@dataclass(frozen=True)
+class Deposits:
+    """Raw rewards on tokens: zero off-deposit, and a deposit may itself be 0.0.
+
+    `dense` says how deposits become advantages: each on its own token (dense), or summed to go (sparse).
+    Raises `ValueError` where the tensors do not fit each other.
+    """
+
+    token_rewards: Float[Tensor, "N T"]
+    deposit_mask: Bool[Tensor, "N T"]
+    dense: bool
+
+    def __post_init__(self):
+        rewards, mask = self.token_rewards, self.deposit_mask
+        if rewards.dim() != 2 or rewards.shape != mask.shape:
+            raise ValueError(f"token_rewards {tuple(rewards.shape)} and deposit_mask {tuple(mask.shape)}: want [N, T]")
+        if mask.dtype != torch_bool or not rewards.is_floating_point():
+            raise ValueError(f"token_rewards is {rewards.dtype}, deposit_mask {mask.dtype}: want floating point, bool")
+        if (rewards[~mask] != 0).any():
+            raise ValueError("token_rewards has values where deposit_mask says that nothing was deposited")
+
+    @property
+    def trajectory_rewards(self) -> Float[Tensor, " N"]:
+        """Sum over a trajectory's deposits, for logging."""
+        return self.token_rewards.sum(1)
+
+
+Reward = Callable[[Rollouts, Float[Tensor, "N T"]], Deposits]
+
+
+def load(cell: Cell, tokenizer, device) -> Reward:
+    """The reward of the cell's regime, its models loaded and checked against the student's tokenizer."""
+    return importlib.import_module(REGIMES[cell.regime]).load(cell, tokenizer, device)

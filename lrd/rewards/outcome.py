@@ -1,0 +1,33 @@
+"""Outcome: one deposit an episode, 1.0 on the last token if the answer verifies against the gold answer, else 0.0."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrd.cell import Cell
+from lrd.rewards import Deposits, Reward
+from lrd.rollouts import Rollouts
+from lrd.verifier import is_correct
+
+
+def load(cell: Cell, tokenizer, device) -> Reward:
+    """The verifier, grading as the cell says."""
+
+    def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
+        return on_last_token(
+            [is_correct(text, p.answer, cell.grading) for text, p in zip(rollouts.texts, rollouts.problems)], rollouts
+        )
+
+    return reward
+
+
+def on_last_token(values: list[bool] | list[float], rollouts: Rollouts) -> Deposits:
+    """One value a trajectory, deposited on its last valid token; a trajectory without tokens gets no deposit."""
+    mask = rollouts.completion_mask
+    token_rewards = torch.zeros(mask.shape, device=mask.device)
+    deposit_mask = torch.zeros_like(mask)
+    for i, (value, length) in enumerate(zip(values, rollouts.lengths.tolist())):
+        if length:
+            token_rewards[i, length - 1] = float(value)
+            deposit_mask[i, length - 1] = True
+    return Deposits(token_rewards, deposit_mask, dense=False)

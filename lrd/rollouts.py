@@ -1,0 +1,74 @@
+"""The batch that samplers make and rewards read: N = P·G trajectories, G of them a prompt."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lrd.problems import Problem
+
+
+class Completion(NamedTuple):
+    """What a sampler returns for one prompt."""
+
+    ids: list[int]  # up to and with the end-of-sequence token, where it came before the cap
+    logps: list[float] | None  # the sampler's log π(o_t) at temperature 1, nats
+    truncated: bool  # cut at the cap, without an end-of-sequence token
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Prompts padded on the left, completions on the right, so that the first completed token has one column."""
+
+    prompt_ids: Int[Tensor, "N S"]
+    prompt_mask: Bool[Tensor, "N S"]
+    completion_ids: Int[Tensor, "N T"]
+    completion_mask: Bool[Tensor, "N T"]
+    group: Int[Tensor, " N"]  # index of the prompt that a trajectory answers
+    problems: list[Problem]  # one a trajectory
+    texts: list[str]  # completions decoded, special tokens left out
+    truncated: Bool[Tensor, " N"]
+    sampler_logps: Float[Tensor, "N T"] | None = None
+
+    @property
+    def lengths(self) -> Int[Tensor, " N"]:
+        """Completion tokens, the end-of-sequence token included."""
+        return self.completion_mask.sum(1)
+
+    def ids_of(self, i: int) -> list[int]:
+        """The valid completion tokens of trajectory `i`."""
+        return self.completion_ids[i, self.completion_mask[i]].tolist()
+
+
+def collate(
+    problems: list[Problem], prompts: list[list[int]], completions: list[Completion], samples: int, tokenizer, device
+) -> Rollouts:
+    """Pads P prompts and their P·`samples` completions (all of a prompt's side by side) into one batch."""
+    repeated = [ids for ids in prompts for _ in range(samples)]
+    prompt_ids, prompt_mask = pad(repeated, tokenizer.pad_token_id, left=True)
+    completion_ids, completion_mask = pad([c.ids for c in completions], tokenizer.pad_token_id)
+    logps = None
+    if all(c.logps is not None for c in completions):
+        logps = pad([c.logps for c in completions], 0.0)[0].to(device)
+    return Rollouts(
+        prompt_ids=prompt_ids.to(device),
+        prompt_mask=prompt_mask.to(device),
+        completion_ids=completion_ids.to(device),
+        completion_mask=completion_mask.to(device),
+        group=torch.arange(len(prompts), device=device).repeat_interleave(samples),
+        problems=[p for p in problems for _ in range(samples)],
+        texts=tokenizer.batch_decode([c.ids for c in completions], skip_special_tokens=True),
+        truncated=torch.tensor([c.truncated for c in completions], device=device),
+        sampler_logps=logps,
+    )
+
+
+def pad(rows: list, value: float, *, left: bool = False) -> tuple[Tensor, Bool[Tensor, "N T"]]:
+    """Rows of unequal length as one tensor, and the mask of what is not padding. At least one column."""
+    width = max(1, *(len(row) for row in rows))
+    side = (lambda row, fill: fill + row) if left else (lambda row, fill: row + fill)
+    values = [side(list(row), [value] * (width - len(row))) for row in rows]
+    mask = [side([True] * len(row), [False] * (width - len(row))) for row in rows]
+    return torch.tensor(values), torch.tensor(mask)
