@@ -1,0 +1,122 @@
+"""The student that is trained and the reference it must not stray from: LoRA or full fine-tuning of any causal LM."""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers.pytorch_utils import Conv1D
+
+from lrd import UserError
+from lrd.cell import Cell
+from lrd.models import CausalLM, TokenLogps, load_model, load_tokenizer, token_logps
+from lrd.rollouts import Rollouts
+
+
+def seed_of(*parts) -> int:
+    """A seed of its own for each use of randomness, so that drawing from one never moves another."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:7])
+
+
+class Policy:
+    """Student and reference of one cell. The reference is the student with its adapter off, or a frozen copy."""
+
+    def __init__(self, cell: Cell, device: torch.device):
+        self.cell, self.device = cell, device
+        self.tokenizer = load_tokenizer(cell.student, "student")
+        if cell.rank is None:
+            self.model = load_model(cell.student, "student", cell.master_dtype, device)
+            self.reference = load_model(cell.student, "student", cell.dtype, device).requires_grad_(False)
+        else:
+            base = load_model(cell.student, "student", cell.dtype, device)
+            self.model = self.reference = _with_adapter(base, cell, cell.rank)
+
+    def logps(self, rollouts: Rollouts) -> TokenLogps:
+        """The learner's log-probabilities of a batch, with gradient."""
+        model = self.model
+        if isinstance(model, PeftModel) and self.cell.dtype == "float32":
+            # The same function and gradient as adding the adapters' outputs, for a fraction of the products, since a
+            # batch has more tokens than a layer has rows. In bf16 the sum would round the adapter away.
+            merged = {name: _merged(layer) for name, layer in self._adapted.items()}
+            multiplied_out = functools.partial(functional_call, self.base, merged, ())
+            with model.disable_adapter():
+                return token_logps(lambda **inputs: multiplied_out(inputs), rollouts, self.cell.logp_temperature)
+        with self._compute_dtype():
+            return token_logps(model, rollouts, self.cell.logp_temperature)
+
+    @property
+    def _adapted(self) -> dict[str, LoraLayer]:
+        """Adapted layers by the name of their frozen weight."""
+        layers = self.base.named_modules()
+        return {f"{name}.base_layer.weight": layer for name, layer in layers if isinstance(layer, LoraLayer)}
+
+    @torch.no_grad()
+    def reference_logps(self, rollouts: Rollouts) -> Float[Tensor, "N T"]:
+        """The frozen base's log-probabilities of a batch."""
+        off = self.model.disable_adapter() if isinstance(self.model, PeftModel) else contextlib.nullcontext()
+        with off, self._compute_dtype():
+            return token_logps(self.reference, rollouts, self.cell.logp_temperature).logps
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What the optimizer moves, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def base(self) -> CausalLM:
+        """The student as `from_pretrained` made it: its configuration and module structure."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @torch.no_grad()
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The student's weights under their original names, adapters added into temporaries: W + s·BA.
+
+        Never merged in place: a bf16 base that is merged and unmerged every step drifts.
+        """
+        dtype, adapted = getattr(torch, self.cell.dtype), self._adapted
+        for name, p in self.base.named_parameters():
+            if "lora_" not in name:
+                weight = _merged(adapted[name]) if name in adapted else p
+                yield name.replace(".base_layer.", "."), weight.to(dtype, copy=p.requires_grad)
+
+    def save(self, path) -> None:
+        """The adapter in PEFT's format, or the whole student in the Hub's; safetensors either way."""
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    def _compute_dtype(self):
+        """fp32 master weights multiply in the cell's dtype (mixed precision); a no-op where they are the same."""
+        return torch.autocast(self.device.type, getattr(torch, self.cell.dtype), enabled=self.cell.dtype != "float32")
+
+
+def _merged(layer: Any) -> Tensor:
+    """W + s·BA of an adapted layer."""
+    return layer.get_base_layer().weight + layer.get_delta_weight("default")
+
+
+def _with_adapter(base: CausalLM, cell: Cell, rank: int) -> CausalLM:
+    head = base.get_output_embeddings() if base.config.tie_word_embeddings else None  # has no weight of its own
+    layers = [(name, m) for name, m in base.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    linear = {name.rsplit(".", 1)[-1] for name, _ in layers}
+    absent = set(cell.lora_targets) - linear
+    if absent:
+        raise UserError(
+            f"lora_targets names {', '.join(sorted(absent))}, which student {cell.student!r} does not have; "
+            f"its linear layers are {', '.join(sorted(linear))}"
+        )
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=cell.lora_alpha,  # pyright: ignore[reportArgumentType] (a float does as well)
+        target_modules=list(cell.lora_targets),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of("initialization", cell.seed))
+        return get_peft_model(base, config)  # adapters in fp32 whatever the base's dtype

@@ -1,0 +1,257 @@
+"""Sampling in process, with PyTorch alone: a static key-value cache, finished rows dropped as they end.
+
+Small models decode at the speed of kernel launches, not of arithmetic, so decoders of the Llama family (Llama, Mistral,
+Qwen2, Qwen3) run on fused projections with next to no Python between the products; any other architecture runs through
+its own `forward`. Every row and position has a uniform number of its own, so that a completion does not depend on which
+other rows are still running.
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.activations import ACT2FN
+
+from lrd.models import CausalLM
+from lrd.rollouts import Completion, pad
+
+FUSED = ("llama", "mistral", "qwen2", "qwen3")
+DROP_BELOW = 0.8  # share of rows still running; copying the cache for fewer finished rows costs more than it saves
+
+
+class TorchSampler:
+    """Completes prompts with its own copy of the weights; `model` gives architecture, dtype and device."""
+
+    def __init__(self, model: CausalLM, tokenizer):
+        fused = model.config.model_type in FUSED and not _slides(model.config)
+        self._decoder = FusedDecoder(model) if fused else ModelDecoder(model)
+        self._device = model.device
+        self._pad = tokenizer.pad_token_id
+        self._eos = torch.tensor(_eos_ids(model, tokenizer), device=self._device)
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        self._decoder.load(dict(weights))
+
+    @torch.inference_mode()
+    def sample(
+        self, prompts: list[list[int]], *, max_tokens: int, temperature: float, top_p: float = 1.0, seed: int = 0
+    ) -> list[Completion]:
+        ids, mask = (x.to(self._device) for x in pad(prompts, self._pad, left=True))
+        generator = torch.Generator(self._device).manual_seed(seed)
+        uniform = torch.rand(max_tokens, len(prompts), generator=generator, device=self._device)
+        length = torch.full((len(prompts),), max_tokens, device=self._device)
+        ended = torch.zeros(len(prompts), dtype=torch.bool, device=self._device)
+
+        rows = torch.arange(len(prompts), device=self._device)  # those still in the decoder
+        drawn = []  # (rows, their tokens, their log-probabilities) of each position
+        logits = self._decoder.prefill(ids, mask, max_tokens)
+        for t in range(max_tokens):
+            chosen = draw(logits, uniform[t], temperature, top_p)
+            drawn.append((rows, chosen, torch.log_softmax(logits, -1).gather(1, chosen[:, None])[:, 0]))
+            stops = (chosen[:, None] == self._eos).any(1)
+            if stops.any():
+                stops &= ~ended[rows]
+                length[rows[stops]] = t + 1
+                ended[rows[stops]] = True
+                running = ~ended[rows]
+                alive = int(running.sum())
+                if alive == 0:
+                    break
+                if alive < DROP_BELOW * len(rows):
+                    rows, chosen, uniform = rows[running], chosen[running], uniform[:, running]
+                    self._decoder.keep(running)
+            if t + 1 < max_tokens:
+                logits = self._decoder.step(chosen)
+        tokens = torch.zeros(len(prompts), len(drawn), dtype=torch.long, device=self._device)
+        logps = torch.zeros(len(prompts), len(drawn), device=self._device)
+        for t, (at, chosen, values) in enumerate(drawn):
+            tokens[at, t], logps[at, t] = chosen, values
+        cut = zip(tokens.tolist(), logps.tolist(), length.tolist(), ended.tolist())
+        return [Completion(ids[:n], values[:n], not done) for ids, values, n, done in cut]
+
+
+def draw(
+    logits: Float[Tensor, "B V"], uniform: Float[Tensor, " B"], temperature: float, top_p: float
+) -> Int[Tensor, " B"]:
+    """One token a row: the most likely at temperature 0, else from the nucleus of mass `top_p` by inverse transform.
+
+    The nucleus is the smallest set of most likely tokens with at least mass `top_p` (Holtzman et al. 2020).
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs, order = torch.softmax(logits / temperature, -1).sort(stable=True, dim=-1, descending=True)
+    total = probs.cumsum(-1)
+    last = ((total - probs < top_p).sum(-1, keepdim=True) - 1).clamp(min=0)  # of the nucleus; NaN logits have none
+    mass = total.gather(1, last)
+    index = (total <= uniform[:, None] * mass).sum(-1, keepdim=True)
+    return order.gather(1, torch.minimum(index, last))[:, 0]  # rounding may point one past the nucleus
+
+
+def _eos_ids(model: CausalLM, tokenizer) -> list[int]:
+    ids = model.generation_config.eos_token_id
+    if ids is None:
+        ids = tokenizer.eos_token_id
+    return ids if isinstance(ids, list) else [ids]
+
+
+def _slides(config) -> bool:
+    kinds = getattr(config, "layer_types", None) or []
+    return any(kind != "full_attention" for kind in kinds) or (
+        not kinds and getattr(config, "sliding_window", None) is not None
+    )
+
+
+class FusedDecoder:
+    """A Llama-family decoder over a static cache; query, key and value are one product, gate and up another."""
+
+    def __init__(self, model: CausalLM):
+        self.config = c = model.config
+        self.head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        self.eps = c.rms_norm_eps
+        self.activation = ACT2FN[c.hidden_act]
+        self.rotary = model.model.rotary_emb
+        self.device = model.device
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Fuses the projections of every layer; runs once a rollout."""
+
+        def fuse(prefix: str, names: tuple[str, ...]) -> tuple[Tensor, Tensor | None]:
+            bias = [weights[key] for n in names if (key := f"{prefix}.{n}.bias") in weights]
+            return columns([weights[f"{prefix}.{n}.weight"] for n in names]), torch.cat(bias) if bias else None
+
+        def columns(parts: list[Tensor]) -> Tensor:  # inputs first: products of few rows are then half as long on CPU
+            return torch.cat(parts).t().contiguous()
+
+        self.embedding = weights["model.embed_tokens.weight"]
+        self.head = columns([weights.get("lm_head.weight", self.embedding)]), None
+        self.norm = weights["model.norm.weight"]
+        self.layers = []
+        for i in range(self.config.num_hidden_layers):
+            layer = f"model.layers.{i}"
+            qk_norm = None
+            if f"{layer}.self_attn.q_norm.weight" in weights:
+                q_norm, k_norm = (weights[f"{layer}.self_attn.{n}_norm.weight"] for n in "qk")
+                q_norm = q_norm.expand(self.config.num_attention_heads, -1)
+                qk_norm = torch.cat([q_norm, k_norm.expand(self.config.num_key_value_heads, -1)])
+            self.layers.append(
+                (
+                    weights[f"{layer}.input_layernorm.weight"],
+                    fuse(f"{layer}.self_attn", ("q_proj", "k_proj", "v_proj")),
+                    qk_norm,
+                    fuse(f"{layer}.self_attn", ("o_proj",)),
+                    weights[f"{layer}.post_attention_layernorm.weight"],
+                    fuse(f"{layer}.mlp", ("gate_proj", "up_proj")),
+                    fuse(f"{layer}.mlp", ("down_proj",)),
+                )
+            )
+
+    def prefill(self, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"], room: int) -> Float[Tensor, "B V"]:
+        """Reads the prompts and makes room for `room` more tokens; returns the next token's logits."""
+        rows, width = ids.shape
+        shape = (rows, self.config.num_key_value_heads, width + room, self.head_dim)
+        dtype = self.embedding.dtype
+        self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in self.layers]
+        self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in self.layers]
+        self.bias = torch.zeros(rows, 1, 1, width + room, dtype=dtype, device=self.device)
+        self.bias[:, 0, 0, :width].masked_fill_(~mask, torch.finfo(dtype).min)
+        self.filled, self.position = 0, mask.sum(1)  # of the next token; padding does not count
+        cos, sin = self.rotary(self.embedding, torch.arange(width + room, device=self.device)[None])
+        half = self.head_dim // 2
+        self.cos, self.sin = cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), -1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        future = torch.ones(width, width, dtype=torch.bool, device=self.device).triu(1)
+        causal = torch.zeros(width, width, dtype=dtype, device=self.device).masked_fill_(future, torch.finfo(dtype).min)
+        # Clamped: the sum of two masks must stay finite, or a row of padding would turn into NaN.
+        bias = (self.bias[..., :width] + causal).clamp(min=torch.finfo(dtype).min)
+        return self._forward(ids, positions, bias)
+
+    def step(self, tokens: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
+        """Appends one token a row; returns the next token's logits."""
+        logits = self._forward(tokens[:, None], self.position[:, None], self.bias[..., : self.filled + 1])
+        self.position = self.position + 1
+        return logits
+
+    def keep(self, running: Bool[Tensor, " B"]) -> None:
+        """Drops the rows that have ended."""
+        self.keys = [k[running] for k in self.keys]
+        self.values = [v[running] for v in self.values]
+        self.bias, self.position = self.bias[running], self.position[running]
+
+    def _forward(self, ids: Int[Tensor, "B S"], positions: Int[Tensor, "B S"], bias: Tensor) -> Float[Tensor, "B V"]:
+        c, (rows, width) = self.config, ids.shape
+        heads, shared = c.num_attention_heads, c.num_key_value_heads
+        start, end = self.filled, self.filled + width
+        x = self.embedding[ids.flatten()]
+        cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]
+        scale = 1 / math.sqrt(self.head_dim)
+        for layer, keys, values in zip(self.layers, self.keys, self.values):
+            pre, qkv, qk_norm, out, post, gate_up, down = layer
+            h = _linear(F.rms_norm(x, pre.shape, pre, self.eps), qkv).view(rows, width, -1, self.head_dim)
+            qk, v = h.split((heads + shared, shared), 2)
+            if qk_norm is not None:
+                qk = F.rms_norm(qk, (self.head_dim,), None, self.eps) * qk_norm
+            # Rotary position embedding, halves rotated (Su et al. 2021); the sign of the first half stands in `sin`.
+            qk = torch.addcmul(qk * cos, qk.roll(self.head_dim // 2, -1), sin)
+            q, k = qk.split((heads, shared), 2)
+            keys[:, :, start:end] = k.transpose(1, 2)
+            values[:, :, start:end] = v.transpose(1, 2)
+            k, v = keys[:, :, :end], values[:, :, :end]
+            if width == 1:  # the query heads that share a key head read it together
+                q = q.reshape(rows, shared, heads // shared, self.head_dim)
+                a = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+            else:
+                a = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, bias, scale=scale, enable_gqa=True)
+                a = a.transpose(1, 2)
+            x = x + _linear(a.reshape(rows * width, -1), out)
+            gate, up = _linear(F.rms_norm(x, post.shape, post, self.eps), gate_up).chunk(2, -1)
+            x = x + _linear(self.activation(gate) * up, down)
+        self.filled = end
+        last = x.view(rows, width, -1)[:, -1]
+        return _linear(F.rms_norm(last, self.norm.shape, self.norm, self.eps), self.head).float()
+
+
+def _linear(x: Float[Tensor, "B I"], layer: tuple[Tensor, Tensor | None]) -> Float[Tensor, "B O"]:
+    weight, bias = layer
+    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+
+
+class ModelDecoder:
+    """Any causal LM through its own `forward` and cache."""
+
+    def __init__(self, model: CausalLM):
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        for module in list(self.model.modules()):  # the weights come merged: adapters give way to their base layers
+            for name, child in list(module.named_children()):
+                if hasattr(child, "get_base_layer"):
+                    setattr(module, name, child.get_base_layer())
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights, strict=False)
+
+    def prefill(self, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"], room: int) -> Float[Tensor, "B V"]:
+        self.cache, self.mask = DynamicCache(config=self.model.config), mask
+        return self._forward(ids, (mask.cumsum(1) - 1).clamp(min=0))
+
+    def step(self, tokens: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
+        self.mask = F.pad(self.mask, (0, 1), value=True)
+        return self._forward(tokens[:, None], self.mask.sum(1, keepdim=True) - 1)
+
+    def keep(self, running: Bool[Tensor, " B"]) -> None:
+        self.cache.batch_select_indices(running.nonzero()[:, 0])
+        self.mask = self.mask[running]
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "B V"]:
+        output = self.model(
+            input_ids=ids,
+            attention_mask=self.mask.long(),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float()
