@@ -1,0 +1,49 @@
+"""Resume state of a cell in one safetensors file: trainable weights, optimizer, position. No pickle.
+
+All randomness of a cell is a function of (seed, step), so the position stands for every generator's state.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from lrd import UserError
+
+
+def save(path: Path, step: int, config: dict, trainable: Mapping[str, nn.Parameter], optimizer) -> None:
+    """Writes the state after `step` updates beside the previous one, then in its place."""
+    tensors = {f"weight/{name}": p.detach().contiguous() for name, p in trainable.items()}
+    for name, p in trainable.items():
+        for key, value in optimizer.state[p].items():
+            tensors[f"optimizer/{key}/{name}"] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    save_file(tensors, part, {"step": str(step), "config": json.dumps(config, sort_keys=True)})
+    part.replace(path)
+
+
+@torch.no_grad()
+def restore(path: Path, config: dict, trainable: Mapping[str, nn.Parameter], optimizer) -> int | None:
+    """Puts a state back and returns its step; None where there is none. Raises `UserError` where it does not fit."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+            if json.loads(about["config"]) != config:
+                raise UserError(f"{path.parent.parent.name}: the checkpoint is of another configuration; move it away")
+            for name, p in trainable.items():
+                p.copy_(file.get_tensor(f"weight/{name}"))
+            for key in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                if key.startswith("optimizer/"):
+                    _, kind, name = key.split("/", 2)
+                    p = trainable[name]
+                    optimizer.state[p][kind] = file.get_tensor(key).to(p.device)
+            return int(about["step"])
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path.parent.parent.name}: the checkpoint cannot be read ({error}); move it away") from None

@@ -1,0 +1,66 @@
+"""Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k, always by the verifier (spec §3)."""
+
+import math
+from typing import Any
+
+from lrd.cell import Cell
+from lrd.problems import Problem
+from lrd.rollouts import Completion
+from lrd.sampling import Sampler
+from lrd.verifier import is_correct, last_boxed
+
+
+def encode(problem: Problem, cell: Cell, tokenizer) -> list[int]:
+    """The prompt's token ids. Substituted, not formatted: LaTeX has braces."""
+    return tokenizer(cell.prompt_template.replace("{problem}", problem.problem)).input_ids
+
+
+def greedy(sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer) -> list[dict[str, Any]]:
+    """One greedy completion a problem, judged; one row each (the fields of `evals.jsonl`, without `step`)."""
+    rows = []
+    for start in range(0, len(problems), cell.eval_batch):
+        batch = problems[start : start + cell.eval_batch]
+        prompts = [encode(p, cell, tokenizer) for p in batch]
+        completions = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, temperature=0)
+        rows += [judge(p, c, cell, tokenizer) for p, c in zip(batch, completions)]
+    return rows
+
+
+def judge(problem: Problem, completion: Completion, cell: Cell, tokenizer) -> dict[str, Any]:
+    """Whether a completion is right, whether it gives an answer at all, its length in tokens, whether it was cut."""
+    text = tokenizer.decode(completion.ids, skip_special_tokens=True)
+    return {
+        "problem": problem.id,
+        "correct": is_correct(text, problem.answer, cell.grading),
+        "answered": bool((last_boxed(text) or "").strip()),
+        "length": len(completion.ids),
+        "truncated": completion.truncated,
+    }
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased estimate of the chance that one of k samples is right, from n samples (Chen et al. 2021, eq. 1)."""
+    if not 0 <= correct <= n or not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs k of n = {n} samples, {correct} of them correct")
+    return 1 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def sampled(
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, *, samples: int, seed: int
+) -> list[list[dict[str, Any]]]:
+    """`samples` completions a problem at the cell's temperature and top-p, judged: one list of rows a problem."""
+    rows = []
+    per_batch = max(1, cell.eval_batch // samples)
+    for start in range(0, len(problems), per_batch):
+        batch = problems[start : start + per_batch]
+        prompts = [encode(p, cell, tokenizer) for p in batch for _ in range(samples)]
+        completions = sampler.sample(
+            prompts,
+            max_tokens=cell.max_completion_tokens,
+            temperature=cell.temperature,
+            top_p=cell.top_p,
+            seed=seed + start,
+        )
+        judged = [judge(p, c, cell, tokenizer) for p, c in zip([p for p in batch for _ in range(samples)], completions)]
+        rows += [judged[i : i + samples] for i in range(0, len(judged), samples)]
+    return rows

@@ -1,0 +1,223 @@
+"""One cell, from its configuration to its last evaluation: sample, score, advantages, loss, step.
+
+With one update a rollout the samples are on-policy: log π_old is the learner's own detached log π_θ and the ratio is 1.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrd import UserError, checkpoint, evaluate, grpo, models, problems, rewards
+from lrd.cell import Cell
+from lrd.policy import Policy, seed_of
+from lrd.rollouts import Rollouts, collate
+from lrd.run import Run
+from lrd.sampling import Sampler
+from lrd.sampling.torch import TorchSampler
+from lrd.verifier import is_correct
+
+MAX_SKIPPED = 3  # updates in a row without a finite gradient; then the cell has failed
+
+
+class Diverged(RuntimeError):
+    """Several updates in a row had no finite loss or gradient."""
+
+
+def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
+    """Trains the run's cell, or what is left of it, and yields the metrics of each step as it is recorded.
+
+    A finished cell yields nothing. Every check of the input comes before the first step and raises `UserError`; any
+    other error is left in the run directory before it goes on up. Call `run.finish()` once all is recorded.
+    """
+    if run.finished:
+        return
+    step = 0
+    try:
+        for metrics in _train(run, sampler):
+            step = metrics["step"]
+            yield metrics
+    except UserError:
+        run.close()
+        raise
+    except Exception as error:
+        run.fail(error, step)
+        run.close()
+        raise
+    except BaseException:  # Ctrl-C, or the caller stopped listening: interrupted, to be resumed
+        run.close()
+        raise
+
+
+def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
+    cell, device = run.cell, models.device()
+    policy = Policy(cell, device)
+    reward = rewards.load(cell, policy.tokenizer, device)
+    pool, dropped = problems.train_pool(cell.train_data)
+    if len(pool) < cell.prompts_per_step:
+        raise UserError(f"{cell.train_data!r} has {len(pool)} problems; a step takes {cell.prompts_per_step} prompts")
+    held_out = problems.held_out(cell.eval_data, cell.eval_problems)
+    sampler = sampler or TorchSampler(policy.base, policy.tokenizer)
+    optimizer = torch.optim.AdamW(
+        policy.trainable.values(), lr=cell.learning_rate, weight_decay=cell.weight_decay, fused=True
+    )
+    restored = checkpoint.restore(run.checkpoint, cell.config, policy.trainable, optimizer)
+    run.begin(step=restored, about=_about(policy, pool, dropped))
+
+    def save(step: int) -> None:
+        checkpoint.save(run.checkpoint, step, cell.config, policy.trainable, optimizer)
+
+    def evaluated(step: int) -> float:
+        rows = evaluate.greedy(sampler, held_out, cell, policy.tokenizer)
+        run.record("evals", [{"step": step} | row for row in rows])
+        save(step)
+        return sum(row["correct"] for row in rows) / len(rows)
+
+    sampler.sync(policy.weights())
+    accuracy = evaluated(0) if restored is None else run.last_accuracy()
+    skipped_in_a_row = 0
+    for step in range((restored or 0) + 1, cell.steps + 1):
+        clock = [time.perf_counter()]
+        batch = sample(policy, sampler, pool, step)
+        clock.append(time.perf_counter())
+        learner = policy.logps(batch)
+        deposits = reward(batch, learner.logps.detach())
+        advantages = grpo.advantages(deposits, batch.group, cell.advantage_epsilon)
+        metrics = describe(batch, deposits, advantages, learner, cell)
+        clock.append(time.perf_counter())
+        metrics |= update(policy, optimizer, batch, learner, advantages)
+        sampler.sync(policy.weights())
+        clock.append(time.perf_counter())
+        metrics |= {"step": step, "step_time": clock[-1] - clock[0]}
+        metrics |= {f"time/{part}": b - a for part, a, b in zip(("rollout", "score", "update"), clock, clock[1:])}
+        run.record("metrics", [metrics])
+        if step % cell.eval_every == 1 or step == cell.steps:
+            run.record("completions", logged(step, batch, deposits, advantages, policy.tokenizer, cell))
+        skipped_in_a_row = skipped_in_a_row + 1 if metrics["skipped_updates"] else 0
+        if skipped_in_a_row == MAX_SKIPPED:
+            save(step)
+            raise Diverged(f"steps {step - MAX_SKIPPED + 1} to {step} had no finite loss or gradient; state is saved")
+        if step % cell.eval_every == 0 or step == cell.steps:
+            accuracy = evaluated(step)
+        yield metrics | {"pass@1": accuracy}
+    policy.save(run.path / "adapter")
+
+
+def sample(policy: Policy, sampler: Sampler, pool: list[problems.Problem], step: int) -> Rollouts:
+    """The rollouts of one step: G completions of each of P prompts, a function of weights, seed and step."""
+    cell = policy.cell
+    chosen = problems.prompts_at(step - 1, pool, cell.prompts_per_step, cell.seed)
+    prompts = [evaluate.encode(p, cell, policy.tokenizer) for p in chosen]
+    completions = sampler.sample(
+        [ids for ids in prompts for _ in range(cell.samples_per_prompt)],
+        max_tokens=cell.max_completion_tokens,
+        temperature=cell.temperature,
+        top_p=cell.top_p,
+        seed=seed_of("sampling", cell.seed, step),
+    )
+    return collate(chosen, prompts, completions, cell.samples_per_prompt, policy.tokenizer, policy.device)
+
+
+def update(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    batch: Rollouts,
+    learner: models.TokenLogps,
+    advantages: Float[Tensor, "N T"],
+) -> dict[str, float]:
+    """`epochs` gradient steps on one batch; one without a finite loss or gradient is skipped and counted.
+
+    `learner` is the policy's forward pass over the batch, made before any of these steps.
+    """
+    cell = policy.cell
+    old_logps = learner.logps.detach()
+    ref_logps = policy.reference_logps(batch)
+    metrics, skipped = {}, 0
+    for epoch in range(cell.epochs):
+        loss, about = grpo.loss(
+            learner.logps if epoch == 0 else policy.logps(batch).logps,
+            old_logps,
+            ref_logps,
+            advantages,
+            batch.completion_mask,
+            clip_epsilon=cell.clip_epsilon,
+            kl_coef=cell.kl_coef,
+            kl_estimator=cell.kl_estimator,
+            aggregation=cell.loss_aggregation,
+            max_tokens=cell.max_completion_tokens,
+        )
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(policy.trainable.values(), cell.max_grad_norm)
+        if torch.isfinite(loss) and torch.isfinite(norm):
+            optimizer.step()
+        else:
+            skipped += 1
+        optimizer.zero_grad()
+        metrics = about | {"loss": loss.item(), "grad_norm": norm.item()}
+    return metrics | {"skipped_updates": skipped}
+
+
+@torch.no_grad()
+def describe(
+    batch: Rollouts, deposits: rewards.Deposits, advantages: Tensor, learner: models.TokenLogps, cell: Cell
+) -> dict[str, Any]:
+    """What is logged of a batch before its update, under TRL's names where TRL has one."""
+    mask, lengths = batch.completion_mask, batch.lengths.float()
+    by_group = deposits.trajectory_rewards.view(-1, cell.samples_per_prompt)
+    right = [is_correct(text, p.answer, cell.grading) for text, p in zip(batch.texts, batch.problems)]
+    metrics = {
+        "reward": by_group.mean().item(),
+        "reward_std": by_group.std(1).mean().item(),
+        "frac_reward_zero_std": (by_group == by_group[:, :1]).all(1).float().mean().item(),
+        "accuracy": sum(right) / len(right),
+        "advantage_std": advantages[mask].std().item(),
+        "deposits_per_episode": deposits.deposit_mask.sum(1).float().mean().item(),
+        "entropy": grpo.aggregate(learner.entropy, mask).item(),
+        "completions/mean_length": lengths.mean().item(),
+        "completions/max_length": lengths.max().item(),
+        "completions/clipped_ratio": batch.truncated.float().mean().item(),
+    }
+    if batch.sampler_logps is not None:
+        gap = (batch.sampler_logps - learner.logps)[mask].abs()
+        metrics["sampling/sampling_logp_difference/mean"] = gap.mean().item()
+        metrics["sampling/sampling_logp_difference/max"] = gap.max().item()
+    return metrics
+
+
+def logged(
+    step: int, batch: Rollouts, deposits: rewards.Deposits, advantages: Tensor, tokenizer, cell: Cell
+) -> list[dict[str, Any]]:
+    """The first trajectories of a batch, token by token, as `completions.jsonl` keeps them."""
+    rows = []
+    for i in range(min(cell.logged_completions, len(batch.problems))):
+        n, problem = int(batch.lengths[i]), batch.problems[i]
+        rows.append(
+            {
+                "step": step,
+                "problem": problem.problem,
+                "answer": problem.answer,
+                "correct": is_correct(batch.texts[i], problem.answer, cell.grading),
+                "truncated": bool(batch.truncated[i]),
+                "tokens": tokenizer.batch_decode([[token] for token in batch.ids_of(i)]),
+                "token_rewards": deposits.token_rewards[i, :n].tolist(),
+                "deposit_mask": deposits.deposit_mask[i, :n].tolist(),
+                "advantages": advantages[i, :n].tolist(),
+            }
+        )
+    return rows
+
+
+def _about(policy: Policy, pool: list[problems.Problem], dropped: int) -> dict[str, Any]:
+    """What only the training side knows of a run: its device, its sizes, the data that it saw."""
+    on = policy.device
+    return {
+        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else on.type,
+        "threads": torch.get_num_threads(),
+        "trainable_parameters": sum(p.numel() for p in policy.trainable.values()),
+        "parameters": sum(p.numel() for p in policy.base.parameters() if p.requires_grad or policy.cell.rank),
+        "train_problems": len(pool),
+        "train_problems_dropped": dropped,
+    }

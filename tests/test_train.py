@@ -1,0 +1,204 @@
+"""The loop: what a cell records, that it resumes exactly, and what it does with gradients that are not finite."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from lrd import UserError, checkpoint, grpo, rewards
+from lrd.problems import train_pool
+from lrd.run import Run, read_json, read_jsonl, state
+from lrd.sampling.scripted import ScriptedSampler
+from lrd.train import Diverged, train
+
+SHORT = {"steps": 4, "eval_every": 2, "eval_problems": 5, "max_completion_tokens": 12, "logged_completions": 2}
+TIMES = ("step_time", "time/rollout", "time/score", "time/update")
+
+
+def finish(cell, runs):
+    run = Run(cell, runs)
+    rows = list(train(run))
+    run.finish()
+    return run, rows
+
+
+def untimed(path):
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(path)]
+
+
+@pytest.mark.parametrize("regime", ["outcome", "process", "distillation"])
+@pytest.mark.parametrize("rank", [4, None])
+def test_every_regime_and_arm_trains_and_leaves_its_records(make_cell, tmp_path, regime, rank):
+    run, rows = finish(make_cell(regime=regime, rank=rank, **SHORT), tmp_path)
+    assert state(run.path) == "finished"
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    metrics = read_jsonl(run.path / "metrics.jsonl")
+    for name in (
+        "reward reward_std frac_reward_zero_std accuracy advantage_std deposits_per_episode kl entropy grad_norm loss "
+        "completions/mean_length completions/clipped_ratio clip_ratio/region_mean step_time skipped_updates "
+        "sampling/sampling_logp_difference/mean"
+    ).split():
+        assert all(name in row for row in metrics), name
+    assert all(row["sampling/sampling_logp_difference/max"] < 1e-4 for row in metrics)
+    assert metrics[0]["kl"] == 0  # before its first update the policy is the reference
+    assert metrics[-1]["skipped_updates"] == 0
+    evals = read_jsonl(run.path / "evals.jsonl")
+    assert [row["step"] for row in evals] == [0] * 5 + [2] * 5 + [4] * 5
+    assert set(evals[0]) == {"step", "problem", "correct", "answered", "length", "truncated"}
+    logged = read_jsonl(run.path / "completions.jsonl")
+    assert [row["step"] for row in logged] == [1, 1, 3, 3, 4, 4]
+    row = logged[0]
+    assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["deposit_mask"]) == len(row["advantages"])
+    expected = {"outcome": 1, "process": sum("\n" in t for t in row["tokens"]), "distillation": len(row["tokens"])}
+    assert 0 <= sum(row["deposit_mask"]) - expected[regime] <= (1 if regime == "process" else 0)
+    assert (run.path / "adapter").is_dir()
+    assert not list(run.path.rglob("*.bin")) + list(run.path.rglob("*.pt"))  # safetensors only
+
+
+def test_a_finished_cell_yields_nothing_and_is_not_touched(make_cell, tmp_path):
+    run, _ = finish(make_cell(**SHORT), tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file() and p.name != "lock"}
+    _, rows = finish(make_cell(**SHORT), tmp_path)
+    assert rows == []
+    assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+@pytest.mark.parametrize("rank", [4, None])
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_a_resumed_cell_is_bit_identical_to_one_that_was_never_stopped(make_cell, tmp_path, rank, stop_at):
+    cell = make_cell(rank=rank, regime="distillation", **SHORT)
+    whole, _ = finish(cell, tmp_path / "whole")
+    broken = Run(cell, tmp_path / "broken")
+    for metrics in train(broken):
+        if metrics["step"] == stop_at:
+            break
+    broken.close()
+    assert state(broken.path) == "interrupted"
+    resumed, rows = finish(cell, tmp_path / "broken")
+    assert rows[0]["step"] == stop_at // 2 * 2 + 1  # after the last checkpoint
+    assert untimed(resumed.path / "metrics.jsonl") == untimed(whole.path / "metrics.jsonl")
+    for name in ("evals.jsonl", "completions.jsonl"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
+    weights = [next((r.path / "adapter").glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
+    assert weights[0] == weights[1]
+
+
+def test_cells_of_a_seed_see_the_same_prompts_in_the_same_order(make_cell, tmp_path):
+    def seen(**changes):
+        run, _ = finish(make_cell(**SHORT, **changes), tmp_path / str(changes))
+        return [row["problem"] for row in read_jsonl(run.path / "completions.jsonl")]
+
+    assert seen(regime="outcome", rank=1) == seen(regime="distillation", rank=None)
+    assert seen(regime="outcome", rank=1) != seen(regime="outcome", rank=1, seed=1)
+
+
+def test_only_a_reward_that_differs_within_a_group_moves_the_policy(make_cell, tmp_path, tokenizer):
+    wrong = [tokenizer("The answer is 3.").input_ids + [tokenizer.eos_token_id]]
+    run = Run(make_cell(kl_estimator="k3", **SHORT), tmp_path)  # the report's estimator pulls even at the base itself
+    rows = list(train(run, ScriptedSampler(wrong)))
+    assert [row["advantage_std"] for row in rows] == [0] * 4
+    assert [row["kl"] for row in rows] == [0] * 4  # no advantage, no gradient: still the base
+    assert rows[-1]["frac_reward_zero_std"] == 1
+    run.close()
+
+
+def nan_loss_at(monkeypatch, steps):
+    real, calls = grpo.loss, iter(range(1, 100))
+
+    def loss(*args, **kwargs):
+        value, about = real(*args, **kwargs)
+        return (value * math.nan if next(calls) in steps else value), about
+
+    monkeypatch.setattr(grpo, "loss", loss)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(make_cell, tmp_path, monkeypatch):
+    nan_loss_at(monkeypatch, {1, 3})
+    run, rows = finish(make_cell(**SHORT), tmp_path)
+    assert [row["skipped_updates"] for row in rows] == [1, 0, 1, 0]
+    assert rows[1]["kl"] == 0  # the first update was skipped
+    assert read_jsonl(run.path / "metrics.jsonl")[0]["loss"] is None
+    assert state(run.path) == "finished"
+
+
+def test_three_in_a_row_fail_the_cell_with_its_state_saved(make_cell, tmp_path, monkeypatch):
+    cell = make_cell(**SHORT | {"steps": 9, "eval_every": 4})
+    nan_loss_at(monkeypatch, {3, 4, 5})
+    run = Run(cell, tmp_path)
+    with pytest.raises(Diverged, match="steps 3 to 5"):
+        list(train(run))
+    assert state(run.path) == "failed"
+    assert "steps 3 to 5" in read_json(run.path / "failed.json")["error"]
+    assert [row["step"] for row in read_jsonl(run.path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    monkeypatch.undo()
+    _, rows = finish(cell, tmp_path)
+    assert rows[0]["step"] == 6
+    assert state(run.path) == "finished"
+
+
+def test_a_nan_reward_skips_the_update_too(make_cell, tmp_path, monkeypatch):
+    def load(cell, tokenizer, device):
+        def reward(rollouts, logps):
+            mask = rollouts.completion_mask
+            return rewards.Deposits(torch.where(mask, math.nan, 0.0), mask, dense=True)
+
+        return reward
+
+    monkeypatch.setattr(rewards, "load", load)
+    run = Run(make_cell(**SHORT), tmp_path)
+    with pytest.raises(Diverged):
+        list(train(run))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"student": "./models/none/student"}, "lrd testbed none"),
+        ({"teacher": "./models/none/teacher", "regime": "distillation"}, "teacher './models/none/teacher'"),
+        ({"eval_problems": 10**6}, "held-out problems; eval_problems asks for 1000000"),
+        ({"prompts_per_step": 10**6}, "a step takes 1000000 prompts"),
+        ({"train_data": "no/such-data-set"}, "cannot load data set 'no/such-data-set'"),
+        ({"train_data": "none.jsonl"}, "there is no file 'none.jsonl'"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_written(make_cell, tmp_path, changes, sentence):
+    run = Run(make_cell(**SHORT | changes), tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        list(train(run))
+    assert [p.name for p in run.path.iterdir()] == ["lock"]
+    assert state(run.path) == "absent"
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(make_cell, tmp_path):
+    run = Run(make_cell(**SHORT), tmp_path)
+    next(iter(train(run)))
+    run.close()
+    run.checkpoint.write_bytes(b"garbage")
+    with pytest.raises(UserError, match="checkpoint cannot be read"):
+        list(train(Run(make_cell(**SHORT), tmp_path)))
+    weight = {"w": torch.nn.Parameter(torch.zeros(1))}
+    optimizer = torch.optim.AdamW(weight.values())
+    checkpoint.save(run.checkpoint, 2, make_cell(seed=1).config, weight, optimizer)
+    with pytest.raises(UserError, match="of another configuration"):
+        checkpoint.restore(run.checkpoint, make_cell(seed=0).config, weight, optimizer)
+
+
+def test_multiple_epochs_take_that_many_updates(make_cell, tmp_path, monkeypatch):
+    steps = []
+    real = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a: (steps.append(1), real(self, *a))[1])
+    finish(make_cell(epochs=3, regime="distillation", **SHORT), tmp_path)
+    assert len(steps) == 3 * SHORT["steps"]
+
+
+def test_config_and_provenance_are_complete(make_cell, tmp_path):
+    cell = make_cell(**SHORT)
+    run, _ = finish(cell, tmp_path)
+    assert json.loads((run.path / "config.json").read_text()) == cell.config
+    about = read_json(run.path / "provenance.json")
+    # 7 linear layers of hidden 32, heads 4·16, key-value heads 2·16, intermediate 48: rank · (in + out), two layers
+    linear = [(32, 64), (32, 32), (32, 32), (64, 32), (32, 48), (32, 48), (48, 32)]
+    assert about["run"]["trainable_parameters"] == 2 * cell.rank * sum(map(sum, linear))
+    assert about["run"]["train_problems"] == len(train_pool("chain")[0])
+    assert about["sessions"][0].keys() == {"started", "from_step", "ended"}
