@@ -1,0 +1,163 @@
+"""A small world that behaves like the large one: student, teacher and PRM trained from scratch (`lrd testbed NAME`).
+
+What it leaves are ordinary Hugging Face checkpoints under `models/<name>/`; everything downstream loads them as it
+loads any model of the Hub. Deterministic by the recipe's seed on one kind of machine.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import time
+import tomllib
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lrd import ROOT, UserError
+from lrd.cell import Cell, presets
+from lrd.run import read_json, write_json
+
+HERE = Path(__file__).parent
+PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """The recipe of a testbed, from `lrd/testbed/<name>.toml`."""
+    path = HERE / f"{name}.toml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in HERE.glob("*.toml")))
+        raise UserError(f"there is no testbed recipe {name!r}; there are {there}")
+    return tomllib.loads(path.read_text())
+
+
+def recipe_hash(name: str) -> str:
+    """Of the recipe and of every source file that decides what it makes."""
+    sources = [HERE / f"{name}.toml", *sorted(HERE.glob("*.py"))]
+    sources += [HERE.parent / name for name in ("problems.py", "rewards/process.py", "sampling/torch.py")]
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in sources:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build(name: str, *, workers: int | None = None) -> dict[str, Any]:
+    """Trains what the recipe says, unless `models/<name>` is its result already; returns the card."""
+    what = recipe(name)
+    target, wanted = ROOT / "models" / name, recipe_hash(name)
+    card = read_json(target / "card.json")
+    if card is not None and card["recipe_hash"] == wanted:
+        return card
+    started = time.perf_counter()
+    part = target.with_name(f".{name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    prompt = _cell(name).prompt_template
+    cuda = torch.cuda.is_available()
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
+    with ProcessPoolExecutor(workers or (1 if cuda else min(2, os.cpu_count() or 1)), mp_context=spawn) as pool:
+        # The longest first: the other two run beside it.
+        jobs = {role: pool.submit(_train, role, what, part, prompt) for role in ("completer", "student", "teacher")}
+        cards = {role: job.result() for role, job in jobs.items()}
+        jobs = {"prm": pool.submit(_train_prm, what, part, prompt)}
+        jobs |= {role: pool.submit(_measure, role, part, name) for role in ("student", "teacher")}
+        for role, job in jobs.items():
+            cards[role] = cards.get(role, {}) | job.result()
+    card = {"recipe_hash": wanted, "seconds": round(time.perf_counter() - started, 1), "models": cards, "recipe": what}
+    write_json(part / "card.json", card)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    return card
+
+
+def show(name: str, card: dict[str, Any]) -> str:
+    """The card as text."""
+    lines = [f"testbed {name} · {card['seconds']:.0f} s · recipe {card['recipe_hash']} · models/{name}/"]
+    for role, model in card["models"].items():
+        line = f"  {role:<10} {model['parameters'] / 1e3:6.0f} k parameters {model['seconds']:6.1f} s"
+        if "greedy" in model:
+            line += f"   greedy {model['greedy']:.2f}"
+            line += "".join(f"   pass@{k} {model[f'pass@{k}']:.2f}" for k in (1, 4, 8))
+        if "held_out_step_accuracy" in model:
+            line += f"   held-out step accuracy {model['held_out_step_accuracy']:.2f}"
+            line += f" (always the commoner label: {model['majority_step_accuracy']:.2f})"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _cell(name: str) -> Cell:
+    """The preset that the testbed serves: its prompt and its sampling are those of the study."""
+    if name not in presets():
+        raise UserError(f"testbed {name!r} has no preset of its name")
+    return Cell.load(name, regime="outcome", rank=1, seed=0)
+
+
+def _train(role: str, what: dict[str, Any], into: Path, prompt: str) -> dict[str, Any]:
+    from lrd.policy import seed_of
+    from lrd.testbed.corpus import tokenizer
+    from lrd.testbed.pretrain import pretrain
+
+    torch.set_num_threads(1)
+    words = tokenizer()
+    model, seconds = pretrain(what[role], seed_of(role, what["seed"]), words, prompt)
+    model.save_pretrained(into / role)
+    words.save_pretrained(into / role)
+    return {"parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 1)}
+
+
+def _train_prm(what: dict[str, Any], into: Path, prompt: str) -> dict[str, Any]:
+    import random
+
+    from lrd.models import device, load_model
+    from lrd.policy import seed_of
+    from lrd.problems import chains
+    from lrd.rewards.process import PRM
+    from lrd.testbed import prm as shepherd
+    from lrd.testbed.corpus import tokenizer
+
+    torch.set_num_threads(1)
+    started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(), what["seed"]
+    student = load_model(str(into / "student"), "student", "float32", device())
+    completer = load_model(str(into / "completer"), "completer", "float32", device())
+    rows = {}
+    for split, n in (("train", part["solutions"]), ("held-out", part["held_out"])):
+        stream = chains(random.Random(seed_of("prm", split, seed)), is_held_out=split == "held-out")
+        chosen = [next(stream).problem for _ in range(n)]
+        prompts = [words(prompt.replace("{problem}", p.problem)).input_ids for p in chosen]
+        solutions = shepherd.solve(student, words, prompts, 0.7, seed_of("solve", split, seed))
+        k, at = part["completions"], seed_of("label", split, seed)
+        labels = shepherd.label_steps(chosen, prompts, solutions, completer, words, k, at)
+        rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(completer, words, "testbed"))
+    shepherd.train_prm(completer, rows["train"], part, words, seed)
+    completer.save_pretrained(into / "prm")
+    words.save_pretrained(into / "prm")
+    marks = [mark for _, labels in rows["held-out"] for mark in labels if mark >= 0]
+    return {
+        "parameters": sum(p.numel() for p in completer.parameters()),
+        "seconds": round(time.perf_counter() - started, 1),
+        "held_out_step_accuracy": shepherd.step_accuracy(PRM(completer, words, "testbed"), rows["held-out"]),
+        "majority_step_accuracy": max(sum(marks), len(marks) - sum(marks)) / len(marks),
+    }
+
+
+def _measure(role: str, into: Path, name: str) -> dict[str, Any]:
+    from lrd import evaluate
+    from lrd.models import device, load_model, load_tokenizer
+    from lrd.problems import held_out
+    from lrd.sampling.torch import TorchSampler
+
+    torch.set_num_threads(1)
+    cell = _cell(name)
+    model = load_model(str(into / role), role, "float32", device())
+    words = load_tokenizer(str(into / role), role)
+    sampler = TorchSampler(model, words)
+    sampler.sync(model.state_dict().items())
+    problems = held_out(cell.eval_data, PROBLEMS)
+    rows = evaluate.greedy(sampler, problems, cell, words)
+    sampled = evaluate.sampled(sampler, problems, cell, words, samples=SAMPLES, seed=0)
+    hits = [sum(row["correct"] for row in rows) for rows in sampled]
+    return {"greedy": sum(row["correct"] for row in rows) / len(rows)} | {
+        f"pass@{k}": sum(evaluate.pass_at_k(SAMPLES, c, k) for c in hits) / len(hits) for k in (1, 4, 8)
+    }

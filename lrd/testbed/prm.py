@@ -1,0 +1,103 @@
+"""The testbed's PRM by Math-Shepherd's recipe: Monte-Carlo labels, hard estimate, read out at the step tag."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lrd.models import CausalLM
+from lrd.policy import seed_of
+from lrd.problems import Problem
+from lrd.rewards.process import PRM, newline_ids, split_steps, step_ends
+from lrd.rollouts import pad
+from lrd.sampling.torch import TorchSampler
+from lrd.testbed.pretrain import fit
+from lrd.verifier import is_correct
+
+MAX_TOKENS = 96
+Labelled = tuple[list[int], list[int]]  # token ids of a tagged solution; at each tag 1 or 0, elsewhere -1
+
+
+def solve(model: CausalLM, tokenizer, prompts: list[list[int]], temperature: float, seed: int) -> list[list[int]]:
+    """One completion a prompt, as token ids."""
+    sampler = TorchSampler(model, tokenizer)
+    sampler.sync(model.state_dict().items())
+    done = []
+    for start in range(0, len(prompts), 512):
+        part = prompts[start : start + 512]
+        done += sampler.sample(part, max_tokens=MAX_TOKENS, temperature=temperature, seed=seed + start)
+    return [completion.ids for completion in done]
+
+
+def label_steps(
+    problems: list[Problem],
+    prompts: list[list[int]],
+    solutions: list[list[int]],
+    completer,
+    tokenizer,
+    k: int,
+    seed: int,
+) -> list[list[bool]]:
+    """For each step of each solution: does any of `k` completions from it reach the gold answer (the hard estimate)?"""
+    newlines, eos = newline_ids(tokenizer), tokenizer.eos_token_id
+    owners, prefixes = [], []
+    for i, ids in enumerate(solutions):
+        for j, end in enumerate(step_ends(ids, newlines, eos)):
+            owners.append((i, j))
+            prefixes.append((prompts[i], ids[: end + 1]))
+    # What ended is not completed further; its answer stands.
+    open_ones = [n for n, (_, ids) in enumerate(prefixes) if ids[-1] != eos]
+    starts = [prefixes[n][0] + prefixes[n][1] for n in open_ones for _ in range(k)]
+    tails = solve(completer, tokenizer, starts, 0.7, seed)
+    labels: list[list[bool]] = [[] for _ in solutions]
+    reached = dict.fromkeys(range(len(prefixes)), False)
+    texts = tokenizer.batch_decode([prefixes[n][1] for n in open_ones for _ in range(k)], skip_special_tokens=True)
+    ends = tokenizer.batch_decode(tails, skip_special_tokens=True)
+    for at, (text, tail) in enumerate(zip(texts, ends)):
+        n = open_ones[at // k]
+        reached[n] |= is_correct(text + tail, problems[owners[n][0]].answer)
+    for n, (i, _) in enumerate(owners):
+        if prefixes[n][1][-1] == eos:
+            text = tokenizer.decode(prefixes[n][1], skip_special_tokens=True)
+            reached[n] = is_correct(text, problems[i].answer)
+        labels[i].append(reached[n])
+    return labels
+
+
+def train_prm(completer: CausalLM, data: Sequence[Labelled], part: dict[str, Any], tokenizer, seed: int) -> None:
+    """Turns the completer into a PRM, in place: cross-entropy over {+, -} at each tag."""
+    prm = PRM(completer, tokenizer, "testbed")
+
+    def batch_loss(rows: Sequence[Labelled]) -> Tensor:
+        ids, mask = pad([ids for ids, _ in rows], tokenizer.pad_token_id)
+        labels, _ = pad([labels for _, labels in rows], -1)
+        device = completer.device
+        logits = completer(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits
+        at = labels >= 0
+        return F.cross_entropy(logits[at][:, [prm.bad, prm.good]], labels[at].to(device))
+
+    kinds = ("steps", "batch", "learning_rate")
+    fit(completer, data, batch_loss, seed=seed_of("prm", seed), **{k: part[k] for k in kinds})
+
+
+def tagged(problems: list[Problem], solutions: list[list[int]], labels: list[list[bool]], prm: PRM) -> list[Labelled]:
+    """Labelled solutions as the PRM reads them."""
+    tokenizer = prm.tokenizer
+    newlines, rows = newline_ids(tokenizer), []
+    for problem, ids, marks in zip(problems, solutions, labels):
+        text = prm.read(problem.problem, split_steps(ids, newlines, tokenizer)[1])
+        queue = iter(marks)
+        rows.append((text, [int(next(queue)) if token == prm.tag else -1 for token in text]))
+    return rows
+
+
+def step_accuracy(prm: PRM, rows: Sequence[Labelled]) -> float:
+    """Share of tags whose P(+) is on the label's side of 1/2."""
+    ids, mask = pad([ids for ids, _ in rows], prm.tokenizer.pad_token_id)
+    labels, _ = pad([labels for _, labels in rows], -1)
+    with torch.no_grad():
+        p = prm.probability(ids, mask)
+    at = labels >= 0
+    return ((p[at] > 0.5) == (labels[at] == 1)).float().mean().item()
