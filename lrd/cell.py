@@ -7,6 +7,7 @@ share, and each `[[override]]` changes some of them for the cells that it matche
 import dataclasses
 import difflib
 import itertools
+import re
 import tomllib
 import types
 import typing
@@ -14,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrd import UserError
+from lrd import ROOT, UserError
 
 PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A fully resolved cell. Units: tokens, steps (one rollout and its updates each), problems. Defaults: spec §3."""
+    """A fully resolved cell; defaults are the original's.
+
+    Units: tokens, problems, and steps (one rollout and its updates each).
+    """
 
     preset: str
     regime: str
@@ -33,14 +37,14 @@ class Cell:
     teacher: str
     prm: str
     dtype: str = "float32"  # of forward passes and frozen weights; trained weights have `master_dtype`
-    master_dtype: str = "float32"  # "bfloat16" reproduces the original's full fine-tuning arm (spec §5.2)
+    master_dtype: str = "float32"  # "bfloat16" reproduces the original's full fine-tuning arm
 
     # problems: "chain", a path to a .jsonl file, or an id on the Hub
     train_data: str
     eval_data: str
     eval_problems: int = 100
     prompt_template: str = "Problem: {problem}\n\nSolution: "
-    grading: str = "boxed"  # "bare" reproduces the original's verifier (spec §5.1)
+    grading: str = "boxed"  # "bare" reproduces the original's verifier
 
     # rollouts
     prompts_per_step: int = 4
@@ -104,7 +108,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Directory name of the cell (spec §1)."""
+        """Directory name of the cell: `<regime>-<arm>-s<seed>`."""
         return f"{self.regime}-{self.arm}-s{self.seed}"
 
     @property
@@ -126,6 +130,17 @@ def read_preset(preset: str) -> dict[str, Any]:
         return tomllib.loads((PRESETS / f"{preset}.toml").read_text())
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"lrd/presets/{preset}.toml is not valid TOML: {error}") from None
+
+
+def location(name: str, role: str) -> str:
+    """Where `from_pretrained` finds a model: a directory of the project for `./path`, else the Hub id itself."""
+    if not re.match(r"\.?/", name):
+        return name
+    if not (ROOT / name / "config.json").is_file():
+        hint = re.fullmatch(r"\./models/(\w+)/\w+", name)
+        make = f"; `lrd testbed {hint[1]}` makes it" if hint else ""
+        raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint{make}")
+    return str(ROOT / name)
 
 
 def grid(preset: str, narrowed: dict[str, list[Any] | None] | None = None, **overrides: Any) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k, always by the verifier (spec §3)."""
+"""Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k, always by the verifier."""
 
 import math
 from typing import Any

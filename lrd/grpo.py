@@ -1,4 +1,4 @@
-"""The one algorithm of the study: advantages and loss, as pure functions on tensors (spec §3).
+"""The one algorithm of the study: advantages and loss, as pure functions on tensors (book: Method).
 
 What is left out of GRPO as first published: the third forward pass (with one update a rollout, log π_old is the
 learner's own detached log π_θ) and any knowledge of where a reward came from (`Deposits` says all that is needed).
@@ -86,7 +86,7 @@ def loss(
     aggregation: str = "token",
     max_tokens: int | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """The clipped surrogate with a KL penalty (spec §3; PPO eq. 7, DeepSeekMath eq. 3), and what to log of it.
+    """The clipped surrogate with a KL penalty (PPO eq. 7, DeepSeekMath eq. 3), and what to log of it.
 
     Log-probabilities in nats; only `logps` takes a gradient. Metrics: `kl` (mean over valid tokens, nats) and
     `clip_ratio/region_mean` (share of valid tokens whose ratio is clipped against its advantage).

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from lrd import ROOT, UserError
+from lrd import UserError
+from lrd.cell import location
 from lrd.rollouts import Rollouts
 
 logging.disable_progress_bar()  # loading a checkpoint is no news in a log or a notebook
@@ -32,17 +32,6 @@ class TokenLogps(NamedTuple):
 def device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def location(name: str, role: str) -> str:
-    """Where `from_pretrained` finds a model: a directory of the project for `./path`, else the Hub id itself."""
-    if not re.match(r"\.?/", name):
-        return name
-    if not (ROOT / name / "config.json").is_file():
-        hint = re.fullmatch(r"\./models/(\w+)/\w+", name)
-        make = f"; `lrd testbed {hint[1]}` makes it" if hint else ""
-        raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint{make}")
-    return str(ROOT / name)
 
 
 def load_tokenizer(name: str, role: str):

@@ -1,4 +1,4 @@
-"""Problems with verifiable answers: an arithmetic chain made here, a JSONL file, or data sets on the Hub (spec §3)."""
+"""Problems with verifiable answers: an arithmetic chain made here, a JSONL file, or data sets on the Hub."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def train_pool(source: str) -> tuple[list[Problem], int]:
 
 
 def held_out(source: str, n: int) -> list[Problem]:
-    """The fixed evaluation split: all test problems shuffled with `random.Random(0)`, the last `n` (spec §3).
+    """The fixed evaluation split: all test problems shuffled with `random.Random(0)`, the last `n`.
 
     Raises `UserError` where the source has fewer than `n`.
     """

@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from importlib import metadata
@@ -117,7 +118,8 @@ class Run:
         if not self.finished:
             metrics = read_jsonl(self.path / "metrics.jsonl")
             before = read_json(self.path / "provenance.json") or {}
-            before["sessions"][-1]["ended"] = _now()
+            # Of the whole process, imports included.
+            before["sessions"][-1] |= {"ended": _now(), "cpu_seconds": round(time.process_time(), 1)}
             write_json(self.path / "provenance.json", before)
             summary = {"finished": _now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
             write_json(self.path / "done.json", summary)

@@ -6,7 +6,7 @@ the text) would pay for luck.
 
 Why gold is wrapped: math-verify extracts an expression from a *text*, so a bare ``3\sqrt{13}`` is read as the text "3"
 followed by noise. Of MATH-500's gold answers 108 of 500, parsed bare, fail their own reference solution; as
-``\boxed{answer}`` all 500 verify (spec §5.1). ``gold="bare"`` keeps the faulty grading, to show what it costs.
+``\boxed{answer}`` all 500 verify. ``gold="bare"`` keeps the faulty grading, to show what it costs.
 
 Why a child process: symbolic algebra on a model's output may run forever (``9^{9^{9^{9}}}``) or take the machine's
 memory, and math-verify's own timeout is a signal handler: main thread only, and Python never runs it while one long
@@ -41,7 +41,7 @@ def last_boxed(text: str) -> str | None:
 
     Well-formed means closed, counting braces as TeX does (``\{`` and ``\}`` are text). Of nested boxes the inner one
     is last, as in the MATH dataset's own extraction. An unclosed box is passed over for the one before it. ``\boxed 5``
-    and ``\fbox{5}`` do not count: spec §2 takes gold answers from ``\boxed{}`` only. Time is linear in ``len(text)``.
+    and ``\fbox{5}`` do not count: gold answers come from ``\boxed{}`` only. Time is linear in ``len(text)``.
     """
     opened: list[int | None] = []  # for every group still open: where a box's content starts, None for a plain brace
     start, end = -1, -1

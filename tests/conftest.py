@@ -146,10 +146,10 @@ def make_rollouts(tokenizer) -> Callable[..., Rollouts]:
     A text is given an end-of-sequence token, token ids are taken as they are (and as truncated if they have none).
     """
 
-    def make(spec: list[tuple[str, str, list[str | list[int]]]]) -> Rollouts:
-        problems = [Problem(id=str(i), problem=problem, answer=answer) for i, (problem, answer, _) in enumerate(spec)]
+    def make(batch: list[tuple[str, str, list[str | list[int]]]]) -> Rollouts:
+        problems = [Problem(id=str(i), problem=problem, answer=answer) for i, (problem, answer, _) in enumerate(batch)]
         completions = []
-        for _, _, texts in spec:
+        for _, _, texts in batch:
             for text in texts:
                 ids = tokenizer(text).input_ids + [tokenizer.eos_token_id] if isinstance(text, str) else text
                 completions.append(Completion(ids, None, tokenizer.eos_token_id not in ids))

@@ -76,12 +76,12 @@ def test_the_papers_values_are_those_of_the_report():
         teacher="Qwen/Qwen3-8B",
         prm="peiyi9979/math-shepherd-mistral-7b-prm",
         dtype="bfloat16",
-        master_dtype="float32",  # not the report's: spec §5.2
+        master_dtype="float32",  # not the report's
         train_data="EleutherAI/hendrycks_math",
         eval_data="HuggingFaceH4/MATH-500",
         eval_problems=100,
         prompt_template="Problem: {problem}\n\nSolution: ",
-        grading="boxed",  # not the report's: spec §5.1
+        grading="boxed",  # not the report's
         prompts_per_step=4,
         samples_per_prompt=4,
         temperature=0.7,

@@ -50,7 +50,7 @@ def test_outcome_does_not_ask_the_learner(mixed, make_cell, tokenizer):
 
 
 def test_outcome_grades_as_the_cell_says(make_rollouts, make_cell, tokenizer):
-    """The original's verifier reads a bare gold answer as it stands, and fails on a bare set of points (spec §5.1)."""
+    """The original's verifier reads a bare gold answer as it stands, and fails on a bare set of points."""
     batch = make_rollouts([("1a+1", "6", ["The answer is \\boxed{6}."] * 2)])
     text, answer = "\\boxed{\\text{east}}", "\\text{east}"
     batch = replace(batch, texts=[text] * 2, problems=[replace(p, answer=answer) for p in batch.problems])
@@ -172,7 +172,7 @@ def test_process_deposits_once_a_step(mixed, make_cell, tokenizer, monkeypatch):
     torch.testing.assert_close(got.token_rewards[0, [6, 13, 21]], torch.tensor(sigmoid))
     torch.testing.assert_close(got.token_rewards[1, [7]], torch.tensor(sigmoid[:1]))
     torch.testing.assert_close(got.trajectory_rewards[2], torch.tensor(sum(sigmoid)))
-    # What it read: the question, a space, then each step with its tag, a newline between (spec §2).
+    # What it read: the question, a space, then each step with its tag, a newline between.
     read = [tokenizer.decode(ids) for ids in counter.batches[0]]
     assert read[0] == "6a*2b-6 a6*2=2 ки\nb2-6=6 ки\nThe answer is \\boxed{6}. ки"
     assert read[1] == "6a*2b-6 The answer is \\boxed{3}. ки"

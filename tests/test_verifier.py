@@ -157,7 +157,7 @@ def test_the_next_problems_answer_is_wrong(math500, uncached):
 
 def test_bare_gold_loses_a_fifth(math500, uncached):
     lost = [row["answer"] for row in math500 if not is_correct(row["solution"], row["answer"], gold="bare")]
-    assert len(lost) == 108  # spec §5.1
+    assert len(lost) == 108
     assert r"3\sqrt{13}" in lost
 
 

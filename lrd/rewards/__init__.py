@@ -1,4 +1,4 @@
-"""Rewards deposit raw values on completion tokens; what becomes of them is `grpo.py`'s business (spec §2).
+"""Rewards deposit raw values on completion tokens; what becomes of them is `grpo.py`'s business (book: Method).
 
 A reward is a function of a batch of rollouts and the learner's own log-probabilities of it. Its module gives
 `load(cell, tokenizer, device)`, which checks that the reward can serve this cell and returns the function.

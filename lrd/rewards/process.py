@@ -1,4 +1,4 @@
-"""Process: one deposit a step, the PRM's P(+) on the step's last token; the gold answer plays no part (spec §2).
+"""Process: one deposit a step, the PRM's P(+) on the step's last token; the gold answer plays no part.
 
 Math-Shepherd (Wang et al. 2024): the PRM reads `{question} {step1} ки\\n{step2} ки…` and says at each tag `ки`, by its
 logits of `+` and `-`, whether the solution so far can still reach the answer.
