@@ -1,0 +1,128 @@
+"""The command line: `lrd testbed · cell · matrix · status · book · bench`."""
+
+import argparse
+import os
+import sys
+import tomllib
+from typing import Any
+
+from lrd import UserError
+from lrd.cell import presets
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Exit status: 0 done, 1 something failed, 2 input that cannot work, 130 interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"lrd: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `lrd status tiny | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("lrd: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lrd", description=__import__("lrd").__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run, what: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=what, description=what)
+        sub.set_defaults(run=run)
+        sub.add_argument("preset", help=f"one of {', '.join(presets())}")
+        return sub
+
+    command("testbed", _testbed, "train a preset's own student, teacher and PRM from scratch")
+
+    cell = command("cell", _cell, "run one cell of the matrix through its notebook")
+    cell.add_argument("--regime", required=True)
+    cell.add_argument("--rank", required=True, help="a LoRA rank, or 'full' for full fine-tuning")
+    cell.add_argument("--seed", required=True, type=int)
+    cell.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell")
+    cell.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+
+    matrix = command("matrix", _matrix, "run every cell that is not finished, side by side")
+    matrix.add_argument("--regimes", nargs="+")
+    matrix.add_argument("--ranks", nargs="+")
+    matrix.add_argument("--seeds", nargs="+", type=int)
+    matrix.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all cells")
+    matrix.add_argument("--jobs", type=int, metavar="N", help="cells at a time on this machine")
+    matrix.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+
+    status = command("status", _status, "the state of every cell, from the files alone")
+    status.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+
+    command("bench", _bench, "time our step and sampler against TRL's and transformers'")
+
+    book = commands.add_parser("book", help="build the book from what lies in runs/")
+    book.set_defaults(run=_book)
+    return parser
+
+
+def _testbed(args) -> int:
+    from lrd import testbed
+
+    print(testbed.show(args.preset, testbed.build(args.preset)))
+    return 0
+
+
+def _cell(args) -> int:
+    from lrd import matrix
+    from lrd.cell import Cell
+
+    overrides = _settings(args.set)
+    cell = Cell.load(args.preset, regime=args.regime, rank=args.rank, seed=args.seed, **overrides)
+    state, reason = matrix.execute(cell, overrides, args.runs, show=True)
+    print(f"{cell.name}: {state}{f' ({reason})' if reason else ''}")
+    return 0 if state == "finished" else 1
+
+
+def _matrix(args) -> int:
+    from lrd import matrix
+
+    narrowed = {"regime": args.regimes, "rank": args.ranks, "seed": args.seeds}
+    return matrix.run(args.preset, narrowed, _settings(args.set), jobs=args.jobs, runs=args.runs)
+
+
+def _status(args) -> int:
+    from lrd import matrix
+
+    print(matrix.status(args.preset, args.runs))
+    return 0
+
+
+def _book(args) -> int:
+    from lrd import book
+
+    return book.build()
+
+
+def _bench(args) -> int:
+    from lrd import bench
+
+    print(bench.run(args.preset))
+    return 0
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` with the value read as TOML; what is no TOML value is a string."""
+    settings = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set takes KEY=VALUE, not {pair!r}")
+        try:
+            settings[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[key] = text
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

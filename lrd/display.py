@@ -1,0 +1,265 @@
+"""What notebooks show as HTML: a cell's configuration, its completions coloured by their deposits, the study's tables.
+
+Model output is data: it is escaped before it meets the page. Tables lead to the pages of the cells they summarize.
+"""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import html
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrd import stats
+from lrd.cell import Cell
+from lrd.results import Results
+
+GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey
+VISIBLE = {"\n": "⏎\n", "\t": "⇥"}
+
+
+class Html(str):
+    """A piece of HTML that Jupyter shows as such."""
+
+    def _repr_html_(self) -> str:
+        return self
+
+
+def config_table(cell: Cell) -> Html:
+    """Every setting of the cell, resolved."""
+    rows = "".join(
+        f"<tr><td style='text-align:left'><code>{html.escape(key)}</code></td>"
+        f"<td style='text-align:left'>{html.escape(repr(value))}</td></tr>"
+        for key, value in cell.config.items()
+    )
+    return Html(
+        f"<details open><summary>{html.escape(cell.name)}</summary><table class='lrd-table'>{rows}</table></details>"
+    )
+
+
+def completions(rows: Sequence[dict[str, Any]]) -> Html:
+    """Logged completions, each token coloured by its deposit; the strongest colour is the largest deposit shown.
+
+    Hovering over a token tells its deposit and its advantage. Tokens without a deposit stay uncoloured.
+    """
+    if not rows:
+        return Html("<p>No completions were logged.</p>")
+    deposits = [r for row in rows for r, on in zip(row["token_rewards"], row["deposit_mask"]) if on and r is not None]
+    scale = max((abs(r) for r in deposits), default=0.0) or 1.0
+    return Html("".join(_completion(row, scale) for row in rows))
+
+
+def outcome_table(results: Results, published: dict[str, Any]) -> Html:
+    """The study in one table: final and peak pass@1 of every regime and arm, the published value, a link a seed."""
+    head = "".join(f"<th>{html.escape(regime)}</th>" for regime in results.regimes)
+    body = ""
+    for arm in results.arms:
+        cells = "".join(f"<td>{_arm_cell(results, published, regime, arm)}</td>" for regime in results.regimes)
+        body += f"<tr><th>{stats.arm_name(arm)}</th>{cells}</tr>"
+    return Html(
+        f"<table class='lrd-table lrd-outcomes'><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _arm_cell(results: Results, published: dict[str, Any], regime: str, arm: str) -> str:
+    cells = results.cells[(results.cells.regime == regime) & (results.cells.arm == arm)]
+    done = results.finished[results.finished.cell.isin(cells.cell)]
+    theirs = published.get("pass_at_1", {}).get(regime, {})
+    value = theirs.get(arm)
+    report = f"{value[0]:.3f}{stats.NBSP}±{stats.NBSP}{value[1]:.3f} ({theirs['statistic']})" if value else "none"
+    seeds = " ".join(_seed(results, row) for row in cells.itertuples())
+    lines = [
+        f"<span class='lrd-main'>{_mean_sd(done.final)}</span>",
+        f"<span class='lrd-row'><i>peak</i> {_mean_sd(done.peak)}</span>",
+        f"<span class='lrd-row'><i>published</i> {report}</span>",
+        f"<span class='lrd-row lrd-seeds'><i>seeds</i> {seeds}</span>",
+    ]
+    return "".join(lines)
+
+
+def _seed(results: Results, row: Any) -> str:
+    """A seed as a link to its cell's page, or with the state that explains why there is none."""
+    state = "" if row.state == "finished" else f" {row.state}"
+    if not row.page:
+        return f"<span title='{row.cell}: {row.state}'>{row.seed}{state or ' no page'}</span>"
+    return f"<a href='{page(results, row.cell)}' title='{row.cell}: {row.state}'>{row.seed}{state}</a>"
+
+
+def page(results: Results, cell: str) -> str:
+    """Address of a cell's page, from a page of `notebooks/` or `book/`."""
+    return f"../runs/{results.preset}/{cell}/cell.html"
+
+
+def difference_table(results: Results) -> Html:
+    """Every rank against full fine-tuning: final pass@1, paired by seed, with its 95 % interval over seeds."""
+    *ranks, full = results.arms
+    rows = []
+    for arm in ranks:
+        found = [stats.paired(results.finished, regime, arm, full) for regime in results.regimes]
+        texts = [f"{stats.signed(d.mean)}{stats.interval(d)}" if d else stats.NOTHING for d in found]
+        rows.append((stats.arm_name(arm), *texts))
+    return table([f"minus {stats.arm_name(full)}", *results.regimes], rows)
+
+
+def regime_table(results: Results, published: dict[str, Any]) -> Html:
+    """What became of each regime's cells: peak, final, how many end below the base, advantages beside the published."""
+    rows, below = [], stats.below_base(results)
+    for regime in results.regimes:
+        cells = results.finished[results.finished.regime == regime]
+        low, n = below.get(regime, (0, 0))
+        theirs = published.get("peak_advantage_std", {}).get(regime)
+        rows.append(
+            (
+                regime,
+                _mean_sd(cells.peak),
+                _mean_sd(cells.final),
+                f"{low} of {n}",
+                _mean_sd(cells.peak_advantage_std, 2),
+                "none" if theirs is None else f"{theirs:.2f}",
+            )
+        )
+    head = ["regime", "peak pass@1", "final pass@1", "below the base", "peak advantage std", "published"]
+    return table(head, rows)
+
+
+def cells_table(results: Results) -> Html:
+    """One row a cell: a link to its page, state, base, final, peak, area, advantage std, seconds of training."""
+    names = ("base", "final", "peak", "area", "peak_advantage_std", "train_seconds")
+    digits = (3, 3, 3, 3, 2, 1)
+    rows = []
+    order = [results.cells.regime.map(results.regimes.index), results.cells.arm.map(results.arms.index)]
+    cells = results.cells.assign(a=order[0], b=order[1]).sort_values(["a", "b", "seed"])
+    for row in cells.itertuples():
+        values = [_number_or_dash(getattr(row, name), places) for name, places in zip(names, digits)]
+        link = Html(f"<a href='{page(results, row.cell)}'>{row.cell}</a>") if row.page else row.cell
+        rows.append((link, row.state, *values))
+    return table(["cell", "state", "base", "final", "peak", "area", "peak advantage std", "seconds"], rows)
+
+
+def settings_table(cells: Sequence[Cell]) -> Html:
+    """Every setting of a matrix; one that differs between cells shows its values and the cells that have each."""
+    rows = []
+    for key in cells[0].config:
+        by_value: dict[str, list[Cell]] = {}
+        for cell in cells:
+            value = cell.config[key]
+            text = ", ".join(value) if isinstance(value, list) else "full" if value is None else repr(value)
+            by_value.setdefault(text, []).append(cell)
+        if len(by_value) == 1 or key in ("regime", "rank", "seed"):
+            shown = ", ".join(text.strip("'") for text in by_value)
+        else:
+            shown = "; ".join(f"{text} ({_which(those, cells)})" for text, those in by_value.items())
+        rows.append((Html(f"<code>{key}</code>"), shown))
+    return table(["setting", "value"], rows)
+
+
+def _which(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """The cells that share a value, by the one axis that tells them from the others, or by name."""
+    for axis, name in (("arm", stats.arm_name), ("regime", str), ("seed", lambda seed: f"seed {seed}")):
+        values = list(dict.fromkeys(getattr(cell, axis) for cell in some))
+        if len(some) == sum(getattr(cell, axis) in values for cell in cells):
+            return ", ".join(map(name, values))
+    return ", ".join(cell.name for cell in some)
+
+
+def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
+    """The testbed's card: what each model is and can do; or where the preset's models come from."""
+    if card is None:
+        names = ", ".join(f"<code>{html.escape(name)}</code>" for name in (cell.student, cell.teacher, cell.prm))
+        return Html(
+            f"<p>There is no card of <code>{html.escape(preset)}</code>: its models ({names}) were not trained here. "
+            f"<code>lrd testbed {html.escape(preset)}</code> trains those that lie below <code>models/</code>.</p>"
+        )
+    rows = []
+    models = card.get("models", {})
+    for model in sorted(models, key=["student", "teacher", "prm", "completer", *models].index):
+        about = models[model]
+        shape = card.get("recipe", {}).get(model, {}).get("shape", {})
+        size = f"{shape['hidden_size']} wide, {shape['num_hidden_layers']} layers" if shape else "as the completer"
+        scores = [_number_or_dash(about.get(name), 3) for name in ("greedy", "pass@1", "pass@4", "pass@8")]
+        steps = _number_or_dash(about.get("held_out_step_accuracy"), 3)
+        if "majority_step_accuracy" in about:
+            steps += f" ({_number_or_dash(about['majority_step_accuracy'], 3)})"
+        rows.append((model, size, _number_or_dash(about.get("parameters"), 0), *scores, steps))
+    return table(["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps"], rows)
+
+
+def _number_or_dash(value: Any, digits: int) -> str:
+    return f"{value:,.{digits}f}" if isinstance(value, int | float) and np.isfinite(value) else "–"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
+    """A plain table; everything is escaped, the first column names the row, HTML pieces stay as they are."""
+
+    def shown(value: Any) -> str:
+        return value if isinstance(value, Html) else html.escape(str(value))
+
+    top = "".join(f"<th>{shown(name)}</th>" for name in head)
+    body = "".join(
+        f"<tr><th>{shown(first)}</th>{''.join(f'<td>{shown(value)}</td>' for value in rest)}</tr>"
+        for first, *rest in rows
+    )
+    return Html(f"<table class='lrd-table'><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def missing(results: Results) -> Html:
+    """What the pages rest on: cells by state, and every gap or fault with its cell and reason."""
+    counts = Counter(results.cells.state)
+    states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    if not results.problems:
+        return Html(
+            f"<p>All {len(results.cells)} cells of <code>{results.preset}</code> are finished and readable.</p>"
+        )
+    items = "".join(f"<li>{_linked(results, text)}</li>" for text in results.problems)
+    return Html(
+        f"<div class='lrd-missing'><p>Of {len(results.cells)} cells of <code>{results.preset}</code>: {states}. "
+        f"Numbers and figures rest on the finished ones.</p><details{' open' if len(results.problems) <= 12 else ''}>"
+        f"<summary>What is missing or unreadable ({len(results.problems)})</summary><ul>{items}</ul></details></div>"
+    )
+
+
+def _linked(results: Results, problem: str) -> str:
+    name, _, text = problem.partition(": ")
+    has_page = bool(results.cells.page[results.cells.cell == name].any())
+    shown = f"<a href='{page(results, name)}'>{name}</a>" if has_page else f"<b>{html.escape(name)}</b>"
+    return f"{shown}: {html.escape(text)}"
+
+
+def _mean_sd(values: pd.Series, digits: int = 3) -> str:
+    text = stats.mean_sd(values.replace([np.inf, -np.inf], np.nan), digits)
+    return "<span class='lrd-none'>not measured</span>" if text == stats.NOTHING else text
+
+
+def _completion(row: dict[str, Any], scale: float) -> str:
+    verdict = "correct" if row["correct"] else "wrong"
+    cut = ", cut at the cap" if row["truncated"] else ""
+    deposited = [r or 0.0 for r, on in zip(row["token_rewards"], row["deposit_mask"]) if on]
+    head = (
+        f"step {row['step']} · {html.escape(row['problem'])} · gold {html.escape(row['answer'])} · {verdict}{cut} · "
+        f"{len(deposited)} deposits, sum {sum(deposited):.3g}"
+    )
+    tokens = zip(row["tokens"], row["token_rewards"], row["deposit_mask"], row["advantages"])
+    body = "".join(_token(*token, scale) for token in tokens)
+    return (
+        f"<div style='margin:.6em 0'><small>{head}</small>"
+        f"<pre style='white-space:pre-wrap;margin:0;line-height:1.7'>{body}</pre></div>"
+    )
+
+
+def _token(text: str, reward: float | None, deposited: bool, advantage: float | None, scale: float) -> str:
+    shown = html.escape("".join(VISIBLE.get(c, c) for c in text))
+    tip = f"advantage {_number(advantage)}"
+    if not deposited:
+        return f"<span title='{tip}'>{shown}</span>"
+    red, green, blue = GOOD if (reward or 0) >= 0 else BAD
+    alpha = 0.08 + 0.6 * min(abs(reward or 0) / scale, 1)
+    style = f"background:rgba({red},{green},{blue},{alpha:.2f});border-bottom:2px solid rgb({red},{green},{blue})"
+    return f"<span style='{style}' title='deposit {_number(reward)}, {tip}'>{shown}</span>"
+
+
+def _number(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.3g}"

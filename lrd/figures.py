@@ -1,0 +1,224 @@
+"""Every figure of the study: a function takes a frame and returns a Figure, so that notebooks and tests draw the same.
+
+One style. A colour means a regime and a marker an arm, everywhere; where several regimes share an axis each has its own
+dash too, so that they can be told apart in grey.
+"""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lrd.results import Results
+
+WIDTH = 8.4  # inches: the book's column, so that a font size here is about the size on the page
+STYLE = {
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 144,
+    "savefig.facecolor": "white",
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "0.35",
+    "axes.linewidth": 0.8,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "grid.color": "0.92",
+    "grid.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+}
+sns.set_theme(context="notebook", style="ticks", rc=STYLE)
+
+# Okabe and Ito's colours, apart from each other with any colour vision and, by lightness or dash, in grey.
+OKABE_ITO = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+DASHES = ["-", (0, (5, 1.5)), (0, (1.5, 1.2)), "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (8, 2))]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">"]
+FULL_MARKER = "*"
+
+METRICS = {
+    "reward": "reward an episode",
+    "advantage_std": "advantage std",
+    "kl": "KL to the base (nats a token)",
+    "completions/mean_length": "completion length (tokens)",
+    "completions/clipped_ratio": "share of completions cut",
+}
+"""What a logged metric is called on an axis, with its unit."""
+
+
+def cell_curves(steps: pd.DataFrame, evals: pd.DataFrame) -> Figure:
+    """One cell over its steps: pass@1 on held-out problems, then the metrics of its training batches."""
+    figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 4.6), sharex=True)
+    axes = grid.flat
+    if len(evals):
+        curve = evals.groupby("step").correct.agg(["mean", "count"])
+        error = (curve["mean"] * (1 - curve["mean"]) / curve["count"]) ** 0.5
+        axes[0].errorbar(curve.index, curve["mean"], error, color="0.15", marker="o", markersize=4, capsize=2)
+        axes[0].axhline(curve["mean"].iloc[0], color="0.5", linestyle=":")
+        axes[0].annotate("base", (1, curve["mean"].iloc[0]), (0, 2), **_AT_RIGHT)
+    axes[0].set(ylim=(-0.02, 1.02), ylabel="greedy pass@1 ± s.e.")
+    for ax, (key, label) in zip(axes[1:], METRICS.items()):
+        if key in steps:
+            ax.plot(steps.step, steps[key], color="0.15", linewidth=1.1)
+        ax.set_ylabel(label)
+    axes[5].set_ylim(-0.02, 1.02)
+    for ax in grid[1]:
+        ax.set_xlabel("step")
+    return _finish(figure, grid)
+
+
+_AT_RIGHT = dict(
+    xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom", fontsize=8.5, color="0.35"
+)
+
+
+def rank_curves(results: Results, value: str = "final", label: str = "final pass@1") -> Figure:
+    """A statistic of each cell against its LoRA rank, one panel a regime, with full fine-tuning's band and the base.
+
+    Small marks are seeds; large ones their mean ± sd. The band is full fine-tuning's mean ± sd.
+    """
+    figure, axes = _panels(results.regimes, 3.0)
+    ranks = [arm for arm in results.arms if arm != "full"]
+    markers = markers_of(results.arms)
+    low, high = _limits(results.finished[["base", value]])
+    for ax, regime in zip(axes, results.regimes):
+        colour = colour_of(regime, results)
+        cells = results.finished[results.finished.regime == regime]
+        full = cells[cells.arm == "full"][value]
+        if len(full):
+            spread = full.std() if len(full) > 1 else 0.0
+            ax.axhspan(full.mean() - spread, full.mean() + spread, color=colour, alpha=0.16, linewidth=0)
+            ax.axhline(full.mean(), color=colour, linewidth=1.2, linestyle=(0, (5, 2)))
+        if len(base := cells.base.dropna()):
+            ax.axhline(base.mean(), color="0.4", linestyle=":", linewidth=1.3)
+        for x, arm in enumerate(ranks):
+            mine = cells[cells.arm == arm][value]
+            ax.plot(x + np.linspace(0.2, 0.36, len(mine)), mine, ".", color=colour, markersize=4.5, alpha=0.6)
+            if len(mine):
+                error = mine.std() if len(mine) > 1 else 0.0
+                ax.errorbar(x, mine.mean(), error, color=colour, marker=markers[arm], markersize=6, capsize=3)
+        means = cells.groupby("arm")[value].mean().reindex(ranks)
+        ax.plot(range(len(ranks)), means, color=colour, linewidth=1)
+        ax.set(title=regime, xlabel="LoRA rank", ylim=(low, high), xlim=(-0.5, len(ranks) - 0.5))
+        ax.set_xticks(range(len(ranks)), [arm[1:] for arm in ranks])
+        _say_if_empty(ax, cells)
+    if len(axes):
+        axes[0].set_ylabel(label)
+        key = [
+            plt.Line2D([], [], color="0.25", marker="o", linewidth=1, label="mean ± sd over seeds"),
+            plt.Rectangle((0, 0), 1, 1, color="0.8", label="full fine-tuning, mean ± sd"),
+            plt.Line2D([], [], color="0.4", linestyle=":", linewidth=1.3, label="base model"),
+        ]
+        figure.legend(handles=key, loc="outside lower center", ncols=3)
+    return _finish(figure, axes)
+
+
+def learning_curves(results: Results) -> Figure:
+    """Greedy pass@1 over the steps, one panel a regime, one line an arm (mean ± sd over seeds), the base dotted."""
+    figure, axes = _panels(results.regimes, 3.3)
+    curves, markers = results.of_finished(results.curves), markers_of(results.arms)
+    shades = np.linspace(0.35, 1.0, max(1, len(results.arms) - 1))
+    for ax, regime in zip(axes, results.regimes):
+        mine = curves[curves.regime == regime]
+        colour = np.array(plt.matplotlib.colors.to_rgb(colour_of(regime, results)))
+        for i, arm in enumerate(results.arms):
+            its = mine[mine.arm == arm]
+            if not len(its):
+                continue
+            line = its.groupby("step")["pass@1"].agg(["mean", "std"]).fillna(0.0)
+            shade = "0.1" if arm == "full" else 1 - shades[min(i, len(shades) - 1)] * (1 - colour)
+            style = dict(marker=markers[arm], markersize=6 if arm == "full" else 4, linewidth=1.3, color=shade)
+            ax.plot(line.index, line["mean"], linestyle="--" if arm == "full" else "-", **style)
+            ax.fill_between(line.index, line["mean"] - line["std"], line["mean"] + line["std"], color=shade, alpha=0.08)
+        if len(mine):
+            ax.axhline(mine[mine.step == 0]["pass@1"].mean(), color="0.4", linestyle=":", linewidth=1.3)
+        ax.set(title=regime, xlabel="step", ylim=(-0.02, 1.02))
+        _say_if_empty(ax, mine)
+    if len(axes):
+        axes[0].set_ylabel("greedy pass@1")
+        greys = [str(0.85 - 0.7 * s) for s in shades]
+        key = [
+            plt.Line2D(
+                [], [], marker=markers[arm], linewidth=1.3, markersize=6 if arm == "full" else 4,
+                color="0.1" if arm == "full" else greys[min(i, len(greys) - 1)],
+                linestyle="--" if arm == "full" else "-", label="FullFT" if arm == "full" else f"rank {arm[1:]}",
+            )
+            for i, arm in enumerate(results.arms)
+        ]  # fmt: skip
+        key.append(plt.Line2D([], [], color="0.4", linestyle=":", linewidth=1.3, label="base"))
+        figure.legend(
+            handles=key, loc="outside lower center", ncols=min(len(key), 7), columnspacing=1.2, handlelength=1.8
+        )
+    return _finish(figure, axes)
+
+
+def over_steps(
+    results: Results,
+    metrics: tuple[str, ...] = ("advantage_std", "completions/mean_length", "completions/clipped_ratio"),
+) -> Figure:
+    """Training metrics over the steps, one panel a metric, one line a regime: median and 10–90 % range of its cells."""
+    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.9), sharex=True, squeeze=False)
+    steps = results.of_finished(results.steps)
+    for ax, metric in zip(axes[0], metrics):
+        for i, regime in enumerate(results.regimes):
+            mine = steps[steps.regime == regime]
+            if metric in mine and len(mine):
+                table = mine.groupby("step")[metric].quantile([0.1, 0.5, 0.9]).unstack()
+                colour = colour_of(regime, results)
+                ax.fill_between(table.index, table[0.1], table[0.9], color=colour, alpha=0.15, linewidth=0)
+                ax.plot(table.index, table[0.5], color=colour, linestyle=DASHES[i % len(DASHES)], label=regime)
+        ax.set(xlabel="step", ylabel=METRICS.get(metric, metric))
+        _say_if_empty(ax, steps)
+    if axes[0, 0].get_legend_handles_labels()[0]:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=2.6)
+    return _finish(figure, axes)
+
+
+def close(figure: Figure) -> None:
+    """Lets go of a figure that a page shows elsewhere, so that the notebook does not show it a second time."""
+    plt.close(figure)
+
+
+def colour_of(regime: str, results: Results) -> str:
+    """The regime's colour, by its place in the matrix."""
+    return OKABE_ITO[results.regimes.index(regime) % len(OKABE_ITO)]
+
+
+def markers_of(arms: list[str]) -> dict[str, str]:
+    """One marker an arm; the star is full fine-tuning."""
+    return {arm: FULL_MARKER if arm == "full" else MARKERS[i % len(MARKERS)] for i, arm in enumerate(arms)}
+
+
+def _panels(regimes: list[str], height: float) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(1, max(1, len(regimes)), figsize=(WIDTH, height), sharey=True, squeeze=False)
+    return figure, axes[0]
+
+
+def _limits(values: pd.DataFrame) -> tuple[float, float]:
+    """All of [0, 1] for a share; no panel hides where zero is."""
+    top = values.max(axis=None) if len(values) else np.nan
+    return -0.03, 1.03 if not top > 1 else 1.05 * float(top)
+
+
+def _say_if_empty(ax: Axes, rows: pd.DataFrame) -> None:
+    if not len(rows):
+        ax.text(0.5, 0.5, "no finished cell", transform=ax.transAxes, ha="center", va="center", color="0.45")
+
+
+def _finish(figure: Figure, axes: np.ndarray) -> Figure:
+    for ax in np.asarray(axes).flat:
+        if "step" in (ax.get_xlabel() or "step"):
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    sns.despine(figure)
+    return figure

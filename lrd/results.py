@@ -1,0 +1,229 @@
+"""Runs as tidy frames: what the book and the cell's own notebook read. Torch-free, and it never raises on a bad run.
+
+What is missing or unreadable is named in `Results.problems` instead, so that no page shows a gap without saying so.
+"""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import json
+import os
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrd import ROOT, UserError
+from lrd.cell import Cell, grid, presets
+from lrd.run import read_json, read_jsonl, runs_root, state
+
+DEFAULT = "tiny"  # the preset that anyone can run
+KEYS = ["regime", "arm", "seed"]
+STEP_COLUMNS = ["step", "advantage_std", "step_time"]
+EVAL_COLUMNS = ["step", "problem", "correct", "answered", "length", "truncated"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a preset's runs hold.
+
+    `steps`: one row a training step (the metrics of `metrics.jsonl`). `evals`: one row an evaluated problem. `cells`:
+    one row a cell of the matrix, finished or not. All carry `regime`, `arm`, `seed` and `cell`. `problems`: what is
+    missing or unreadable, one sentence each, led by the cell's name.
+    """
+
+    preset: str
+    steps: pd.DataFrame
+    evals: pd.DataFrame
+    cells: pd.DataFrame
+    problems: list[str]
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows of `cells` that are finished and evaluated: what statistics are made of."""
+        return self.cells[(self.cells.state == "finished") & self.cells.final.notna()]
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """One row an evaluation: pass@1 of a cell at a step, with the share answered and truncated."""
+        keys = ["cell", *KEYS, "step"]
+        means = self.evals.groupby(keys, as_index=False, sort=False)[
+            ["correct", "answered", "truncated", "length"]
+        ].mean()
+        return means.rename(columns={"correct": "pass@1"})
+
+    @property
+    def regimes(self) -> list[str]:
+        """The matrix's regimes, in its own order."""
+        return list(dict.fromkeys(self.cells.regime))
+
+    @property
+    def arms(self) -> list[str]:
+        """The matrix's arms, from the smallest rank to full fine-tuning."""
+        ranks = sorted(self.cells["rank"].dropna().unique())
+        return [f"r{int(rank)}" for rank in ranks] + (["full"] if (self.cells.arm == "full").any() else [])
+
+    def of_finished(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of `steps`, `evals` or `curves` that belong to finished cells."""
+        return frame[frame.cell.isin(self.finished.cell)]
+
+
+def studied(runs: str | Path | None = None) -> str:
+    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell, the default's first."""
+    if chosen := os.environ.get("LRD_PRESET"):
+        return chosen
+    names = [DEFAULT, *(name for name in presets() if name != DEFAULT)]
+    return next((name for name in names if any((root(runs) / name).glob("*/done.json"))), DEFAULT)
+
+
+def root(runs: str | Path | None = None) -> Path:
+    """Where runs are read from: `runs`, or `LRD_RUNS`, or the clone's own."""
+    return runs_root(runs or os.environ.get("LRD_RUNS"))
+
+
+def load(preset: str, runs: str | Path | None = None) -> Results:
+    """Reads every cell of the preset's matrix. Raises `UserError` for an unknown preset only."""
+    steps, evals, cells, problems = [], [], [], []
+    for cell in grid(preset):
+        path = root(runs) / preset / cell.name
+        there = state(path)
+        about, its_steps, its_evals, trouble = _read(cell, path, there)
+        problems += [f"{cell.name}: {text}" for text in trouble]
+        keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
+        steps.append(its_steps.assign(**keys))
+        evals.append(its_evals.assign(**keys))
+        about |= {"state": there, "page": has_page(path, there)}
+        cells.append(keys | {"rank": cell.rank} | about | summary(its_steps, its_evals))
+    frame = pd.DataFrame(cells)
+    frame["rank"] = frame["rank"].astype(float)  # NaN is full fine-tuning
+    return Results(
+        preset,
+        _concat(steps, pd.DataFrame(columns=[*STEP_COLUMNS, "cell", *KEYS])),
+        _concat(evals, pd.DataFrame(columns=[*EVAL_COLUMNS, "cell", *KEYS])),
+        frame,
+        problems,
+    )
+
+
+def read_run(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Steps and evaluations of one run directory."""
+    return pd.DataFrame(read_jsonl(path / "metrics.jsonl")), pd.DataFrame(read_jsonl(path / "evals.jsonl"))
+
+
+def summary(steps: pd.DataFrame, evals: pd.DataFrame) -> dict[str, Any]:
+    """A cell in numbers: base, final and peak pass@1, area under its curve (mean over steps), peak advantage std."""
+    row = dict.fromkeys(("base", "final", "peak", "area", "peak_advantage_std", "last_step", "train_seconds"), np.nan)
+    if len(evals):
+        curve = evals.groupby("step").correct.mean()
+        width = curve.index[-1] - curve.index[0]
+        row |= {"final": curve.iloc[-1], "peak": curve.max()}
+        row["base"] = curve.get(0, np.nan)
+        row["area"] = np.trapezoid(curve.to_numpy(), curve.index.to_numpy(float)) / width if width else curve.iloc[-1]
+    if len(steps):
+        row["last_step"] = steps.step.max()
+        row["train_seconds"] = steps.step_time.sum()
+        row["peak_advantage_std"] = steps.advantage_std.max()
+    return row
+
+
+def has_page(path: Path, there: str | None = None) -> bool:
+    """Whether a run's executed notebook can be a page of the book: it is whole, and nobody is writing it."""
+    if (there or state(path)) in ("absent", "running"):
+        return False
+    try:
+        notebook = json.loads((path / "cell.ipynb").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(notebook, dict) and bool(notebook.get("cells")) and notebook.get("nbformat") == 4
+
+
+def published() -> dict[str, Any]:
+    """The original report's numbers (book/published.toml)."""
+    return tomllib.loads((ROOT / "book" / "published.toml").read_text())
+
+
+def card(preset: str) -> dict[str, Any] | None:
+    """The testbed's card, or None where the preset's models were not trained here."""
+    try:
+        return read_json(ROOT / "models" / preset / "card.json")
+    except UserError:
+        return None
+
+
+def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
+    trouble: list[str] = [] if there == "finished" else [there]
+    about = {"trainable_parameters": np.nan}
+    if there == "failed" and (error := _json(path / "failed.json", trouble).get("error")):
+        trouble[0] = f"failed: {error}"
+    run = _json(path / "provenance.json", trouble).get("run")
+    about["trainable_parameters"] = (run if isinstance(run, dict) else {}).get("trainable_parameters", np.nan)
+    config = _json(path / "config.json", trouble)
+    differing = [key for key, value in cell.config.items() if config and config.get(key) != value]
+    if differing:
+        changes = ", ".join(f"{key} = {config.get(key)!r} (preset: {cell.config[key]!r})" for key in differing)
+        trouble.append(f"ran with other settings than the preset's: {changes}")
+    if there == "finished" and not has_page(path, there):
+        trouble.append("cell.ipynb is missing or unreadable, so it has no page")
+    steps, evals = read_run(path)
+    return (
+        about,
+        _checked(steps, path / "metrics.jsonl", STEP_COLUMNS, there, trouble),
+        _checked(evals, path / "evals.jsonl", EVAL_COLUMNS, there, trouble),
+        trouble,
+    )
+
+
+def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
+    """The frame with its numbers as numbers, without rows where it lacks a column; faults go to `trouble`."""
+    if broken := _broken_lines(path):
+        trouble.append(f"{path.name}: {_some_lines(broken)} cannot be read")
+    if not len(frame):
+        if there == "finished":
+            trouble.append(f"{path.name} is missing or empty")
+        return frame
+    if lacking := [name for name in columns if name not in frame]:
+        trouble.append(f"{path.name} has no {', '.join(lacking)}")
+        return frame[:0]
+    numbers = frame.drop(columns="problem", errors="ignore").apply(pd.to_numeric, errors="coerce")
+    needed = [name for name in numbers if name in EVAL_COLUMNS]
+    if (bad := numbers[needed].isna().any(axis=1)).any():
+        trouble.append(f"{path.name}: {bad.sum()} rows have no number in {', '.join(needed)}")
+    return frame.assign(**numbers)[~bad]
+
+
+def _broken_lines(path: Path) -> list[int]:
+    """Line numbers that `read_jsonl` leaves out."""
+    broken = []
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            good = isinstance(row, dict) and isinstance(row.get("step"), int)
+        except ValueError:
+            good = False
+        if not good:
+            broken.append(number)
+    return broken
+
+
+def _some_lines(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"line {shown}" if len(numbers) == 1 else f"lines {shown} ({len(numbers)} in all)"
+
+
+def _json(path: Path, trouble: list[str]) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except UserError as error:
+        trouble.append(str(error))
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _concat(frames: Iterable[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
+    full = [frame for frame in frames if len(frame)]
+    return pd.concat(full, ignore_index=True) if full else empty

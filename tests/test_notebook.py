@@ -1,0 +1,156 @@
+"""Real notebooks through papermill, one by one and as a matrix, and the command line's refusals."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from lrd import ROOT, matrix
+from lrd.cell import Cell, grid
+from lrd.run import read_json, runs_root, state
+
+SHORT = {"steps": 2, "eval_every": 2, "eval_problems": 4, "max_completion_tokens": 8}
+
+
+def lrd(*args, **env):
+    command = [sys.executable, "-m", "lrd", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=240)
+
+
+@pytest.fixture(scope="session")
+def settings(checkpoint):
+    """What makes a cell of preset `tiny` short, and independent of the testbed."""
+    models = {"student": checkpoint("qwen3"), "teacher": checkpoint("qwen3", 1), "prm": checkpoint("qwen3", 2)}
+    return SHORT | models
+
+
+@pytest.fixture(scope="session")
+def as_options(settings):
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def test_a_cell_through_the_command_line_leaves_its_executed_notebook(as_options, tmp_path):
+    asked = ("cell", "tiny", "--regime", "process", "--rank", 4, "--seed", 0, *as_options, "--runs", tmp_path)
+    done = lrd(*asked)
+    assert done.returncode == 0, done.stderr
+    assert "process-r4-s0: finished" in done.stdout
+    path = tmp_path / "tiny" / "process-r4-s0"
+    assert state(path) == "finished"
+    shown = outputs(path / "cell.ipynb")
+    assert not [o for o in shown if o.output_type == "error"]
+    html = "".join(o.data.get("text/html", "") for o in shown if "data" in o)
+    assert "max_completion_tokens" in html and "deposit" in html and "background:rgba" in html
+    assert any("image/png" in o.data for o in shown if "data" in o)
+    assert "trained to step 2" in "".join(o.text for o in shown if o.output_type == "stream")
+    assert not [o for o in shown if "widget" in json.dumps(o)]
+
+    before = (path / "cell.ipynb").read_bytes()
+    again = lrd(*asked)
+    assert again.returncode == 0 and (path / "cell.ipynb").read_bytes() == before
+    other = lrd(*asked, "--set", "steps=3")
+    assert other.returncode == 2
+    assert "finished cell of another configuration: steps = 2 (asked for: 3)" in other.stderr
+    assert (path / "cell.ipynb").read_bytes() == before
+
+
+def test_plain_papermill_does_the_same(settings, tmp_path):
+    overrides = tmp_path / "overrides.yaml"
+    overrides.write_text(json.dumps({"overrides": settings, "runs": str(tmp_path)}))
+    out = tmp_path / "out.ipynb"
+    words = ["notebooks/cell.ipynb", out, "-p", "regime", "distillation", "-p", "rank", "full", "-f", overrides]
+    command = [sys.executable, "-m", "papermill", "-k", "python3", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert state(tmp_path / "tiny" / "distillation-full-s0") == "finished"
+    assert not [o for o in outputs(out) if o.output_type == "error"]
+
+
+def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(settings, as_options, tmp_path):
+    asked = ["matrix", "tiny", "--regimes", "outcome", "distillation", "--ranks", 1, "full", "--seeds", 0]
+    asked += [*as_options, "--runs", tmp_path]
+    # A cell that raises in the middle of training: its metrics file is a directory.
+    broken = tmp_path / "tiny" / "distillation-r1-s0"
+    (broken / "completions.jsonl" / "x").mkdir(parents=True)
+    done = lrd(*asked)
+    assert done.returncode == 1, done.stderr
+    assert "distillation-r1-s0: failed: IsADirectoryError" in done.stderr
+    assert state(broken) == "failed"
+    names = ["outcome-r1-s0", "outcome-full-s0", "distillation-full-s0"]
+    assert all(state(tmp_path / "tiny" / name) == "finished" for name in names)
+    (broken / "completions.jsonl" / "x").rmdir()
+    (broken / "completions.jsonl").rmdir()
+    stamps = {name: (tmp_path / "tiny" / name / "metrics.jsonl").stat().st_mtime_ns for name in names}
+    done = lrd(*asked)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 4 cells finished" in done.stdout
+    assert stamps == {name: (tmp_path / "tiny" / name / "metrics.jsonl").stat().st_mtime_ns for name in names}
+    threads = {read_json(tmp_path / "tiny" / n / "provenance.json")["run"]["threads"] for n in names}
+    assert threads == {1}
+
+    table = lrd("status", "tiny", "--runs", tmp_path)
+    assert table.returncode == 0
+    assert "50 absent · 4 finished" in table.stdout
+    assert len(table.stdout.splitlines()) == 1 + 54 + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cell", "tini", "--regime", "outcome", "--rank", 1, "--seed", 0], "did you mean tiny"),
+        (["cell", "tiny", "--regime", "outcom", "--rank", 1, "--seed", 0], "did you mean outcome"),
+        (["cell", "tiny", "--regime", "outcome", "--rank", 0, "--seed", 0], "rank is 0"),
+        (["cell", "tiny", "--regime", "outcome", "--rank", -4, "--seed", 0], "rank is -4"),
+        (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--set", "step=3"], "did you mean steps"),
+        (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--set", "steps"], "KEY=VALUE"),
+        (["matrix", "tiny", "--set", "samples_per_prompt=1"], "samples_per_prompt is 1; it has to be at least 2"),
+        (["matrix", "tiny", "--ranks", 1, 1], "two cells share a name"),
+        (["matrix", "tiny", "--set", "student='./models/none/student'"], "`lrd testbed none` makes it"),
+        (["status", "huge"], "unknown preset 'huge'"),
+        (["testbed", "paper"], "no testbed recipe 'paper'"),
+    ],
+)
+def test_input_that_cannot_work_is_one_sentence_and_status_2(words, sentence, tmp_path):
+    done = lrd(*words, *([] if words[0] in ("status", "testbed") else ["--runs", tmp_path]))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_model_stops_the_cell_before_training(tmp_path):
+    words = ["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--runs", tmp_path]
+    done = lrd(*words, "--set", 'student="./models/nowhere/student"')
+    assert done.returncode == 2
+    assert "student './models/nowhere/student' is not a directory with a Hugging Face checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failed_kernel_is_an_outcome(settings, tmp_path, monkeypatch):
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    def dies(*args, **kwargs):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(papermill, "execute_notebook", dies)
+    cell = Cell.load("tiny", regime="outcome", rank=1, seed=0, **settings)
+    assert matrix.execute(cell, settings, str(tmp_path)) == ("absent", "its kernel died")
+
+
+def test_the_matrix_is_the_grid_of_its_preset():
+    assert matrix.cells("tiny") == grid("tiny")
+    assert len(matrix.cells("tiny")) == 54
+    assert not hasattr(matrix, "ray")  # the seam: Ray is loaded only where cells run
+
+
+def test_relative_runs_count_from_the_clone():
+    assert runs_root("elsewhere") == ROOT / "elsewhere"
+    assert runs_root() == ROOT / "runs"

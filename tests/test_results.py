@@ -1,0 +1,226 @@
+"""Runs as frames: the numbers by hand, and every fault named instead of raised. The run directories are made here."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrd import UserError, results, stats
+from lrd.cell import Cell
+
+NOTEBOOK: dict[str, Any] = {
+    "cells": [
+        {
+            "cell_type": "markdown",
+            "id": "cell-00",
+            "metadata": {},
+            "source": "# One cell of the matrix\n\nA regime, an arm and a seed.",
+        },
+        {
+            "cell_type": "code",
+            "id": "cell-01",
+            "metadata": {},
+            "execution_count": 1,
+            "source": "1 + 1",
+            "outputs": [
+                {"output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": {"text/plain": "2"}}
+            ],
+        },
+    ],
+    "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **advantage_std) -> Path:
+    """A finished run of the tiny preset with 20 problems: how many are right at each evaluated step."""
+    cell = Cell.load("tiny", regime=regime, rank=rank, seed=seed)
+    path = runs / "tiny" / cell.name
+    path.mkdir(parents=True)
+    (path / "lock").touch()
+    (path / "config.json").write_text(json.dumps(cell.config))
+    (path / "provenance.json").write_text(json.dumps({"run": {"trainable_parameters": 100 * (rank or 1000)}}))
+    evals = [
+        {"step": step, "problem": f"p{i}", "correct": i < right, "answered": True, "length": 10 + i, "truncated": False}
+        for step, right in correct.items()
+        for i in range(20)
+    ]
+    steps = [
+        {
+            "step": step,
+            "advantage_std": advantage_std.get("advantage_std", 1.0) * step,
+            "step_time": 0.5,
+            "reward": 0.1 * step,
+            "kl": None,
+            "deposits_per_episode": 1.0,
+            "completions/mean_length": 30.0,
+            "completions/clipped_ratio": 0.25,
+        }
+        for step in range(1, max(correct) + 1)
+    ]
+    write_lines(path / "evals.jsonl", evals)
+    write_lines(path / "metrics.jsonl", steps)
+    (path / "cell.ipynb").write_text(json.dumps(NOTEBOOK))
+    (path / "done.json").write_text("{}")
+    return path
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def row_of(found: results.Results, cell: str):
+    return found.cells.set_index("cell").loc[cell]
+
+
+def problems_of(found: results.Results, cell: str) -> list[str]:
+    return [text.removeprefix(f"{cell}: ") for text in found.problems if text.startswith(f"{cell}: ")]
+
+
+def test_a_cell_in_numbers(tmp_path):
+    write_run(tmp_path, "outcome", 1, 0, {0: 5, 10: 20, 20: 10}, advantage_std=0.25)
+    found = results.load("tiny", tmp_path)
+    row = row_of(found, "outcome-r1-s0")
+    assert (row.base, row.final, row.peak) == (0.25, 0.5, 1.0)
+    assert row.area == pytest.approx((0.625 * 10 + 0.75 * 10) / 20)
+    assert (row.peak_advantage_std, row.last_step, row.train_seconds) == (5.0, 20, 10.0)
+    assert (row.state, row.page, row.trainable_parameters) == ("finished", True, 100)
+    assert len(found.steps) == 20 and len(found.evals) == 60 and len(found.finished) == 1
+    assert found.curves["pass@1"].tolist() == [0.25, 1.0, 0.5]
+    assert problems_of(found, "outcome-r1-s0") == []
+
+
+def test_every_cell_that_is_not_there_is_named(tmp_path):
+    found = results.load("tiny", tmp_path)
+    assert len(found.cells) == 54 and set(found.cells.state) == {"absent"} and not found.cells.page.any()
+    assert len(found.problems) == 54 and problems_of(found, "process-full-s2") == ["absent"]
+    assert not len(found.finished) and not len(found.steps) and not len(found.evals) and not len(found.curves)
+    assert found.arms == ["r1", "r4", "r16", "r64", "r256", "full"]
+    assert found.regimes == ["outcome", "process", "distillation"]
+
+
+def test_a_failed_and_an_interrupted_cell(tmp_path):
+    failed, broken_off = (write_run(tmp_path, "process", rank, 0, {0: 5, 10: 20}) for rank in (1, 4))
+    (failed / "done.json").unlink()
+    (failed / "failed.json").write_text(json.dumps({"step": 4, "error": "Diverged: no finite loss"}))
+    (broken_off / "done.json").unlink()
+    found = results.load("tiny", tmp_path)
+    assert problems_of(found, "process-r1-s0") == ["failed: Diverged: no finite loss"]
+    assert problems_of(found, "process-r4-s0") == ["interrupted"]
+    assert not len(found.finished)  # what they left is shown, and counts for nothing
+    assert row_of(found, "process-r1-s0").final == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("metrics.jsonl", lambda text: text.replace("\n", "\n{broken\n", 1), "metrics.jsonl: line 2 cannot be read"),
+        ("metrics.jsonl", lambda text: text[:-20], "metrics.jsonl: line 10 cannot be read"),
+        ("evals.jsonl", lambda text: "[]\nnull\n" + text, "evals.jsonl: lines 1, 2 (2 in all) cannot be read"),
+        ("evals.jsonl", lambda text: "", "evals.jsonl is missing or empty"),
+        ("evals.jsonl", lambda text: text.replace('"correct"', '"right"'), "evals.jsonl has no correct"),
+        ("metrics.jsonl", lambda text: text.replace("step_time", "time"), "metrics.jsonl has no step_time"),
+        ("cell.ipynb", lambda text: text[:100], "cell.ipynb is missing or unreadable, so it has no page"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(tmp_path, name, change, said):
+    path = write_run(tmp_path, "outcome", 4, 1, {0: 5, 10: 20}) / name
+    path.write_text(change(path.read_text()))
+    found = results.load("tiny", tmp_path)
+    assert problems_of(found, "outcome-r4-s1") == [said]
+    stats.facts(found)
+
+
+def test_a_value_that_is_no_number_is_left_out_and_named(tmp_path):
+    path = write_run(tmp_path, "outcome", 4, 1, {0: 10}) / "evals.jsonl"
+    path.write_text(path.read_text().replace("true", '"yes"', 1))
+    found = results.load("tiny", tmp_path)
+    assert problems_of(found, "outcome-r4-s1")[-1].startswith("evals.jsonl: 1 rows have no number in ")
+    assert row_of(found, "outcome-r4-s1").final == pytest.approx(9 / 19)
+
+
+@pytest.mark.parametrize("name", ["config.json", "provenance.json"])
+@pytest.mark.parametrize("content", ["{broken", "[1]", "null"])
+def test_records_that_are_no_object_raise_nothing(tmp_path, name, content):
+    path = write_run(tmp_path, "outcome", 4, 1, {0: 5, 10: 15})
+    (path / name).write_text(content)
+    found = results.load("tiny", tmp_path)
+    assert row_of(found, "outcome-r4-s1").final == 0.75
+    assert [name in text for text in problems_of(found, "outcome-r4-s1")] == ([True] if content == "{broken" else [])
+
+
+def test_a_cell_of_other_settings_is_named(tmp_path):
+    path = write_run(tmp_path, "outcome", 4, 1, {0: 5, 10: 15}) / "config.json"
+    path.write_text(path.read_text().replace('"steps": 80', '"steps": 20'))
+    (said,) = problems_of(results.load("tiny", tmp_path), "outcome-r4-s1")
+    assert said == "ran with other settings than the preset's: steps = 20 (preset: 80)"
+
+
+def test_the_preset_of_the_book(tmp_path, monkeypatch):
+    monkeypatch.delenv("LRD_PRESET", raising=False)
+    assert results.studied(tmp_path) == "tiny"
+    cell = tmp_path / "paper" / "outcome-r1-s0"
+    cell.mkdir(parents=True)
+    (cell / "done.json").write_text("{}")
+    assert results.studied(tmp_path) == "paper"
+    write_run(tmp_path, "outcome", 1, 0, {0: 5})
+    assert results.studied(tmp_path) == "tiny"
+    monkeypatch.setenv("LRD_PRESET", "small")
+    assert results.studied(tmp_path) == "small"
+    with pytest.raises(UserError, match="unknown preset"):
+        results.load("tniy", tmp_path)
+
+
+def test_paired_difference_by_hand(tmp_path):
+    for seed, (low, full) in enumerate([(10, 8), (12, 12), (14, 10)]):
+        write_run(tmp_path, "outcome", 1, seed, {0: 5, 10: low})
+        write_run(tmp_path, "outcome", None, seed, {0: 5, 10: full})
+    write_run(tmp_path, "process", 1, 0, {0: 5, 10: 0})
+    found = results.load("tiny", tmp_path)
+    d = stats.paired(found.finished, "outcome", "r1", "full")
+    half = 4.302653 * 0.1 / math.sqrt(3)  # Student's quantile with two degrees of freedom; the gaps are 0.1, 0, 0.2
+    assert d is not None and (d.mean, d.low, d.high) == pytest.approx((0.1, 0.1 - half, 0.1 + half))
+    assert d.n == 3 and d.includes_zero
+    assert stats.paired(found.finished, "process", "r1", "full") is None
+    one = stats.paired(found.finished[found.finished.seed == 0], "outcome", "r1", "full")
+    assert one is not None and one.n == 1 and math.isnan(one.low) and one.includes_zero
+
+
+def test_sentences_follow_the_numbers(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "outcome", 1, seed, {0: 10, 10: 18 + seed % 2})
+        write_run(tmp_path, "outcome", None, seed, {0: 10, 10: 8 + seed % 2})
+        write_run(tmp_path, "process", 1, seed, {0: 10, 10: 20, 20: seed}, advantage_std=3.0)
+        write_run(tmp_path, "process", None, seed, {0: 10, 10: 19, 20: 2 - seed}, advantage_std=2.0)
+    facts = stats.facts(results.load("tiny", tmp_path))
+    assert facts["verdict"] == (
+        "under outcome, rank 1 ends above full fine-tuning; "
+        "under process, the difference between rank 1 and full fine-tuning cannot be told from zero; "
+        "under distillation, rank 1 and full fine-tuning have too few finished seeds in common for a comparison"
+    )
+    assert facts["density"].startswith("the difference falls steadily") and "+0.500 (outcome)" in facts["density"]
+    assert facts["stability"] == "3 of 6 (outcome), 6 of 6 (process)"
+    assert facts["magnitude"].startswith("50.00") and facts["magnitude"].endswith("(outcome)")
+    assert facts["ruins"].startswith("Under process most cells end below the base")
+    assert "0.050" in facts["ruins"]  # at the peaks, 20 and 19 of 20
+    assert "equal" not in " ".join(facts.values())
+    assert (facts["base"], facts["problems"], facts["parameters"], facts["capacity"]) == ("0.500", "20", "100", "200")
+    assert facts["consequence"].startswith("That may be more than the adapter holds")  # 1280 episodes, 200 bits
+
+
+def test_nothing_measured_is_said_so(tmp_path):
+    facts = stats.facts(results.load("tiny", tmp_path))
+    assert facts["base"] == facts["stability"] == facts["magnitude"] == stats.NOTHING
+    assert facts["ruins"] == "No cell has finished." and "too few finished seeds" in facts["verdict"]
+    assert not any("nan" in text for text in facts.values())
+
+
+def test_published_numbers_cover_the_matrix():
+    published = results.published()["pass_at_1"]
+    arms = {"r1", "r4", "r16", "r64", "r256", "full"}
+    assert {regime: set(values) - {"statistic"} for regime, values in published.items()} == dict.fromkeys(
+        ("outcome", "process", "distillation"), arms
+    )
