@@ -1,0 +1,102 @@
+"""The book: Jupyter Book over the repository, with a page for every executed cell.
+
+`build` adds the cells of the studied preset to `book/_toc.yml` and runs Jupyter Book from a clean state. The module is
+also a small Sphinx extension (see `_config.yml`): executed cells are stored as they ran, all under one title, and each
+gets its own name when it becomes a page.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lrd import ROOT, results
+from lrd.cell import Cell, grid
+from lrd.stats import arm_name
+
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
+CELLS = "book/cells"  # the page under which all cells hang
+
+
+def build(root: Path = ROOT, *, output: Path | None = None) -> int:
+    """Builds the book of `root` into `output`/_build/html and returns the exit status; any Sphinx warning is a failure.
+
+    `root` holds `_config.yml`, `book/`, `notebooks/`, `lrd/` (for listings) and `runs/`, whatever there is of them.
+    """
+    runs, output = root / "runs", output or root
+    preset = results.studied(runs)
+    html = output / "_build" / "html"
+    shutil.rmtree(output / "_build", ignore_errors=True)  # nothing of an earlier build is ever shown again
+    html.parent.mkdir(parents=True)
+    toc = html.parent / "_toc.yml"
+    toc.write_text(yaml.safe_dump(contents(root, preset, runs), sort_keys=False, allow_unicode=True))
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "--toc", str(toc), "-W", "--keep-going", "-q"]
+    environment = os.environ | {
+        "LRD_RUNS": str(runs),
+        "LRD_PRESET": preset,  # one answer for all pages, also if a cell finishes meanwhile
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    status = subprocess.run([*command, "--path-output", str(output)], env=environment, cwd=root).returncode
+    print(f"book: {'failed' if status else html / 'index.html'}")
+    return status
+
+
+def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
+    """The table of contents with the preset's cells in it: under their regime's page, or together where it has none."""
+    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    gallery = next(chapter for chapter in chapters if chapter["file"] == CELLS)
+    sections: list[dict[str, Any]] = []
+    for cell in sorted(grid(preset), key=lambda cell: (cell.rank is None, cell.rank or 0, cell.seed)):
+        if not results.has_page(runs / preset / cell.name):
+            continue
+        mine = {"file": f"runs/{preset}/{cell.name}/cell", "title": short_title(cell)}
+        regime = f"{CELLS}-{cell.regime}"
+        if not (root / f"{regime}.md").is_file():
+            sections.append(mine | {"title": cell.name})
+            continue
+        page = next((s for s in sections if s["file"] == regime), None)
+        if page is None:
+            page = {"file": regime, "sections": []}
+            sections.append(page)
+        page["sections"].append(mine)
+    if sections:
+        gallery["sections"] = sections
+    return toc
+
+
+def short_title(cell: Cell) -> str:
+    """Its place within the regime, as the table of contents names it."""
+    return f"{arm_name(cell.arm)[0].upper()}{arm_name(cell.arm)[1:]}, seed {cell.seed}"
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Sphinx's entry point."""
+    app.connect("source-read", _name_cell)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _name_cell(app: Any, document: str, source: list[str]) -> None:
+    """Puts the cell's own name over its page, and the way back beneath; the file stays as it is."""
+    if not document.startswith("runs/"):
+        return
+    notebook = json.loads(source[0])
+    _, preset, name, _ = document.split("/")
+    regime, arm, seed = name.rsplit("-", 2)
+    for cell in notebook["cells"]:
+        heading, _, rest = "".join(cell["source"]).partition("\n")
+        if cell["cell_type"] == "markdown" and heading.startswith("# "):
+            cell["source"] = rest
+            break  # the title that all cells share; papermill puts the notice of a failure before it
+    links = [
+        "[the table that it is part of](/notebooks/results.ipynb)",
+        f"`lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed[1:]}` runs it again",
+    ]
+    title = f"# {regime}, {arm_name(arm)}, seed {seed[1:]}\n\n{' · '.join(links)}"
+    notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
+    source[0] = json.dumps(notebook)

@@ -1,0 +1,148 @@
+"""The book, built with every warning an error: from half a matrix, from changed data, from nothing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from test_results import NOTEBOOK, write_run
+
+from lrd import ROOT, book
+from lrd.cell import Cell
+
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//|@import\s+["']?(?:url\()?["']?(?:https?:)?//"""
+)
+STYLES = re.compile(
+    r"""<link\b(?=[^>]*\brel=["'](?:stylesheet|preload|icon|preconnect|dns-prefetch))[^>]*\bhref=["']?(?:https?:)?//"""
+)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """A clone as the book sees it, without runs."""
+    monkeypatch.delenv("LRD_PRESET", raising=False)
+    for name in ("_config.yml", "book", "notebooks", "lrd"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def text_of(page: Path) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page.read_text())).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def requests_of(html: Path) -> list[str]:
+    """What a page would load from elsewhere."""
+    found = []
+    for path in html.rglob("*.html"):
+        text = path.read_text(errors="replace")
+        found += [f"{path.name}: {hit}" for pattern in (LOADED, STYLES) for hit in pattern.findall(text)]
+    for path in html.rglob("*.css"):
+        found += [
+            f"{path.name}: {hit}"
+            for hit in re.findall(r"url\([\"']?(?:https?:)?//[^)]*", path.read_text(errors="replace"))
+        ]
+    return found
+
+
+def broken_links_of(page: Path) -> list[str]:
+    targets = re.findall(r"""(?:href|src)=["']([^"'#?]+)""", page.read_text())
+    inside = [t for t in targets if not re.match(r"[a-z]+:|//", t)]
+    return [t for t in inside if not (page.parent / t).exists()]
+
+
+@pytest.mark.slow
+def test_half_a_matrix_and_then_another_number(root):
+    for seed in range(2):
+        write_run(root / "runs", "outcome", 1, seed, {0: 5, 10: 15 + seed})
+    failed = write_run(root / "runs", "process", None, 0, {0: 5, 10: 1})
+    (failed / "done.json").unlink()
+    (failed / "failed.json").write_text(json.dumps({"error": "Diverged: <loss>"}))
+    broken = write_run(root / "runs", "distillation", 4, 2, {0: 5, 10: 8})
+    metrics = broken / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("\n", "\nnot JSON\n", 1))
+    (broken / "cell.ipynb").write_text("{")
+
+    assert book.build(root) == 0
+    html = root / "_build" / "html"
+    answer, results = html / "notebooks" / "answer.html", html / "notebooks" / "results.html"
+    assert (html / "index.html").is_file()
+    assert requests_of(html) == []
+    for page in set(html.rglob("*.html")) - set((html / "_static").rglob("*.html")):
+        assert broken_links_of(page) == [], page
+    cells = sorted(path.parent.name for path in (html / "runs" / "tiny").glob("*/cell.html"))
+    assert cells == ["outcome-r1-s0", "outcome-r1-s1", "process-full-s0"]
+    for cell in cells:
+        assert f"../runs/tiny/{cell}/cell.html" in results.read_text()
+    cell_page = html / "runs" / "tiny" / "outcome-r1-s0" / "cell.html"
+    assert "<title>outcome, rank 1, seed 0" in cell_page.read_text()
+    assert "One cell of the matrix" not in cell_page.read_text()
+    assert json.loads((root / "runs/tiny/outcome-r1-s0/cell.ipynb").read_text()) == NOTEBOOK  # only shown, never run
+    for page in (answer, results):
+        assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text_of(page)
+        assert "distillation-r4-s2: metrics.jsonl: line 2 cannot be read" in text_of(page)
+        assert "cell.ipynb is missing or unreadable" in text_of(page)
+        assert "outcome-full-s0: absent" in text_of(page)
+    assert "0.775 ± 0.035" in text_of(answer) and "0.250" in text_of(answer)
+
+    for seed in range(2):
+        path = root / "runs" / "tiny" / f"outcome-r1-s{seed}" / "evals.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        lines[20] = lines[20].replace("true", "false", 1)
+        path.write_text("".join(lines))
+    assert book.build(root) == 0
+    assert "0.725 ± 0.035" in text_of(answer) and "0.775" not in text_of(answer)
+
+
+@pytest.mark.slow
+def test_no_runs_at_all(root):
+    assert book.build(root) == 0
+    answer = text_of(root / "_build" / "html" / "notebooks" / "answer.html")
+    assert "54 absent" in answer and "not measured" in answer
+    assert not (root / "_build" / "html" / "runs").exists()
+
+
+def test_contents_hang_cells_under_their_regime(root):
+    for regime, rank in (("process", None), ("process", 1), ("outcome", 256)):
+        write_run(root / "runs", regime, rank, 0, {0: 5})
+    toc = book.contents(root, "tiny", root / "runs")
+    (gallery,) = [c for part in toc["parts"] for c in part["chapters"] if c["file"] == book.CELLS]
+    assert [(s["file"], [c["title"] for c in s["sections"]]) for s in gallery["sections"]] == [
+        ("book/cells-process", ["Rank 1, seed 0", "Full fine-tuning, seed 0"]),
+        ("book/cells-outcome", ["Rank 256, seed 0"]),
+    ]
+
+
+def test_a_regime_without_a_page_of_its_own(root):
+    write_run(root / "runs", "process", 1, 0, {0: 5})
+    (root / "book").unlink()
+    (root / "book").mkdir()
+    (root / "book" / "_toc.yml").write_text((ROOT / "book" / "_toc.yml").read_text())
+    toc = book.contents(root, "tiny", root / "runs")
+    assert {"file": "runs/tiny/process-r1-s0/cell", "title": "process-r1-s0"} in toc["parts"][1]["chapters"][0][
+        "sections"
+    ]
+
+
+def test_a_page_is_named_after_its_cell():
+    failure = {"cell_type": "markdown", "id": "e", "metadata": {}, "source": ["An Exception was encountered"]}
+    source = [json.dumps(NOTEBOOK | {"cells": [failure, *NOTEBOOK["cells"]]})]
+    book._name_cell(None, "runs/tiny/distillation-full-s2/cell", source)
+    title, notice, text, code = json.loads(source[0])["cells"]
+    assert title["source"].startswith("# distillation, full fine-tuning, seed 2\n")
+    assert "lrd cell tiny --regime distillation --rank full --seed 2" in title["source"]
+    assert (notice, code) == (failure, NOTEBOOK["cells"][1])
+    assert text["source"] == "\nA regime, an arm and a seed."
+    other = ["# as it is"]
+    book._name_cell(None, "book/method", other)
+    assert other == ["# as it is"]
+
+
+def test_runs_are_never_executed_and_analysis_always():
+    execute = yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]
+    assert execute["execute_notebooks"] == "force"
+    assert execute["exclude_patterns"] == ["runs/*/*/*.ipynb"]
+    assert Path("runs/tiny", Cell.load("tiny", regime="outcome", rank=1, seed=0).name, "cell.ipynb").match(
+        execute["exclude_patterns"][0]
+    )
