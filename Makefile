@@ -25,6 +25,8 @@ help:  ## lists the targets
 reproduce: $(STAMP)  ## trains the tiny testbed, runs its 54 cells and builds the book
 	@echo "reproduce: the tiny testbed, its 54 cells, then the book; what is finished already is skipped"
 	$(BIN)/lrd testbed tiny
+	$(BIN)/lrd baseline tiny
+	$(BIN)/lrd rewards tiny
 	$(BIN)/lrd matrix tiny
 	$(BIN)/lrd book
 	@echo "reproduce: the book is $(CURDIR)/$(BOOK)"

@@ -1,4 +1,4 @@
-"""The command line: `lrd testbed · cell · matrix · status · book · bench`."""
+"""The command line: `lrd testbed · baseline · rewards · cell · matrix · status · bench · book`."""
 
 import argparse
 import os
@@ -58,6 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, "the state of every cell, from the files alone")
     status.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
 
+    for name, what in (
+        ("baseline", "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k"),
+        ("rewards", "score one batch of rollouts with every reward: the pre-flight check of a reward"),
+    ):
+        study = command(name, _study, what)
+        study.set_defaults(notebook=name)
+        study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the cells")
+        study.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+
     command("bench", _bench, "time our step and sampler against TRL's and transformers'")
 
     book = commands.add_parser("book", help="build the book from what lies in runs/")
@@ -88,6 +97,13 @@ def _matrix(args) -> int:
 
     narrowed = {"regime": args.regimes, "rank": args.ranks, "seed": args.seeds}
     return matrix.run(args.preset, narrowed, _settings(args.set), jobs=args.jobs, runs=args.runs)
+
+
+def _study(args) -> int:
+    from lrd import matrix
+
+    print(matrix.study(args.notebook, args.preset, _settings(args.set), args.runs))
+    return 0
 
 
 def _status(args) -> int:

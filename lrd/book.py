@@ -21,6 +21,7 @@ from lrd.stats import arm_name
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
 CELLS = "book/cells"  # the page under which all cells hang
+STUDIES = {"rewards": "book/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
 
 def build(root: Path = ROOT, *, output: Path | None = None) -> int:
@@ -50,6 +51,10 @@ def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
     """The table of contents with the preset's cells in it: under their regime's page, or together where it has none."""
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
     chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    for name, after in STUDIES.items():
+        if (runs / preset / name / "done.json").is_file():
+            parent = next(chapter for chapter in chapters if chapter["file"] == after)
+            parent["sections"] = [{"file": f"runs/{preset}/{name}/{name}"}]
     gallery = next(chapter for chapter in chapters if chapter["file"] == CELLS)
     sections: list[dict[str, Any]] = []
     for cell in sorted(grid(preset), key=lambda cell: (cell.rank is None, cell.rank or 0, cell.seed)):
@@ -83,7 +88,7 @@ def setup(app: Any) -> dict[str, Any]:
 
 def _name_cell(app: Any, document: str, source: list[str]) -> None:
     """Puts the cell's own name over its page, and the way back beneath; the file stays as it is."""
-    if not document.startswith("runs/"):
+    if not (document.startswith("runs/") and document.endswith("/cell")):
         return
     notebook = json.loads(source[0])
     _, preset, name, _ = document.split("/")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from lrd import stats
 from lrd.cell import Cell
-from lrd.results import Results
+from lrd.results import Results, pass_at_k
 
 GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey
 VISIBLE = {"\n": "⏎\n", "\t": "⇥"}
@@ -186,6 +186,16 @@ def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
             steps += f" ({_number_or_dash(about['majority_step_accuracy'], 3)})"
         rows.append((model, size, _number_or_dash(about.get("parameters"), 0), *scores, steps))
     return table(["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps"], rows)
+
+
+def baseline_table(preset: str, frame: pd.DataFrame | None) -> Html:
+    """Greedy pass@1 and pass@k of student and teacher, with a link to the notebook that measured them."""
+    if frame is None:
+        return Html(f"<p>Not measured yet: <code>lrd baseline {html.escape(preset)}</code> does.</p>")
+    scores = pass_at_k(frame)
+    rows = [(model, *values) for model, values in zip(scores.index, scores.to_numpy())]
+    link = f"<p><a href='../runs/{html.escape(preset)}/baseline/baseline.html'>The notebook that measured them</a></p>"
+    return Html(table(["model", *scores.columns], rows) + link)
 
 
 def _number_or_dash(value: Any, digits: int) -> str:

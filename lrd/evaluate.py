@@ -1,6 +1,5 @@
 """Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k, always by the verifier."""
 
-import math
 from typing import Any
 
 from lrd.cell import Cell
@@ -36,13 +35,6 @@ def judge(problem: Problem, completion: Completion, cell: Cell, tokenizer) -> di
         "length": len(completion.ids),
         "truncated": completion.truncated,
     }
-
-
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k samples is right, from n samples (Chen et al. 2021, eq. 1)."""
-    if not 0 <= correct <= n or not 1 <= k <= n:
-        raise ValueError(f"pass@{k} needs k of n = {n} samples, {correct} of them correct")
-    return 1 - math.comb(n - correct, k) / math.comb(n, k)
 
 
 def sampled(

@@ -7,6 +7,8 @@ dash too, so that they can be told apart in grey.
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lrd.results import Results
+from lrd.results import Results, estimates_at
 
 WIDTH = 8.4  # inches: the book's column, so that a font size here is about the size on the page
 STYLE = {
@@ -221,4 +223,44 @@ def _finish(figure: Figure, axes: np.ndarray) -> Figure:
         if "step" in (ax.get_xlabel() or "step"):
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     sns.despine(figure)
+    return figure
+
+
+def pass_at_k(frame: pd.DataFrame) -> Figure:
+    """Unbiased pass@k against k for each model of a baseline, ± standard error over problems; greedy as a bar."""
+    figure, ax = plt.subplots(figsize=(WIDTH / 2, 2.8))
+    estimates = estimates_at(frame)
+    greedy: Any = frame[frame["sample"] == "greedy"].groupby("model").correct.mean()
+    for i, model in enumerate(sorted(frame.model.unique())):
+        means = [values[model].mean() for values in estimates.values()]
+        errors = [values[model].sem() for values in estimates.values()]
+        style = {"color": str(0.55 * i), "linestyle": DASHES[i], "marker": MARKERS[i]}
+        ax.errorbar(list(estimates), means, errors, capsize=2, markersize=5, label=model, **style)
+        ax.plot(1, greedy[model], marker="_", markersize=14, markeredgewidth=2, color=style["color"], linestyle="")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(estimates), [str(k) for k in estimates])
+    ax.set(xlabel="samples a problem, k", ylabel="pass@k (bar: greedy)", ylim=(0, 1))
+    ax.legend()
+    sns.despine(figure)
+    return figure
+
+
+def token_maps(tokens: list[str], rows: dict[str, dict[str, list[float]]]) -> Figure:
+    """Values on the tokens of one completion: reward → name → one value a token, NaN where nothing stands.
+
+    Each row has a scale of its own, symmetric about zero, since rewards differ in size; it stands beside the row.
+    """
+    flat = [(regime, name, np.array(values, float)) for regime, those in rows.items() for name, values in those.items()]
+    figure, axes = plt.subplots(len(flat), 1, figsize=(WIDTH, 0.2 * len(flat) + 0.7), sharex=True)
+    for ax, (regime, name, values) in zip(np.atleast_1d(axes), flat):
+        scale = np.nanmax(np.abs(values), initial=0.0) or 1.0
+        ax.imshow(values[None], aspect="auto", cmap="PuOr", vmin=-scale, vmax=scale, interpolation="nearest")
+        ax.set_yticks([0], [f"{regime} · {name}"])
+        ax.tick_params(length=0)
+        ax.grid(False)
+        ax.text(1.005, 0.5, f"±{scale:.2g}", transform=ax.transAxes, va="center", fontsize=8)
+        for spine in ax.spines.values():
+            spine.set_color("0.8")
+    words = [token.replace("\n", "⏎").replace("$", r"\$") for token in tokens]
+    np.atleast_1d(axes)[-1].set_xticks(range(len(words)), words, rotation=90, fontsize=8 if len(words) < 70 else 6)
     return figure

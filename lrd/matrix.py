@@ -10,13 +10,13 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell, grid, location, read_preset
 from lrd.run import Run, describe, read_json, read_jsonl, runs_root, state, write_json
 
-NOTEBOOK = "notebooks/cell.ipynb"
 LOST_RETRIES = 2  # of a cell whose worker or node was lost; one that raises is not run again
 
 
@@ -37,24 +37,56 @@ def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, s
 
     Raises `UserError` before and from the notebook where the input cannot work; any other error is an outcome.
     """
-    import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
 
     run = Run(cell, runs)  # refuses a directory of another configuration before a kernel starts
     run.close()
     if run.finished:
         return Outcome("finished")
-    sockets = tempfile.mkdtemp(prefix="lrd-")  # short: a socket's path has at most 107 characters
-    output = os.path.relpath(run.path, ROOT) if run.path.is_relative_to(ROOT) else run.path
     parameters = {"preset": cell.preset, "regime": cell.regime, "rank": cell.rank or "full", "seed": cell.seed}
     parameters |= {"overrides": overrides} if overrides else {}
+    try:
+        error = _papermill("cell", run.path / "cell.ipynb", parameters, runs, show)
+    except DeadKernelError:
+        return Outcome(state(run.path), "its kernel died")
+    if error and not (run.path / "failed.json").is_file():  # not from training, which leaves its own
+        write_json(run.path / "failed.json", {"error": f"{error.ename}: {error.evalue}", "traceback": str(error)})
+    return Outcome(state(run.path), reason(run))
+
+
+def study(name: str, preset: str, overrides: dict[str, Any], runs: str | None = None) -> Path:
+    """Executes a notebook that studies a preset as a whole (`baseline`, `rewards`), unless it is there already.
+
+    Returns the executed copy, `runs/<preset>/<name>/<name>.ipynb`. An error of the notebook goes on up.
+    """
+    output = runs_root(runs) / preset / name / f"{name}.ipynb"
+    if not (output.parent / "done.json").is_file():
+        location(
+            grid(preset, **overrides)[0].student, "student"
+        )  # what can be refused is refused before a kernel starts
+        output.parent.mkdir(parents=True, exist_ok=True)
+        parameters = {"preset": preset} | ({"overrides": overrides} if overrides else {})
+        if error := _papermill(name, output, parameters, runs, show=True):
+            raise error
+        write_json(output.parent / "done.json", {"notebook": f"notebooks/{name}.ipynb"})
+    return output
+
+
+def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | None, show: bool) -> Any:
+    """Executes `notebooks/<name>.ipynb`, its copy saved as it goes; returns papermill's error, if there is one.
+
+    A `UserError` in the notebook is raised as one.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    sockets = tempfile.mkdtemp(prefix="lrd-")  # short: a socket's path has at most 107 characters
     parameters |= {"runs": runs} if runs else {}
     try:
         with contextlib.chdir(ROOT):  # so that the executed copy names no path of this machine
             papermill.execute_notebook(
-                NOTEBOOK,
-                f"{output}/cell.ipynb",
+                f"notebooks/{name}.ipynb",
+                os.path.relpath(output, ROOT) if output.is_relative_to(ROOT) else output,
                 parameters,
                 kernel_name="python3",
                 cwd=str(ROOT),
@@ -68,13 +100,10 @@ def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, s
     except papermill.PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from None
-        if not (run.path / "failed.json").is_file():  # not from training, which leaves its own
-            write_json(run.path / "failed.json", {"error": f"{error.ename}: {error.evalue}", "traceback": str(error)})
-    except DeadKernelError:
-        return Outcome(state(run.path), "its kernel died")
+        return error
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
-    return Outcome(state(run.path), reason(run))
+    return None
 
 
 def reason(run: Run) -> str:

@@ -17,11 +17,12 @@ CHAIN_POOL = {"train": 4096, "test": 1024}  # problems of the arithmetic chain: 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: its text as the prompt template takes it, and its gold answer (LaTeX without `$`)."""
+    """One problem: its text as the prompt template takes it, its gold answer (LaTeX without `$`), its difficulty."""
 
     id: str
     problem: str
     answer: str
+    level: int | None = None  # MATH's 1 to 5; of a chain, its operations
 
 
 def train_pool(source: str) -> tuple[list[Problem], int]:
@@ -87,7 +88,7 @@ class Chain:
 
     @property
     def problem(self) -> Problem:
-        return Problem(id=self.text, problem=self.text, answer=str(self.values[-1]))
+        return Problem(self.text, self.text, str(self.values[-1]), len(self.operations))
 
     @property
     def is_held_out(self) -> bool:
@@ -125,7 +126,8 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
             dropped += 1
         else:
             identity = row.get("unique_id", row.get("id", number))
-            problems.append(Problem(str(identity), problem, str(answer)))
+            level = re.search(r"\d+", str(row.get("level", "")))
+            problems.append(Problem(str(identity), problem, str(answer), int(level[0]) if level else None))
     if not problems:
         raise UserError(f"{source!r} holds no problem with an answer or a solution that ends in \\boxed{{}}")
     return problems, dropped

@@ -8,7 +8,7 @@ import sys
 import nbformat
 import pytest
 
-from lrd import ROOT, matrix
+from lrd import ROOT, matrix, results
 from lrd.cell import Cell, grid
 from lrd.run import read_json, runs_root, state
 
@@ -154,3 +154,21 @@ def test_the_matrix_is_the_grid_of_its_preset():
 def test_relative_runs_count_from_the_clone():
     assert runs_root("elsewhere") == ROOT / "elsewhere"
     assert runs_root() == ROOT / "runs"
+
+
+def test_a_preset_is_studied_once_and_leaves_its_notebook(as_options, tmp_path):
+    for name in ("baseline", "rewards"):
+        done = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        assert done.returncode == 0, done.stderr
+        path = tmp_path / "tiny" / name / f"{name}.ipynb"
+        assert not [o for o in outputs(path) if o.output_type == "error"]
+        stamp = path.stat().st_mtime_ns
+        assert lrd(name, "tiny", *as_options, "--runs", tmp_path).returncode == 0
+        assert path.stat().st_mtime_ns == stamp
+    frame = results.baseline("tiny", tmp_path)
+    assert frame.groupby(["model", "sample"]).size().unique().tolist() == [150]
+    assert set(frame["sample"]) == {"greedy", *map(str, range(8))}
+    html = "".join(o.data.get("text/html", "") for o in outputs(path) if "data" in o)
+    assert "deposits_per_episode" in html and "background:rgba" in html
+    refused = lrd("rewards", "tiny", "--set", 'student="./models/none/student"', "--runs", tmp_path / "other")
+    assert refused.returncode == 2 and "lrd testbed none" in refused.stderr

@@ -146,6 +146,7 @@ def _measure(role: str, into: Path, name: str) -> dict[str, Any]:
     from lrd import evaluate
     from lrd.models import device, load_model, load_tokenizer
     from lrd.problems import held_out
+    from lrd.results import unbiased
     from lrd.sampling.torch import TorchSampler
 
     torch.set_num_threads(1)
@@ -159,5 +160,5 @@ def _measure(role: str, into: Path, name: str) -> dict[str, Any]:
     sampled = evaluate.sampled(sampler, problems, cell, words, samples=SAMPLES, seed=0)
     hits = [sum(row["correct"] for row in rows) for rows in sampled]
     return {"greedy": sum(row["correct"] for row in rows) / len(rows)} | {
-        f"pass@{k}": sum(evaluate.pass_at_k(SAMPLES, c, k) for c in hits) / len(hits) for k in (1, 4, 8)
+        f"pass@{k}": sum(unbiased(SAMPLES, c, k) for c in hits) / len(hits) for k in (1, 4, 8)
     }
