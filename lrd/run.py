@@ -25,6 +25,7 @@ from lrd import ROOT, UserError
 from lrd.cell import Cell
 
 CHECKPOINT = "checkpoint/state.safetensors"
+GRACE = 1.0  # seconds to wait for a directory: who asks for its state holds it for a moment
 
 
 def runs_root(runs: str | Path | None = None) -> Path:
@@ -39,12 +40,20 @@ class Run:
         """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished."""
         self.cell = cell
         self.path = runs_root(runs) / cell.preset / cell.name
+        self._lock = filelock.FileLock(self.path / "lock")
+        self.hold()
+
+    def hold(self) -> None:
+        """Takes the directory, again after a `close`; nothing to do where it is held. Raises `UserError` as above."""
+        if self._lock.is_locked:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(self.path / "lock")
-            self._lock.acquire(blocking=False)
+            self._lock.acquire(timeout=GRACE)
         except filelock.Timeout:
-            raise UserError(f"cell {self._shown} is running in another process; wait for it or stop it") from None
+            raise UserError(
+                f"cell {self._shown} is running in another process or is open in this one; wait for it or stop it"
+            ) from None
         except OSError as error:
             raise UserError(
                 f"cannot write to {self._shown}: {error.strerror or error}; give a directory that can be written "

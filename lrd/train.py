@@ -35,6 +35,7 @@ def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
     """
     if run.finished:
         return
+    run.hold()  # an earlier call that was interrupted gave the directory up
     step = 0
     try:
         for metrics in _train(run, sampler):

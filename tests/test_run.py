@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
+import filelock
 import pytest
 
 from lrd import UserError
@@ -47,10 +49,19 @@ def test_a_failure_is_kept_with_its_reason_and_forgotten_when_the_cell_runs_agai
 
 
 def test_two_processes_cannot_hold_one_cell(make_cell, tmp_path):
-    with pytest.raises(UserError, match="is running in another process"):
+    with pytest.raises(UserError, match="is running in another process or is open in this one"):
         held = Run(make_cell(), tmp_path)
         Run(make_cell(), tmp_path)
     held.close()
+    Run(make_cell(), tmp_path).close()
+
+
+def test_asking_for_the_state_of_a_cell_does_not_keep_it_from_starting(make_cell, tmp_path):
+    path = tmp_path / "test" / make_cell().name
+    path.mkdir(parents=True)
+    asking = filelock.FileLock(path / "lock", thread_local=False)
+    asking.acquire()
+    threading.Timer(0.2, asking.release).start()
     Run(make_cell(), tmp_path).close()
 
 

@@ -103,6 +103,21 @@ def test_only_a_reward_that_differs_within_a_group_moves_the_policy(make_cell, t
     run.close()
 
 
+def test_training_that_goes_on_after_an_interruption_holds_the_directory_again(make_cell, tmp_path):
+    run = Run(make_cell(**SHORT), tmp_path)
+    steps = train(run)
+    next(steps)
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt)  # the stop button of a notebook
+    assert state(run.path) == "interrupted"
+    steps = train(run)  # the same notebook cell once more
+    next(steps)
+    assert state(run.path) == "running"
+    with pytest.raises(UserError, match="is open in this one"):
+        Run(make_cell(**SHORT), tmp_path)
+    steps.close()
+
+
 def nan_loss_at(monkeypatch, steps):
     real, calls = grpo.loss, iter(range(1, 100))
 
