@@ -126,6 +126,12 @@ def _bench(args) -> int:
     return 0
 
 
+# What names a cell has an argument of its own.
+COORDINATES = {"preset": "it is the first argument"} | {
+    key: f"give --{key} (for a matrix, --{key}s)" for key in ("regime", "rank", "seed")
+}
+
+
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """`key=value` with the value read as TOML; what is no TOML value is a string."""
     settings = {}
@@ -133,6 +139,8 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set takes KEY=VALUE, not {pair!r}")
+        if key in COORDINATES:
+            raise UserError(f"--set cannot change {key!r}; {COORDINATES[key]}")
         try:
             settings[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

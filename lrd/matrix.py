@@ -124,6 +124,8 @@ def run(
     from ray.exceptions import RayError
     from tqdm import tqdm
 
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs is {jobs}; it has to be at least 1")
     overrides = overrides or {}
     todo = grid(preset, narrowed, **overrides)
     for cell in todo:  # what can be refused is refused before the first start
@@ -147,6 +149,12 @@ def run(
         object_store_memory=100 * 2**20,
     )
     task = ray.remote(num_cpus=needs["cpus"], num_gpus=needs["gpus"], max_retries=LOST_RETRIES)(_guarded)
+    if ray.cluster_resources().get("GPU", 0) < needs["gpus"]:  # Ray would wait for one forever
+        ray.shutdown()
+        raise UserError(
+            f"a cell of preset {preset!r} takes {needs['gpus']} GPU ([resources] in lrd/presets/{preset}.toml), "
+            f"and Ray finds too few here; run it on a GPU host"
+        )
     pending = {task.remote(cell, overrides, runs): cell for cell in todo}
     outcomes: dict[str, Outcome] = {}
     try:

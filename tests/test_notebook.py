@@ -110,6 +110,10 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
         (["cell", "tiny", "--regime", "outcome", "--rank", -4, "--seed", 0], "rank is -4"),
         (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--set", "step=3"], "did you mean steps"),
         (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--set", "steps"], "KEY=VALUE"),
+        (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--set", "regime=process"], "give --regime"),
+        (["matrix", "tiny", "--set", "preset=small"], "--set cannot change 'preset'"),
+        (["matrix", "tiny", "--jobs", 0], "--jobs is 0"),
+        (["matrix", "tiny", "--jobs", -1], "--jobs is -1"),
         (["matrix", "tiny", "--set", "samples_per_prompt=1"], "samples_per_prompt is 1; it has to be at least 2"),
         (["matrix", "tiny", "--ranks", 1, 1], "two cells share a name"),
         (["matrix", "tiny", "--set", "student='./models/none/student'"], "`lrd testbed none` makes it"),
@@ -130,6 +134,14 @@ def test_a_missing_model_stops_the_cell_before_training(tmp_path):
     done = lrd(*words, "--set", 'student="./models/nowhere/student"')
     assert done.returncode == 2
     assert "student './models/nowhere/student' is not a directory with a Hugging Face checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_matrix_that_no_machine_here_can_run_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = lrd("matrix", "paper", "--regimes", "outcome", "--ranks", 1, "--seeds", 0, "--runs", tmp_path)
+    assert done.returncode == 2
+    assert "a cell of preset 'paper' takes 1 GPU" in done.stderr
     assert "Traceback" not in done.stderr
 
 
