@@ -241,7 +241,7 @@ def _linked(results: Results, problem: str) -> str:
 
 def _mean_sd(values: pd.Series, digits: int = 3) -> str:
     text = stats.mean_sd(values.replace([np.inf, -np.inf], np.nan), digits)
-    return "<span class='lrd-none'>not measured</span>" if text == stats.NOTHING else text
+    return Html(f"<span class='lrd-none'>{text}</span>") if text == stats.NOTHING else text
 
 
 def _completion(row: dict[str, Any], scale: float) -> str:

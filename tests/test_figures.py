@@ -119,6 +119,7 @@ def test_tables_of_nothing(empty):
     ]
     assert not any("nan" in shown for shown in tables)
     assert "54 absent" in display.missing(empty)
+    assert "&lt;span" not in display.regime_table(empty, published)
 
 
 def test_settings_that_differ_name_their_cells():
