@@ -154,6 +154,8 @@ def density(results: Results) -> str:
     values = list(means.values())
     falls = all(a > b for a, b in itertools.pairwise(values))
     listing = ", ".join(f"{signed(mean)} ({regime})" for regime, mean in means.items())
+    if all(d.includes_zero for d in gaps.values() if d):  # an order of such means would say more than was measured
+        return f"no regime's difference can be told from zero, so that their order shows no trend: {listing}"
     return f"the difference {'falls' if falls else 'does not fall'} steadily from one regime to the next: {listing}"
 
 

@@ -213,6 +213,15 @@ def test_sentences_follow_the_numbers(tmp_path):
     assert facts["consequence"].startswith("That may be more than the adapter holds")  # 1280 episodes, 200 bits
 
 
+def test_an_order_of_differences_that_may_all_be_zero_is_no_trend(tmp_path):
+    for seed in range(3):
+        for regime, better in (("outcome", 2), ("process", 1), ("distillation", 0)):
+            write_run(tmp_path, regime, 1, seed, {0: 10, 10: 10 + better + 3 * seed})
+            write_run(tmp_path, regime, None, seed, {0: 10, 10: 16 - 3 * seed})
+    density = stats.facts(results.load("tiny", tmp_path))["density"]
+    assert density.startswith("no regime's difference can be told from zero") and "steadily" not in density
+
+
 def test_nothing_measured_is_said_so(tmp_path):
     facts = stats.facts(results.load("tiny", tmp_path))
     assert facts["base"] == facts["stability"] == facts["magnitude"] == stats.NOTHING
