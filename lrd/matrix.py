@@ -198,7 +198,8 @@ def status(preset: str, runs: str | None = None) -> str:
         if metrics:
             line += f" {metrics[-1]['step']:>4}/{cell.steps:<3} {metrics[-1]['reward'] or 0:>8.3f}"
             last = [row["correct"] for row in evals if row["step"] == evals[-1]["step"]]
-            line += f" {sum(last) / len(last):>7.3f} {sum(m['step_time'] for m in metrics):>8.1f}"
+            line += f" {sum(last) / len(last):>7.3f}" if last else f" {'–':>7}"
+            line += f" {sum(m['step_time'] for m in metrics):>8.1f}"
         if now == "failed":
             line += f"  {(read_json(path / 'failed.json') or {}).get('error', '')}"
         lines.append(line)

@@ -258,8 +258,8 @@ def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, tr
 def _broken_lines(path: Path) -> list[int]:
     """Line numbers that `read_jsonl` leaves out."""
     broken = []
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):  # as `read_jsonl` splits
         try:
             row = json.loads(line)
             good = isinstance(row, dict) and isinstance(row.get("step"), int)

@@ -11,6 +11,7 @@ import pytest
 
 from lrd import UserError, results, stats
 from lrd.cell import Cell
+from lrd.run import read_jsonl
 
 NOTEBOOK: dict[str, Any] = {
     "cells": [
@@ -220,6 +221,12 @@ def test_an_order_of_differences_that_may_all_be_zero_is_no_trend(tmp_path):
             write_run(tmp_path, regime, None, seed, {0: 10, 10: 16 - 3 * seed})
     density = stats.facts(results.load("tiny", tmp_path))["density"]
     assert density.startswith("no regime's difference can be told from zero") and "steadily" not in density
+
+
+def test_a_line_separator_within_a_record_ends_no_line(tmp_path):
+    path = tmp_path / "evals.jsonl"
+    path.write_text('{"step": 0, "problem": "a\u2028b"}\n{"step": 0}\n{"ste', encoding="utf-8")
+    assert results._broken_lines(path) == [3] and len(read_jsonl(path)) == 2
 
 
 def test_nothing_measured_is_said_so(tmp_path):
