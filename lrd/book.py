@@ -98,9 +98,10 @@ def _name_cell(app: Any, document: str, source: list[str]) -> None:
         if cell["cell_type"] == "markdown" and heading.startswith("# "):
             cell["source"] = rest
             break  # the title that all cells share; papermill puts the notice of a failure before it
+    command = f"lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed[1:]}"
     links = [
         "[the table that it is part of](/notebooks/results.ipynb)",
-        f"`lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed[1:]}` runs it again",
+        f"`{command} --runs elsewhere` runs it again",
     ]
     title = f"# {regime}, {arm_name(arm)}, seed {seed[1:]}\n\n{' · '.join(links)}"
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -163,7 +164,7 @@ def describe(error: BaseException) -> str:
 def provenance(cell: Cell) -> dict[str, Any]:
     """Everything that a rerun needs to know: code, versions, hardware, command, seeds. No environment variables."""
     return {
-        "command": f"lrd cell {cell.preset} --regime {cell.regime} --rank {cell.rank or 'full'} --seed {cell.seed}",
+        "command": _command(cell),
         "git": {"sha": _git("rev-parse", "HEAD"), "diff": _git("diff", "HEAD", "--", ".", ":!runs")},
         "python": platform.python_version(),
         "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
@@ -175,6 +176,18 @@ def provenance(cell: Cell) -> dict[str, Any]:
         },
         "seed": cell.seed,
     }
+
+
+def _command(cell: Cell) -> str:
+    """The command line of this very cell, settings that differ from its preset's included."""
+    words = ["lrd", "cell", cell.preset, "--regime", cell.regime, "--rank", str(cell.rank or "full")]
+    words += ["--seed", str(cell.seed)]
+    with contextlib.suppress(UserError):  # of a cell that was made by hand, without a preset
+        usual = Cell.load(cell.preset, regime=cell.regime, rank=cell.rank, seed=cell.seed).config
+        for key, value in cell.config.items():
+            if value != usual[key]:
+                words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
+    return shlex.join(words)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import filelock
 import pytest
 
 from lrd import UserError
+from lrd.__main__ import _parser, _settings
+from lrd.cell import Cell
 from lrd.run import Run, provenance, read_json, read_jsonl, state, write_json
 
 
@@ -128,6 +131,16 @@ def test_garbage_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{nonsense")
     with pytest.raises(UserError, match=r"config\.json is not readable JSON"):
         read_json(tmp_path / "config.json")
+
+
+def test_the_command_of_a_cell_gives_back_the_cell():
+    changes = {"steps": 7, "learning_rate": 1e-05, "lora_targets": ["q_proj"], "prompt_template": "Ü {problem}\n'\"$"}
+    cell = Cell.load("tiny", regime="process", rank="full", seed=2, **changes)
+    words = shlex.split(provenance(cell)["command"])
+    args = _parser().parse_args(words[1:])
+    again = Cell.load(args.preset, regime=args.regime, rank=args.rank, seed=args.seed, **_settings(args.set))
+    assert words[0] == "lrd" and again == cell
+    assert "--set" not in provenance(Cell.load("tiny", regime="process", rank=4, seed=2))["command"]
 
 
 def test_provenance_says_how_to_rerun_and_keeps_no_secret(make_cell, monkeypatch):
