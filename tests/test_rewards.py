@@ -214,6 +214,18 @@ def test_a_completion_cannot_smuggle_in_a_tag(kind, step, byte_level, tokenizer)
     assert [len(row) for row in prm.score(["1a+2", step, "1"], [[step, "=3\n"], [step], []])] == [2, 1, 0]
 
 
+def test_a_prm_that_fuses_the_step_tag_with_its_space_is_a_user_error(checkpoint, make_cell, tokenizer, tmp_path):
+    AutoModelForCausalLM.from_pretrained(checkpoint()).save_pretrained(tmp_path)
+    raw = json.loads(tokenizer._tokenizer.to_str())
+    raw["model"]["vocab"] |= {" ки": len(raw["model"]["vocab"])}
+    raw["pre_tokenizer"]["pattern"]["Regex"] = " ки|" + raw["pre_tokenizer"]["pattern"]["Regex"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(raw)), eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="'ки' behind a step"):
+        rewards.load(make_cell(regime="process", prm=str(tmp_path)), tokenizer, CPU)
+
+
 def test_a_prm_without_a_step_tag_is_a_user_error(byte_level, checkpoint, make_cell, tokenizer, tmp_path):
     AutoModelForCausalLM.from_pretrained(checkpoint()).save_pretrained(tmp_path)
     raw = tokenizer._tokenizer.to_str().replace('"ки"', '"кu"')

@@ -74,6 +74,8 @@ class PRM:
         self.tag, self.good, self.bad = (self._id(word, name) for word in (TAG, GOOD, BAD))
         if self.good == self.bad:
             raise UserError(f"PRM {name!r} reads {GOOD!r} and {BAD!r} as one token; it is no step-scoring model")
+        if self.read("1 + 1?", ["1 + 1", "2"]).count(self.tag) != 2:  # a byte-level BPE may fuse the tag with its space
+            raise UserError(f"PRM {name!r} does not read {TAG!r} behind a step as the token that it is by itself")
 
     def _id(self, word: str, name: str) -> int:
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
