@@ -181,7 +181,7 @@ def describe(
         "completions/max_length": lengths.max().item(),
         "completions/clipped_ratio": batch.truncated.float().mean().item(),
     }
-    if batch.sampler_logps is not None:
+    if batch.sampler_logps is not None and cell.logp_temperature == 1:  # the sampler's are at temperature 1
         gap = (batch.sampler_logps - learner.logps)[mask].abs()
         metrics["sampling/sampling_logp_difference/mean"] = gap.mean().item()
         metrics["sampling/sampling_logp_difference/max"] = gap.max().item()

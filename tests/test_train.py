@@ -118,6 +118,14 @@ def test_training_that_goes_on_after_an_interruption_holds_the_directory_again(m
     steps.close()
 
 
+def test_log_probabilities_at_other_temperatures_are_not_compared(make_cell, tmp_path):
+    for temperature in (1.0, 0.5):
+        (row,) = train(
+            Run(make_cell(**SHORT | {"steps": 1}, logp_temperature=temperature), tmp_path / str(temperature))
+        )
+        assert ("sampling/sampling_logp_difference/mean" in row) == (temperature == 1)
+
+
 def nan_loss_at(monkeypatch, steps):
     real, calls = grpo.loss, iter(range(1, 100))
 
