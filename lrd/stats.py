@@ -32,11 +32,6 @@ class Difference:
         return not (self.low > 0 or self.high < 0)
 
 
-def over_seeds(cells: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Mean, unbiased sd (NaN for one seed) and number of seeds of a column, one row a regime and arm."""
-    return cells.groupby(["regime", "arm"])[value].agg(["mean", "std", "count"])
-
-
 def paired(
     cells: pd.DataFrame, regime: str, arm: str, against: str, value: str = "final", level: float = 0.95
 ) -> Difference | None:
