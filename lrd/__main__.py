@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     cell.add_argument("--rank", required=True, help="a LoRA rank, or 'full' for full fine-tuning")
     cell.add_argument("--seed", required=True, type=int)
     cell.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell")
-    cell.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+    cell.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     matrix = command("matrix", _matrix, "run every cell that is not finished, side by side")
     matrix.add_argument("--regimes", nargs="+")
@@ -53,10 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     matrix.add_argument("--seeds", nargs="+", type=int)
     matrix.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all cells")
     matrix.add_argument("--jobs", type=int, metavar="N", help="cells at a time on this machine")
-    matrix.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+    matrix.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     status = command("status", _status, "the state of every cell, from the files alone")
-    status.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+    status.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     for name, what in (
         ("baseline", "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k"),
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         study = command(name, _study, what)
         study.set_defaults(notebook=name)
         study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the cells")
-        study.add_argument("--runs", metavar="DIR", help="where run directories lie (default: runs)")
+        study.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     command("bench", _bench, "time our step and sampler against TRL's and transformers'")
 

@@ -43,6 +43,10 @@ def run(preset: str) -> str:
         for rank in (16, None):
             cell = Cell.load(preset, regime="outcome", rank=rank, seed=0, **_changes(student))
             lines += _rollouts(cell) + _steps(cell, Path(folder))
+    lines.append(
+        "what limits the rest: score and update are passes over the same tokens that TRL makes too, bound by "
+        "arithmetic; a rollout is one small operation after another, bound by their dispatch"
+    )
     return "\n".join(lines)
 
 

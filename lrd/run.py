@@ -5,10 +5,12 @@ Torch-free: the book reads runs on machines that never train.
 
 import contextlib
 import datetime
+import hashlib
 import json
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -84,6 +86,19 @@ class Run:
                 f"ask for that one, or give another directory with --runs"
             )
 
+        trained = ((read_json(self.path / "provenance.json") or {}).get("run") or {}).get("models") or {}
+        for role, now in self.models.items():
+            if now and trained.get(role) and now != trained[role]:
+                raise UserError(
+                    f"{self._shown} was trained with another {role} than lies in {getattr(self.cell, role)!r} now; "
+                    f"move it away, or give another directory with --runs"
+                )
+
+    @property
+    def models(self) -> dict[str, str | None]:
+        """What tells the cell's models from others of the same name, where they are at hand."""
+        return {role: fingerprint(getattr(self.cell, role)) for role in ("student", "teacher", "prm")}
+
     @property
     def finished(self) -> bool:
         """Whether the cell is done; then it is only ever read."""
@@ -104,8 +119,18 @@ class Run:
             kept = [] if step is None else [row for row in read_jsonl(path) if row["step"] <= step]
             write_text(path, "".join(map(_line, kept)))
         before = read_json(self.path / "provenance.json") or {}
-        sessions = [*before.get("sessions", []), {"started": _now(), "from_step": step or 0}]
-        write_json(self.path / "provenance.json", provenance(self.cell) | {"run": about, "sessions": sessions})
+        sessions = [
+            *before.get("sessions", []),
+            {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD")},
+        ]
+        write_json(
+            self.path / "provenance.json",
+            provenance(self.cell)
+            | {
+                "run": about | {"models": self.models},
+                "sessions": sessions,
+            },
+        )
 
     def last_accuracy(self) -> float:
         """pass@1 of the last evaluation on record; NaN before the first."""
@@ -124,9 +149,17 @@ class Run:
         write_json(self.path / "failed.json", reason)
 
     def finish(self) -> None:
-        """Writes `done.json`, the last file of a finished cell, and gives the directory up."""
+        """Writes `done.json`, the last file of a finished cell, and gives the directory up.
+
+        Raises `RuntimeError` where steps are missing: whoever stopped the training has not finished the cell.
+        """
         if not self.finished:
             metrics = read_jsonl(self.path / "metrics.jsonl")
+            last = metrics[-1]["step"] if metrics else 0
+            if last < self.cell.steps:
+                raise RuntimeError(
+                    f"{self.cell.name} is at step {last} of {self.cell.steps}; train it to the end first"
+                )
             before = read_json(self.path / "provenance.json") or {}
             # Of the whole process, imports included.
             before["sessions"][-1] |= {"ended": _now(), "cpu_seconds": round(time.process_time(), 1)}
@@ -154,6 +187,31 @@ def state(path: Path) -> str:
             return "interrupted" if (path / "config.json").is_file() else "absent"
     except filelock.Timeout:
         return "running"
+    except PermissionError:  # somebody else's runs, which this user may only read
+        return "failed" if (path / "failed.json").is_file() else "interrupted"
+
+
+def fingerprint(name: str) -> str | None:
+    """Of a checkpoint below the project: a hash of its configuration and of size and both ends of its weights.
+
+    Of a model of the Hub: the revision in the local cache. None where there is neither.
+    """
+    if not re.match(r"\.?/", name):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(name, "config.json")
+        return Path(cached).parent.name if isinstance(cached, str) else None
+    folder, digest = ROOT / name, hashlib.sha256()
+    if not (folder / "config.json").is_file():
+        return None
+    digest.update((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {size}".encode() + file.read(2**20))
+            file.seek(max(0, size - 2**20))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
 
 
 def describe(error: BaseException) -> str:

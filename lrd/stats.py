@@ -67,6 +67,7 @@ def facts(results: Results) -> dict[str, str]:
         "problems": str(results.evals.problem.nunique()) if len(results.evals) else "the",
         "base": mean_sd(cells.base.drop_duplicates()),
         "verdict": verdict(results),
+        "exceptions": exceptions(results),
         "density": density(results),
         "stability": stability(results),
         "magnitude": magnitude(results),
@@ -137,6 +138,21 @@ def verdict(results: Results) -> str:
             kind = f"{lowest} ends {'above' if d.mean > 0 else 'below'} {full}"
         groups.setdefault(kind, []).append(regime)
     return "; ".join(f"under {listed(regimes)}, {kind}" for kind, regimes in groups.items())
+
+
+def exceptions(results: Results) -> str:
+    """The ranks whose end can be told from full fine-tuning's, as a sentence; the intervals are one at a time."""
+    *ranks, full = results.arms
+    groups: dict[str, list[str]] = {}
+    for regime in results.regimes:
+        for arm in ranks:
+            d = paired(results.finished, regime, arm, full)
+            if d and not d.includes_zero:
+                groups.setdefault(f"{'above' if d.mean > 0 else 'below'} it under {regime}", []).append(arm_name(arm))
+    if not groups:
+        return f"No rank's interval against {arm_name(full)} excludes zero."
+    texts = [f"{listed(names)} {'ends' if len(names) == 1 else 'end'} {where}" for where, names in groups.items()]
+    return f"Of all ranks, those whose interval against {arm_name(full)} excludes zero: {'; '.join(texts)}."
 
 
 def density(results: Results) -> str:

@@ -116,7 +116,7 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
         (["matrix", "tiny", "--jobs", -1], "--jobs is -1"),
         (["matrix", "tiny", "--set", "samples_per_prompt=1"], "samples_per_prompt is 1; it has to be at least 2"),
         (["matrix", "tiny", "--ranks", 1, 1], "two cells share a name"),
-        (["matrix", "tiny", "--set", "student='./models/none/student'"], "`lrd testbed none` makes it"),
+        (["matrix", "tiny", "--set", "student='./models/tiny/nothing'"], "`lrd testbed tiny` makes the models"),
         (["status", "huge"], "unknown preset 'huge'"),
         (["testbed", "paper"], "no testbed recipe 'paper'"),
     ],
@@ -190,5 +190,5 @@ def test_a_preset_is_studied_once_and_leaves_its_notebook(as_options, tmp_path):
     assert set(frame["sample"]) == {"greedy", *map(str, range(8))}
     html = "".join(o.data.get("text/html", "") for o in outputs(path) if "data" in o)
     assert "deposits_per_episode" in html and "background:rgba" in html
-    refused = lrd("rewards", "tiny", "--set", 'student="./models/none/student"', "--runs", tmp_path / "other")
-    assert refused.returncode == 2 and "lrd testbed none" in refused.stderr
+    refused = lrd("rewards", "tiny", "--set", 'student="./models/tiny/nothing"', "--runs", tmp_path / "other")
+    assert refused.returncode == 2 and "lrd testbed tiny" in refused.stderr

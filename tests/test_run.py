@@ -3,10 +3,12 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import filelock
 import pytest
@@ -18,7 +20,7 @@ from lrd.run import Run, provenance, read_json, read_jsonl, state, write_json
 
 
 def test_a_cell_is_absent_then_running_then_interrupted_then_finished(make_cell, tmp_path):
-    cell = make_cell()
+    cell = make_cell(steps=1)
     path = tmp_path / "test" / cell.name
     assert state(path) == "absent"
     run = Run(cell, tmp_path)
@@ -28,6 +30,8 @@ def test_a_cell_is_absent_then_running_then_interrupted_then_finished(make_cell,
     assert state(path) == "interrupted"
     run = Run(cell, tmp_path)
     run.begin(step=None, about={})
+    with pytest.raises(RuntimeError, match="at step 0 of 1"):
+        run.finish()
     run.record("metrics", [{"step": 1, "step_time": 0.5}])
     run.finish()
     assert state(path) == "finished"
@@ -82,14 +86,28 @@ def test_a_killed_owner_holds_nothing(make_cell, tmp_path):
 
 
 def test_a_finished_cell_of_another_configuration_is_refused_and_left_alone(make_cell, tmp_path):
-    run = Run(make_cell(), tmp_path)
+    run = Run(make_cell(steps=0), tmp_path)
     run.begin(step=None, about={})
     run.finish()
     before = {p.name: p.read_bytes() for p in run.path.iterdir() if p.name != "lock"}
-    with pytest.raises(UserError, match=r"finished cell of another configuration: steps = 100 \(asked for: 7\)"):
+    with pytest.raises(UserError, match=r"finished cell of another configuration: steps = 0 \(asked for: 7\)"):
         Run(make_cell(steps=7), tmp_path)
     assert before == {p.name: p.read_bytes() for p in run.path.iterdir() if p.name != "lock"}
-    assert Run(make_cell(), tmp_path).finished
+    assert Run(make_cell(steps=0), tmp_path).finished
+
+
+def test_a_cell_of_other_weights_under_the_same_name_is_refused(make_cell, checkpoint, tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(checkpoint("qwen3"), student)
+    run = Run(make_cell(student=str(student)), tmp_path)
+    run.begin(step=None, about={})
+    run.close()
+    Run(make_cell(student=str(student)), tmp_path).close()
+    shutil.copy(Path(checkpoint("qwen3", 1)) / "model.safetensors", student)
+    with pytest.raises(UserError, match="was trained with another student than lies in"):
+        Run(make_cell(student=str(student)), tmp_path)
+    shutil.rmtree(student)  # a machine that only reads runs has no models to compare
+    Run(make_cell(student=str(student)), tmp_path).close()
 
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(make_cell, tmp_path):
@@ -149,4 +167,4 @@ def test_provenance_says_how_to_rerun_and_keeps_no_secret(make_cell, monkeypatch
     about = provenance(make_cell(rank=None))
     assert about["command"] == "lrd cell test --regime outcome --rank full --seed 0"
     assert about["packages"]["torch"].startswith("2.")
-    assert "planted" not in json.dumps(about)
+    assert "planted" not in json.dumps(about | {"git": None})  # the diff of a tree that changes this very test

@@ -177,8 +177,8 @@ def test_a_nan_reward_skips_the_update_too(make_cell, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"student": "./models/none/student"}, "lrd testbed none"),
-        ({"teacher": "./models/none/teacher", "regime": "distillation"}, "teacher './models/none/teacher'"),
+        ({"student": "./models/tiny/nothing"}, "lrd testbed tiny"),
+        ({"teacher": "./models/tiny/nothing", "regime": "distillation"}, "teacher './models/tiny/nothing'"),
         ({"eval_problems": 10**6}, "held-out problems; eval_problems asks for 1000000"),
         ({"prompts_per_step": 10**6}, "a step takes 1000000 prompts"),
         ({"train_data": "no/such-data-set"}, "cannot load data set 'no/such-data-set'"),
@@ -224,4 +224,4 @@ def test_config_and_provenance_are_complete(make_cell, tmp_path):
     linear = [(32, 64), (32, 32), (32, 32), (64, 32), (32, 48), (32, 48), (48, 32)]
     assert about["run"]["trainable_parameters"] == 2 * cell.rank * sum(map(sum, linear))
     assert about["run"]["train_problems"] == len(train_pool("chain")[0])
-    assert about["sessions"][0].keys() == {"started", "from_step", "ended", "cpu_seconds"}
+    assert about["sessions"][0].keys() == {"started", "from_step", "git", "ended", "cpu_seconds"}

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 from lrd import ROOT, UserError
@@ -47,10 +48,14 @@ def build(name: str, *, workers: int | None = None) -> dict[str, Any]:
     """Trains what the recipe says, unless `models/<name>` is its result already; returns the card."""
     what = recipe(name)
     target, wanted = ROOT / "models" / name, recipe_hash(name)
-    card = read_json(target / "card.json")
-    if card is not None and card["recipe_hash"] == wanted:
-        return card
-    started = time.perf_counter()
+    target.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(target.with_name(f".{name}.lock")):  # a second caller waits, and then finds it made
+        card = read_json(target / "card.json")
+        return card if card is not None and card["recipe_hash"] == wanted else _build(name, what, wanted, workers)
+
+
+def _build(name: str, what: dict[str, Any], wanted: str, workers: int | None) -> dict[str, Any]:
+    started, target = time.perf_counter(), ROOT / "models" / name
     part = target.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
