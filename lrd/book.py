@@ -83,6 +83,7 @@ def short_title(cell: Cell) -> str:
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx's entry point."""
     app.connect("source-read", _name_cell)
+    app.connect("html-page-context", _without_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -106,3 +107,9 @@ def _name_cell(app: Any, document: str, source: list[str]) -> None:
     title = f"# {regime}, {arm_name(arm)}, seed {seed[1:]}\n\n{' · '.join(links)}"
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
     source[0] = json.dumps(notebook)
+
+
+def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Takes out the scripts of thebe, which Jupyter Book always adds, and twice: an error in every page's console."""
+    for files in ("script_files", "css_files"):
+        context[files] = [file for file in context.get(files, []) if "thebe" not in f"{file} {vars(file)}".lower()]
