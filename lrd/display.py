@@ -126,20 +126,6 @@ def regime_table(results: Results, published: dict[str, Any]) -> Html:
     return table(head, rows)
 
 
-def cells_table(results: Results) -> Html:
-    """One row a cell: a link to its page, state, base, final, peak, area, advantage std, seconds of training."""
-    names = ("base", "final", "peak", "area", "peak_advantage_std", "train_seconds")
-    digits = (3, 3, 3, 3, 2, 1)
-    rows = []
-    order = [results.cells.regime.map(results.regimes.index), results.cells.arm.map(results.arms.index)]
-    cells = results.cells.assign(a=order[0], b=order[1]).sort_values(["a", "b", "seed"])
-    for row in cells.itertuples():
-        values = [_number_or_dash(getattr(row, name), places) for name, places in zip(names, digits)]
-        link = Html(f"<a href='{page(results, row.cell)}'>{row.cell}</a>") if row.page else row.cell
-        rows.append((link, row.state, *values))
-    return table(["cell", "state", "base", "final", "peak", "area", "peak advantage std", "seconds"], rows)
-
-
 def settings_table(cells: Sequence[Cell]) -> Html:
     """Every setting of a matrix; one that differs between cells shows its values and the cells that have each."""
     rows = []

@@ -114,7 +114,6 @@ def test_tables_of_nothing(empty):
     tables = [
         display.outcome_table(empty, published),
         display.regime_table(empty, published),
-        display.cells_table(empty),
         display.difference_table(empty),
     ]
     assert not any("nan" in shown for shown in tables)
