@@ -16,7 +16,7 @@ def test_a_room(tmp_path):
     (tmp_path / "lrd").mkdir()
     (tmp_path / "lrd" / "room.py").write_text(
         '"""A room."""\n\nLIMIT = 3\n"""How many."""\n\n\n'
-        "def act(a: Float[Tensor, 'N T'], *, b: int = 2) -> bool:\n"
+        "def act(a: Float[Tensor, 'N T'], *, b: int = 2) -> Bool[Tensor, ' N']:\n"
         '    """Acts.\n\n    Twice."""\n\n\n'
         "def _hidden(): ...\n\n\n"
         'class Thing(NamedTuple):\n    """A thing."""\n\n    size: int  # metres\n\n'
@@ -25,7 +25,10 @@ def test_a_room(tmp_path):
     )
     text = api.room("lrd.room", tmp_path)
     assert "### `lrd.room`" in text and "A room." in text and "_hidden" not in text
-    assert ":::{py:function} act(a: Float[Tensor, 'N T'], *, b: int=2) -> bool\n\nActs.\n\nTwice.\n:::" in text
+    assert (
+        ":::{py:function} act(a: Float[Tensor, 'N T'], *, b: int=2) -> Bool[Tensor, 'N']\n\nActs.\n\nTwice.\n:::"
+        in text
+    )
     assert "::::{py:class} Thing\n\nA thing.\n\n:::{py:attribute} size\n:type: int\n\nmetres\n:::" in text
     assert ":::{py:property} half\n:type: float\n\nHalf of it.\n:::" in text
     assert ":::{py:method} make(size: int) -> 'Thing'\n:classmethod:\n" in text
