@@ -1,0 +1,287 @@
+"""When a run goes wrong, and what went first: onsets by one stated rule, their order, and lead–lag correlations.
+
+The suspected chain of a collapse is magnitude → length → truncation → no answer → collapse. The first three are logged
+at every step, the last two are known only where the model was evaluated; an onset is therefore an interval of steps,
+and one precedes another only if the intervals do not overlap. What overlaps is counted as undecided, never shared out.
+
+The rule. A signal is smoothed by a running median of `SMOOTH` steps (evaluations are not smoothed: they are few and
+rest on many problems). Its base is the median of its first `SMOOTH` values (of an evaluation: the value before
+training). It has an onset if it ever rises above its base by `least` and by `NOISE` sd of its step-to-step noise; the
+onset is the first step from which it has made `FRACTION` of that rise and stays there for `HOLD` steps (`HOLD_EVALS`
+evaluations) or to the end. With a fraction of 0 it is the first step from which the smallest rise that counts is kept:
+the departure from the base instead of the bulk of the change. Collapse is the share of the highest pass@1 so far that
+has been lost.
+"""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+from statsmodels.stats.proportion import proportion_confint
+
+from lrd.results import Results
+
+SMOOTH, HOLD, HOLD_EVALS = 5, 5, 2
+FRACTION, NOISE = 0.5, 4.0
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One link of the chain: where it is logged, and the smallest rise that counts.
+
+    `relative`: `least` is a share of the base. `column` of `steps`, or of the evaluations' means for `evaluated`.
+    """
+
+    name: str
+    column: str
+    least: float
+    relative: bool = False
+    evaluated: bool = False
+
+
+CHAIN = (
+    Signal("magnitude", "advantage_std", 0.25, relative=True),
+    Signal("length", "completions/mean_length", 0.1, relative=True),
+    Signal("truncation", "completions/clipped_ratio", 0.1),
+    Signal("no answer", "unanswered", 0.1, evaluated=True),
+    Signal("collapse", "lost", 0.5, evaluated=True),
+)
+
+
+@dataclass(frozen=True)
+class Onset:
+    """The onset lies after step `after` and not later than step `by`, both as exact as the signal's own resolution."""
+
+    after: float
+    by: float
+
+    def precedes(self, other: "Onset") -> bool:
+        """Whether it is surely the earlier one."""
+        return self.by <= other.after
+
+    @property
+    def middle(self) -> float:
+        """For drawing only."""
+        return (self.after + self.by) / 2
+
+
+def of_steps(
+    steps: np.ndarray, values: np.ndarray, least: float, relative: bool = False, fraction: float = FRACTION
+) -> Onset | None:
+    """The onset of a rise in a signal logged at every step; None where there is none.
+
+    Two steps of such a signal are told apart from three steps on: smoothing blurs either by one.
+    """
+    steps, values = _known(steps, values)
+    if len(values) < SMOOTH + HOLD:
+        return None
+    smooth = pd.Series(values).rolling(SMOOTH, center=True, min_periods=1).median().to_numpy()
+    base = float(np.median(values[:SMOOTH]))
+    jumps = np.abs(np.diff(values))
+    noise = 1.4826 * float(np.median(jumps)) / math.sqrt(2)  # robust: a jump at the onset is no noise
+    at = _rise(smooth, base, max(least * abs(base) if relative else least, NOISE * noise), HOLD, fraction)
+    return None if at is None else Onset(float(steps[at]) - 2, float(steps[at]) + 1)
+
+
+def of_evals(steps: np.ndarray, values: np.ndarray, least: float, fraction: float = FRACTION) -> Onset | None:
+    """The onset of a rise in an evaluated share: between the evaluation before it and the one that shows it."""
+    steps, values = _known(steps, values)
+    if len(values) < 2:
+        return None
+    at = _rise(values, float(values[0]), least, HOLD_EVALS, fraction)
+    return None if at is None else Onset(float(steps[at - 1]), float(steps[at]))
+
+
+def found(results: Results, fraction: float = FRACTION) -> pd.DataFrame:
+    """One row a finished cell, one column a signal of the chain: its `Onset` or None."""
+    steps, curves = results.of_finished(results.steps), evaluated(results)
+    rows = []
+    for cell in results.finished.itertuples():
+        row = {"cell": cell.cell, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
+        mine = {False: steps[steps.cell == cell.cell], True: curves[curves.cell == cell.cell]}
+        for signal in CHAIN:
+            frame = mine[signal.evaluated]
+            onset = None
+            if signal.column in frame:
+                x, y = (frame[name].to_numpy(float) for name in ("step", signal.column))
+                if signal.evaluated:
+                    onset = of_evals(x, y, signal.least, fraction)
+                else:
+                    onset = of_steps(x, y, signal.least, signal.relative, fraction)
+            row[signal.name] = onset
+        rows.append(row)
+    columns = ["cell", "regime", "arm", "seed", *(signal.name for signal in CHAIN)]
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def evaluated(results: Results) -> pd.DataFrame:
+    """The evaluations' means with `unanswered` and `lost`: the share of the best pass@1 so far that is gone."""
+    curves = results.of_finished(results.curves).sort_values(["cell", "step"])
+    curves = curves.astype({"pass@1": float, "answered": float})
+    best = curves.groupby("cell")["pass@1"].cummax()
+    lost = (1 - curves["pass@1"] / best.where(best > 0)).fillna(0.0)  # what never solved anything has nothing to lose
+    return curves.assign(unanswered=1 - curves.answered, lost=lost)
+
+
+@dataclass(frozen=True)
+class Order:
+    """In how many cells one onset precedes another: counts, and Wilson's interval of the share among the decided."""
+
+    before: int
+    after: int
+    undecided: int
+
+    @property
+    def decided(self) -> int:
+        """Cells in which both are found and their intervals do not overlap."""
+        return self.before + self.after
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Wilson's; all of [0, 1] where nothing is decided. It takes cells for independent draws."""
+        if not self.decided:
+            return 0.0, 1.0
+        low, high = proportion_confint(self.before, self.decided, 1 - level, method="wilson")
+        return float(low), float(high)
+
+
+def order(onsets: pd.DataFrame, first: str, second: str) -> Order:
+    """Counted over the cells in which both signals have an onset."""
+    pairs = [(a, b) for a, b in zip(onsets[first], onsets[second]) if a is not None and b is not None]
+    before = sum(a.precedes(b) for a, b in pairs)
+    after = sum(b.precedes(a) for a, b in pairs)
+    return Order(before, after, len(pairs) - before - after)
+
+
+def links() -> list[tuple[Signal, Signal]]:
+    """Neighbours in the chain."""
+    return list(itertools.pairwise(CHAIN))
+
+
+def correlation(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
+    """Correlation of the steps of `x` with those of `y` `lag` places later, lags −most … most; NaN where undefined.
+
+    Both are differenced first, so that two signals that merely both grow do not correlate at every lag.
+    """
+    dx, dy = np.diff(np.asarray(x, float)), np.diff(np.asarray(y, float))
+    rows = []
+    for lag in range(-most, most + 1):
+        n = max(0, len(dx) - abs(lag))
+        a, b = dx[max(0, -lag) :][:n], dy[max(0, lag) :][:n]
+        good = np.isfinite(a) & np.isfinite(b)
+        a, b = a[good], b[good]
+        known = len(a) > 3 and a.std() > 1e-12 and b.std() > 1e-12
+        rows.append(float(np.corrcoef(a, b)[0, 1]) if known else np.nan)
+    return np.array(rows)
+
+
+@dataclass(frozen=True)
+class LeadLag:
+    """Mean over cells of their lead–lag correlations with Student's 95 % interval at each lag.
+
+    `lags` are in steps, spaced as the coarser of the two signals is known. A positive lag with a positive correlation
+    says that the first signal's moves come before the second's. `cells` have a correlation at some lag; where a signal
+    never moves there is none.
+    """
+
+    lags: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    cells: int
+
+    @property
+    def best(self) -> int | None:
+        """Index of the largest mean correlation; None where nothing is defined."""
+        return int(np.nanargmax(self.mean)) if np.isfinite(self.mean).any() else None
+
+
+def lead_lag(results: Results, regime: str, first: Signal, second: Signal) -> LeadLag:
+    """Over the finished cells of a regime. A pair with an evaluated signal is compared from evaluation to evaluation.
+
+    A signal of steps is then averaged over the steps since the evaluation before.
+    """
+    steps, curves = results.of_finished(results.steps), evaluated(results)
+    coarse = first.evaluated or second.evaluated
+    most, curve_rows, spacing = (3 if coarse else 10), [], 1.0
+    for cell in results.finished[results.finished.regime == regime].cell:
+        frame, curve = steps[steps.cell == cell], curves[curves.cell == cell]
+        if coarse and len(curve) > 1:
+            spacing = float(np.median(np.diff(curve.step.to_numpy(float))))
+        pair = [_on_grid(frame, curve, signal, coarse) for signal in (first, second)]
+        if all(len(values) for values in pair):
+            curve_rows.append(correlation(*pair, most))
+    table = np.array(curve_rows).reshape(-1, 2 * most + 1)
+    count = np.isfinite(table).sum(0)
+    empty = np.full(2 * most + 1, np.nan)
+    mean, half = empty.copy(), empty.copy()
+    for k in range(2 * most + 1):
+        values = table[np.isfinite(table[:, k]), k]
+        if len(values):
+            mean[k] = values.mean()
+        if len(values) > 1:
+            half[k] = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    lags = spacing * np.arange(-most, most + 1)
+    return LeadLag(lags, mean, mean - half, mean + half, int(count.max(initial=0)))
+
+
+def example(onsets: pd.DataFrame) -> str | None:
+    """The cell whose completions are shown: the first whose chain is most complete; None where no cell has finished."""
+    if not len(onsets):
+        return None
+    lengths = onsets[[signal.name for signal in CHAIN]].notna().sum(axis=1)
+    collapsed = onsets["collapse"].notna()
+    return str(onsets.cell[(lengths + len(CHAIN) * collapsed).astype(int).idxmax()])
+
+
+def three(rows: Sequence[dict], onset: Onset | None) -> list[dict]:
+    """The first completion logged, the first at or after the onset (or else half-way), and the first of the last step.
+
+    The rows are of `completions.jsonl`; one that lacks what is shown is left out.
+    """
+    needed = ("tokens", "token_rewards", "deposit_mask", "advantages")
+    whole = [
+        row
+        for row in rows
+        if {"step", "problem", "answer", "correct", "truncated", *needed} <= set(row)
+        and all(isinstance(row[key], list) for key in needed)
+        and len({len(row[key]) for key in needed}) == 1
+    ]
+    steps = sorted({row["step"] for row in whole})
+    if not steps:
+        return []
+    middle = next((s for s in steps if onset is not None and s >= onset.by), steps[len(steps) // 2])
+    wanted = sorted({steps[0], middle, steps[-1]})
+    return [next(row for row in whole if row["step"] == step) for step in wanted]
+
+
+def _on_grid(steps: pd.DataFrame, curve: pd.DataFrame, signal: Signal, coarse: bool) -> np.ndarray:
+    frame = curve if signal.evaluated else steps
+    if signal.column not in frame or not len(frame):
+        return np.zeros(0)
+    if signal.evaluated or not coarse:
+        values = frame[signal.column].to_numpy(float)
+        return values[1:] if signal.evaluated else values  # step 0 is evaluated before anything is logged
+    ends = curve.step.to_numpy(float)
+    x, y = (frame[name].to_numpy(float) for name in ("step", signal.column))
+    parts = [y[(x > low) & (x <= high)] for low, high in itertools.pairwise(ends)]
+    return np.array([np.nanmean(part) if np.isfinite(part).any() else np.nan for part in parts])
+
+
+def _known(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    good = np.isfinite(np.asarray(values, float))
+    return np.asarray(steps, float)[good], np.asarray(values, float)[good]
+
+
+def _rise(values: np.ndarray, base: float, least: float, hold: int, fraction: float) -> int | None:
+    """Index of the first value from which `fraction` of the largest rise is kept for `hold` values or to the end."""
+    kept = np.array([values[i : i + hold].min() for i in range(1, len(values))])  # the lowest of the next few
+    if not len(kept) or not (top := kept.max() - base) >= least > 0:
+        return None
+    return int(np.argmax(kept >= base + (fraction * top or least))) + 1
