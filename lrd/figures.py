@@ -7,7 +7,8 @@ dash too, so that they can be told apart in grey.
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lrd.results import Results, estimates_at
+
+if TYPE_CHECKING:  # a cell's own notebook needs neither
+    from lrd.equivalence import Contrast
+    from lrd.onset import LeadLag
 
 WIDTH = 8.4  # inches: the book's column, so that a font size here is about the size on the page
 STYLE = {
@@ -187,6 +192,88 @@ def over_steps(
     return _finish(figure, axes)
 
 
+def differences(results: Results, found: "Mapping[str, Mapping[str, Contrast]]", margin: float) -> Figure:
+    """Every rank minus full fine-tuning, one panel a regime: mean, 90 % (thick) and 95 % intervals, the margin's band.
+
+    The equivalence test passes where the thick interval lies within the band.
+    """
+    ranks = [arm for arm in results.arms if arm != "full"]
+    figure, axes = _panels(results.regimes, 0.34 * len(ranks) + 1.4)
+    markers = markers_of(results.arms)
+    for ax, regime in zip(axes, results.regimes):
+        colour, mine = colour_of(regime, results), found.get(regime, {})
+        ax.axvspan(-margin, margin, color="0.9", linewidth=0)
+        ax.axvline(0, color="0.4", linewidth=0.9)
+        for y, arm in enumerate(ranks):
+            if c := mine.get(arm):
+                ax.plot(c.interval(0.95), (y, y), color=colour, linewidth=1.2)
+                ax.plot(c.interval(0.90), (y, y), color=colour, linewidth=3.4, solid_capstyle="butt")
+                ax.plot(c.mean, y, marker=markers[arm], color=colour, markeredgecolor="white", markersize=8)
+        ax.set(title=regime, xlabel="difference in final pass@1", ylim=(len(ranks) - 0.5, -0.5))
+        ax.set_yticks(range(len(ranks)), [f"rank {arm[1:]}" for arm in ranks])
+        ax.grid(visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, symmetric=True))
+        _say_if_empty(ax, list(mine), "nothing to compare")
+    reach = max([abs(end) for arms in found.values() for c in arms.values() for end in c.interval()], default=0.0)
+    reach = 1.08 * max(reach, 1.6 * margin)
+    for ax in axes:
+        ax.set_xlim(-reach, reach)
+    return _finish(figure, axes)
+
+
+def onset_order(results: Results, onsets: pd.DataFrame, signals: list[str]) -> Figure:
+    """Onset steps of each cell, the chain downwards, one panel a regime; the bar is where the onset must lie.
+
+    A line joins the onsets of a cell, the wide tick is their median.
+    """
+    figure, axes = _panels(results.regimes, 3.4)
+    for ax, regime in zip(axes, results.regimes):
+        mine, colour = onsets[onsets.regime == regime], colour_of(regime, results)
+        shifts = np.linspace(-0.3, 0.3, len(mine)) if len(mine) > 1 else [0.0]
+        for shift, (_, row) in zip(shifts, mine.iterrows()):
+            spots = [(row[name], y + shift) for y, name in enumerate(signals) if row[name] is not None]
+            ax.plot([o.middle for o, _ in spots], [y for _, y in spots], color="0.8", linewidth=0.7, zorder=1)
+            for o, y in spots:
+                ax.plot((o.after, o.by), (y, y), color=colour, linewidth=1.7, solid_capstyle="butt")
+        for y, name in enumerate(signals):
+            if middles := [o.middle for o in mine[name] if o is not None]:
+                ax.plot([np.median(middles)] * 2, (y - 0.42, y + 0.42), color="0.1", linewidth=1.6)
+        ax.set(title=regime, xlabel="step", ylim=(len(signals) - 0.5, -0.5))
+        ax.set_xlim(0, max(1.0, results.steps.step.max() if len(results.steps) else 1.0))
+        ax.set_yticks(range(len(signals)), signals)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False)
+        _say_if_empty(ax, mine)
+        if len(mine):
+            _say_if_empty(ax, [o for name in signals for o in mine[name] if o is not None], "no onset in any cell")
+    return _finish(figure, axes)
+
+
+def lead_lag(results: Results, leads: "Mapping[str, Mapping[tuple[str, str], LeadLag]]") -> Figure:
+    """Lead–lag correlations, one panel a link, one line a regime: mean over cells with its 95 % interval."""
+    pairs = list(dict.fromkeys(pair for mine in leads.values() for pair in mine))
+    figure, axes = plt.subplots(1, max(1, len(pairs)), figsize=(WIDTH, 3.0), sharey=True, squeeze=False)
+    for ax, pair in zip(axes[0], pairs):
+        ax.axhline(0, color="0.4", linewidth=0.8)
+        ax.axvline(0, color="0.4", linewidth=0.8, linestyle=":")
+        drawn = []
+        for i, (regime, mine) in enumerate(leads.items()):
+            curve = mine[pair]
+            if curve.cells < 2:  # one cell has no interval to be judged by
+                continue
+            drawn.append(regime)
+            colour = colour_of(regime, results)
+            ax.fill_between(curve.lags, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+            ax.plot(curve.lags, curve.mean, color=colour, linestyle=DASHES[i % len(DASHES)], label=regime)
+        ax.set(title=f"{pair[0]} →\n{pair[1]}", xlabel="lag (steps)", ylim=(-1.05, 1.05))
+        _say_if_empty(ax, drawn, "fewer than\ntwo cells")
+    axes[0, 0].set_ylabel("correlation of changes")
+    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())}
+    if handles:
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, handlelength=2.6)
+    return _finish(figure, axes)
+
+
 def close(figure: Figure) -> None:
     """Lets go of a figure that a page shows elsewhere, so that the notebook does not show it a second time."""
     plt.close(figure)
@@ -213,9 +300,9 @@ def _limits(values: pd.DataFrame) -> tuple[float, float]:
     return -0.03, 1.03 if not top > 1 else 1.05 * float(top)
 
 
-def _say_if_empty(ax: Axes, rows: pd.DataFrame) -> None:
+def _say_if_empty(ax: Axes, rows: pd.DataFrame | list, text: str = "no finished cell") -> None:
     if not len(rows):
-        ax.text(0.5, 0.5, "no finished cell", transform=ax.transAxes, ha="center", va="center", color="0.45")
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.45")
 
 
 def _finish(figure: Figure, axes: np.ndarray) -> Figure:

@@ -85,6 +85,11 @@ def test_half_a_matrix_and_then_another_number(root):
         assert "cell.ipynb is missing or unreadable" in text_of(page)
         assert "outcome-full-s0: absent" in text_of(page)
     assert "0.775 ± 0.035" in text_of(answer) and "0.250" in text_of(answer)
+    equivalence, stability = (text_of(html / "notebooks" / f"{name}.html") for name in ("equivalence", "stability"))
+    for text in (equivalence, stability):
+        assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text
+    assert "under process no rank has two finished seeds in common" in equivalence
+    assert "No finished cell collapses" in stability and "outcome-r1-s0" in stability
 
     for seed in range(2):
         path = root / "runs" / "tiny" / f"outcome-r1-s{seed}" / "evals.jsonl"
@@ -100,6 +105,8 @@ def test_no_runs_at_all(root):
     assert book.build(root) == 0
     answer = text_of(root / "_build" / "html" / "notebooks" / "answer.html")
     assert "54 absent" in answer and "not measured" in answer
+    for page in ("equivalence", "stability"):
+        assert "54 absent" in text_of(root / "_build" / "html" / "notebooks" / f"{page}.html")
     assert not (root / "_build" / "html" / "runs").exists()
 
 
