@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrd import stats
+from lrd import budget, stats
 from lrd.cell import Cell
 from lrd.results import Results, pass_at_k
 
@@ -124,6 +124,42 @@ def regime_table(results: Results, published: dict[str, Any]) -> Html:
         )
     head = ["regime", "peak pass@1", "final pass@1", "below the base", "peak advantage std", "published"]
     return table(head, rows)
+
+
+def budget_table(frame: pd.DataFrame) -> Html:
+    """Bits delivered beside bits held: means over seeds, one row a regime and arm, of a frame of `lrd.budget`."""
+    rows, known = [], bool(frame.measured.notna().any())
+    regimes, pairs = list(frame.regime), dict.fromkeys(zip(frame.regime, frame.arm))
+    for regime, arm in sorted(pairs, key=lambda pair: regimes.index(pair[0])):
+        mine = frame[(frame.regime == regime) & (frame.arm == arm)]
+        rows.append((f"{regime}, {stats.arm_name(arm)}", *_bits(mine.mean(numeric_only=True))[: 6 if known else 4]))
+    head = ["", "parameters", "capacity", "at most", "of capacity", "measured", "of capacity"]
+    return table(head if known else head[:5], rows)
+
+
+def _bits(row: Any) -> list[str]:
+    whole = {name: _number_or_dash(row[name], 0) for name in ("parameters", "capacity", "at_most", "measured")}
+    share = {name: budget.times(row[name]) if row[name] >= 0 else "–" for name in ("largest_ratio", "ratio")}
+    return [*list(whole.values())[:3], share["largest_ratio"], whole["measured"], share["ratio"]]
+
+
+def bullets(sentences: Sequence[str]) -> Html:
+    """A list of sentences, escaped."""
+    return Html(f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in sentences)}</ul>")
+
+
+def budget_cells(results: Results, frame: pd.DataFrame) -> Html:
+    """The same for every cell, with what its bits are made of; folded, and each row leads to its cell."""
+    rows, pages = [], set(results.cells.cell[results.cells.page])
+    for row in frame.itertuples():
+        link = Html(f"<a href='{page(results, row.cell)}'>{row.cell}</a>") if row.cell in pages else row.cell
+        numbers = [row.parameters, row.episodes, row.deposits, row.at_most, row.entropy, row.kl]
+        shown = [_number_or_dash(value, digits) for value, digits in zip(numbers, (0, 0, 1, 0, 0, 0))]
+        ratios = [budget.times(value) if value >= 0 else "–" for value in (row.largest_ratio, row.ratio)]
+        rows.append((link, *shown, *ratios))
+    head = "parameters,episodes,deposits an episode,at most,entropy,reverse KL,at most / capacity,measured / capacity"
+    body = table(["cell", *head.split(",")], rows)
+    return Html(f"<details><summary>Every finished cell ({len(rows)})</summary>{body}</details>")
 
 
 def settings_table(cells: Sequence[Cell]) -> Html:

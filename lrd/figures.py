@@ -274,6 +274,54 @@ def lead_lag(results: Results, leads: "Mapping[str, Mapping[tuple[str, str], Lea
     return _finish(figure, axes)
 
 
+def budget(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> Figure:
+    """Bits delivered against capacity, one point a cell, the line where they are equal; `theirs` hollow, bounds only.
+
+    Takes the frames of `budget.cells` and `budget.scale`. Above the line more is sent than two bits a parameter hold.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.2), sharex=True, sharey=True)
+    markers = markers_of(results.arms)
+    frames = pd.concat([frame[["capacity", "at_most", "measured"]] for frame in (ours, theirs)])
+    (left, right), (low, high) = _decades(frames.capacity), _decades(pd.concat([frames.at_most, frames.measured]))
+    ends = [min(left, low), max(right, high)]
+    for ax, value, title in zip(axes, ("at_most", "measured"), ("at most, by the bounds", "measured")):
+        ax.fill_between(ends, ends, ends[0], color="0.95", linewidth=0, zorder=0)
+        ax.plot(ends, ends, color="0.35", linewidth=1.1, zorder=1)
+        for frame, filled in ((theirs, False), (ours, True)):
+            for row in frame[frame[value] > 0].itertuples():
+                colour = colour_of(row.regime, results) if row.regime in results.regimes else "0.4"
+                marker = markers.get(row.arm, "o")
+                face = dict(markerfacecolor=colour if filled else "none", markeredgewidth=0.5 if filled else 1.1)
+                ax.plot(
+                    row.capacity, getattr(row, value), marker, markersize=9 if marker == FULL_MARKER else 6.5,
+                    color=colour, markeredgecolor="white" if filled else colour, alpha=0.85 if filled else 1, **face,
+                )  # fmt: skip
+        ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high), title=title, xlabel="capacity (bits)")
+        ax.text(0.97, 0.42, "room for all that is delivered:\na flat curve decides nothing", transform=ax.transAxes,
+                ha="right", va="center", fontsize=8.5, color="0.35")  # fmt: skip
+        ax.text(0.03, 0.97, "more than is held", transform=ax.transAxes, va="top", fontsize=8.5, color="0.35")
+        _say_if_empty(ax, ours[ours[value] > 0])
+    axes[0].set_ylabel("delivered by a run (bits)")
+    key = [plt.Line2D([], [], color=colour_of(r, results), linewidth=4, label=r) for r in results.regimes]
+    key += [
+        plt.Line2D([], [], color="0.3", marker=markers[arm], linestyle="", markersize=9 if arm == "full" else 6,
+                   label="FullFT" if arm == "full" else f"rank {arm[1:]}")
+        for arm in results.arms
+    ]  # fmt: skip
+    key.append(
+        plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="none", label="the report's scale")
+    )
+    figure.legend(handles=key, loc="outside lower center", ncols=5, columnspacing=1.2, handlelength=1.6)
+    sns.despine(figure)
+    return figure
+
+
+def _decades(values: pd.Series) -> tuple[float, float]:
+    """Limits of a logarithmic axis with room on both sides."""
+    found = values[values > 0]
+    return (found.min() / 5, found.max() * 5) if len(found) else (1.0, 1e4)
+
+
 def close(figure: Figure) -> None:
     """Lets go of a figure that a page shows elsewhere, so that the notebook does not show it a second time."""
     plt.close(figure)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lrd.cell import Cell, grid
+from lrd.budget import outcome_budget
 from lrd.results import Results
 
 NOTHING = "not measured"
 NBSP = "\N{NO-BREAK SPACE}"
-BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
 
 
 @dataclass(frozen=True)
@@ -230,33 +229,3 @@ def counted(n: int, word: str) -> str:
 def listed(words: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Bits that a run's outcome reward can deliver at most, beside what its smallest adapter can hold."""
-
-    episodes: int
-    delivered: int
-    parameters: float
-    capacity: float
-
-    @property
-    def consequence(self) -> str:
-        """What follows for a flat curve, as a sentence."""
-        if not self.parameters > 0:
-            return "Its size is on record once a cell has run."
-        if self.delivered > self.capacity:
-            return "That may be more than the adapter holds, so that this regime can speak against such a law."
-        return (
-            "That is less than the adapter holds: under outcome, both such a law and its absence predict a flat curve."
-        )
-
-
-def outcome_budget(results: Results) -> Budget:
-    """The capacity caveat in numbers: an outcome deposit is one of two values, so at most one bit an episode."""
-    cell: Cell = grid(results.preset)[0]
-    episodes = cell.steps * cell.prompts_per_step * cell.samples_per_prompt
-    mine = results.cells[results.cells.arm == results.arms[0]].trainable_parameters.dropna()
-    parameters = float(mine.iloc[0]) if len(mine) else np.nan
-    return Budget(episodes, episodes, parameters, BITS_A_PARAMETER * parameters)
