@@ -1,0 +1,128 @@
+"""The verification page's record, made anew and compared; and its live numbers, by hand."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from test_results import write_run
+
+from lrd import ROOT, UserError, results, verification
+from lrd.verification import GAP
+
+
+@pytest.fixture(scope="module")
+def models():
+    with verification.random_models() as paths:
+        yield paths
+
+
+@pytest.fixture(scope="module")
+def record():
+    return verification.recorded()
+
+
+def test_the_verifiers_record(record, math500):
+    assert verification.check_verifier(math500) == record["verifier"]
+    assert (len(record["verifier"]["bare_lost"]), len(record["verifier"]["bare_unparsed"])) == (108, 51)
+
+
+def test_the_verifiers_record_holds_ids_only(record):
+    ids = [*record["verifier"]["bare_lost"], *record["verifier"]["bare_unparsed"], *record["verifier"]["boxed_lost"]]
+    ids += [i for pair in record["verifier"]["next_paid"] for i in pair]
+    assert ids and all(i.removeprefix("math500/").isdigit() for i in ids)
+
+
+def test_without_math500_it_says_what_it_needs(tmp_path):
+    with pytest.raises(UserError, match="--math500"):
+        verification.check_verifier(tmp_path / "math500.jsonl")
+
+
+def test_the_losss_record(record, models):
+    """The differences have to be the recorded ones; how often clipping acts may hang on the machine's rounding."""
+    found = verification.check_loss(models[0])
+    assert found["aggregations"].keys() == record["loss"]["aggregations"].keys()
+    for name, row in found["aggregations"].items():
+        kept = record["loss"]["aggregations"][name]
+        assert (row["loss_type"], row["loss"], row["gradient"]) == (kept["loss_type"], kept["loss"], kept["gradient"])
+        assert row["clipped"] == pytest.approx(kept["clipped"], abs=0.02) and row["clipped"] > 0.05
+    assert (
+        found["other_estimator"] == pytest.approx(record["loss"]["other_estimator"], abs=2e-4)
+        and found["other_estimator"] > 1e-3
+    )
+    assert (found["trl"], found["batches"]) == (record["loss"]["trl"], record["loss"]["batches"])
+
+
+def test_the_record_of_a_cell_run_twice(record, models):
+    assert verification.check_twice(*models) == record["twice"]
+    assert len(record["twice"]["cells"]) == 6 and all(cell["records"] == 4 for cell in record["twice"]["cells"])
+
+
+def test_a_differing_run_is_noticed(models, monkeypatch):
+    runs = iter([{"metrics.jsonl": [1], "weights": "a"}, {"metrics.jsonl": [2], "weights": "a"}] * 6)
+    monkeypatch.setattr(verification, "_finish", lambda cell, path: next(runs))
+    assert all(cell["differing"] == ["metrics.jsonl"] for cell in verification.check_twice(*models)["cells"])
+
+
+def measured(runs, regime, rank, seed, gap, entropy=0.5):
+    path = write_run(runs, regime, rank, seed, {0: 5, 2: 10}) / "metrics.jsonl"
+    more = {f"{GAP}/mean": gap, f"{GAP}/max": 10 * gap, "entropy": entropy, "accuracy": 0.25}
+    rows = [json.loads(line) | more for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def test_live_numbers_by_hand(tmp_path, record):
+    measured(tmp_path, "outcome", 1, 0, 1e-6)
+    measured(tmp_path, "outcome", 4, 0, 3e-6)
+    measured(tmp_path, "process", 1, 0, 2e-6, entropy=0.6)
+    measured(tmp_path, "process", 1, 1, 2e-6)
+    found = results.load("tiny", tmp_path)
+    gaps = verification.sampler_gap(found)
+    assert gaps.index.tolist() == ["outcome", "process"] and gaps.steps.tolist() == [4, 4]
+    assert gaps["mean"].tolist() == pytest.approx([2e-6, 2e-6])
+    assert gaps["max"].tolist() == pytest.approx([3e-5, 2e-5])
+    first = verification.first_batches(found)
+    assert first.cells.to_dict() == {0: 3, 1: 1} and first.batches.to_dict() == {0: 2, 1: 1}
+    facts = verification.facts(record, found)
+    assert (facts["gap_steps"], facts["gap"].replace("\N{NO-BREAK SPACE}", " ")) == ("8", "3.0 × 10⁻⁵ nats")
+
+
+def test_without_runs_and_without_measurements(tmp_path, record):
+    write_run(tmp_path, "outcome", 1, 0, {0: 5, 2: 10})  # a sampler that tells no log-probabilities
+    for runs in (tmp_path, tmp_path / "none"):
+        found = results.load("tiny", runs)
+        assert not len(verification.sampler_gap(found)) and not len(verification.first_batches(found))
+        facts = verification.facts(record, found)
+        assert facts["gap"] == "not measured" and facts["gap_steps"] == "0"
+        assert not any("nan" in text for text in facts.values())
+
+
+def test_sentences_follow_the_record(record, tmp_path):
+    other = json.loads(json.dumps(record))
+    other["loss"]["aggregations"]["token"]["gradient"] = 2.5e-7
+    other["twice"]["cells"][0]["differing"] = ["evals.jsonl"]
+    found = results.load("tiny", tmp_path)
+    facts = verification.facts(other, found)
+    assert facts["loss"].replace("\N{NO-BREAK SPACE}", " ") == "2.5 × 10⁻⁷" and facts["twice"] == "5 of 6 pairs"
+    assert verification.facts(record, found)["loss"] == "zero, to the last bit"
+
+
+def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatch, record, capsys):
+    kept = tmp_path / "verification.json"
+    kept.write_text(json.dumps({"verifier": record["verifier"]}))
+    monkeypatch.setattr(verification, "RECORD", kept)
+    monkeypatch.setattr(verification, "ROOT", tmp_path)
+    monkeypatch.setattr(verification, "check_loss", lambda student: {"batches": 0})
+    monkeypatch.setattr(verification, "check_twice", lambda *models: {"steps": 0})
+    assert verification.main(["--math500", str(tmp_path / "absent.jsonl")]) == 0
+    assert json.loads(kept.read_text()) == {
+        "verifier": record["verifier"],
+        "loss": {"batches": 0},
+        "twice": {"steps": 0},
+    }
+    assert "stays as it is" in capsys.readouterr().err
+
+
+def test_its_import_brings_neither_torch_nor_trl():
+    code = "import sys, lrd.verification; sys.exit(bool({'torch', 'trl', 'sympy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
