@@ -274,9 +274,9 @@ def test_an_adapter_on_a_tied_head_is_refused_or_reaches_the_sampler(policy_of, 
 
 @pytest.mark.parametrize("rank", [4, None])
 def test_a_missing_checkpoint_is_a_user_error(rank, policy_of, tmp_path):
-    said = r"student '\./models/tinny/student' is not .*`lrd testbed tinny` makes it"
+    said = r"student '\./models/tiny/nothing' is not .*`lrd testbed tiny` makes the models of that preset"
     with pytest.raises(UserError, match=said) as error:
-        policy_of(rank, student="./models/tinny/student")
+        policy_of(rank, student="./models/tiny/nothing")
     assert one_sentence(error)
     with pytest.raises(UserError, match="student") as error:
         policy_of(rank, student=str(tmp_path))

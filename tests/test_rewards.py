@@ -325,8 +325,8 @@ def test_a_teacher_with_more_tokens_will_do(make_cell, tokenizer, checkpoint, tm
 
 @pytest.mark.parametrize("regime, field, role", [("distillation", "teacher", "teacher"), ("process", "prm", "PRM")])
 def test_a_missing_model_is_a_user_error(regime, field, role, make_cell, tokenizer):
-    with pytest.raises(UserError, match=rf"{role} '\./models/nosuch/{field}'.*lrd testbed nosuch"):
-        rewards.load(make_cell(regime=regime, **{field: f"./models/nosuch/{field}"}), tokenizer, CPU)
+    with pytest.raises(UserError, match=rf"{role} '\./models/tiny/no_{field}'.*lrd testbed tiny"):
+        rewards.load(make_cell(regime=regime, **{field: f"./models/tiny/no_{field}"}), tokenizer, CPU)
 
 
 def test_models_come_in_evaluation_mode(checkpoint):
