@@ -1,5 +1,6 @@
 """Problems with verifiable answers: an arithmetic chain made here, a JSONL file, or data sets on the Hub."""
 
+import functools
 import hashlib
 import json
 import random
@@ -54,13 +55,9 @@ def prompts_at(step: int, pool: list[Problem], per_step: int, seed: int) -> list
     return chosen
 
 
-_permutations: dict[tuple[int, str], list[int]] = {}
-
-
+@functools.cache
 def _permutation(n: int, key: str) -> list[int]:
-    if (n, key) not in _permutations:
-        _permutations[n, key] = random.Random(f"data order {key}").sample(range(n), n)
-    return _permutations[n, key]
+    return random.Random(f"data order {key}").sample(range(n), n)
 
 
 # --- the arithmetic chain: `6a*2b-6c+3`, each labelled operation applied in turn modulo 10
