@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrd import ROOT, UserError
-from lrd.cell import Cell, grid, location, read_preset
+from lrd import ROOT, UserError, hub
+from lrd.cell import Cell, grid, read_preset
 from lrd.run import Run, describe, read_json, read_jsonl, runs_root, state, write_json
 
 LOST_RETRIES = 2  # of a cell whose worker or node was lost; one that raises is not run again
@@ -43,6 +43,7 @@ def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, s
     run.close()
     if run.finished:
         return Outcome("finished")
+    hub.check(cell)
     parameters = {"preset": cell.preset, "regime": cell.regime, "rank": cell.rank or "full", "seed": cell.seed}
     parameters |= {"overrides": overrides} if overrides else {}
     try:
@@ -61,9 +62,7 @@ def study(name: str, preset: str, overrides: dict[str, Any], runs: str | None = 
     """
     output = runs_root(runs) / preset / name / f"{name}.ipynb"
     if not (output.parent / "done.json").is_file():
-        location(
-            grid(preset, **overrides)[0].student, "student"
-        )  # what can be refused is refused before a kernel starts
+        hub.check(grid(preset, **overrides)[0])  # what can be refused is refused before a kernel starts
         output.parent.mkdir(parents=True, exist_ok=True)
         parameters = {"preset": preset} | ({"overrides": overrides} if overrides else {})
         if error := _papermill(name, output, parameters, runs, show=True):
@@ -129,7 +128,7 @@ def run(
     overrides = overrides or {}
     todo = grid(preset, narrowed, **overrides)
     for cell in todo:  # what can be refused is refused before the first start
-        location(cell.student, "student")
+        hub.check(cell)
         Run(cell, runs).close()
     needs = read_preset(preset).get("resources", {"cpus": 1, "gpus": 0})
     jobs = jobs or max(1, int((os.cpu_count() or 1) // needs["cpus"]))

@@ -1,7 +1,6 @@
 """Loading causal LMs and their tokenizers, and scoring tokens with them: what policy, teacher and PRM share."""
 
 import contextlib
-import os
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from lrd import UserError
-from lrd.cell import location
+from lrd import UserError, hub
 from lrd.rollouts import Rollouts
 
 logging.disable_progress_bar()  # loading a checkpoint is no news in a log or a notebook
@@ -37,7 +35,7 @@ def device() -> torch.device:
 def load_tokenizer(name: str, role: str):
     """The tokenizer beside a model, with a padding token. Raises `UserError` where it cannot be had."""
     with _said_clearly(name, role):
-        tokenizer = AutoTokenizer.from_pretrained(location(name, role))
+        tokenizer = AutoTokenizer.from_pretrained(hub.model(name, role, weights=False))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -46,7 +44,7 @@ def load_tokenizer(name: str, role: str):
 def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     """A causal LM in evaluation mode, from safetensors only. Raises `UserError` where it cannot be had."""
     with _said_clearly(name, role):
-        where = location(name, role)
+        where = hub.model(name, role, weights=True)
         model: CausalLM = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), use_safetensors=True)
     return model.to(to).eval()
 
@@ -56,12 +54,8 @@ def _said_clearly(name: str, role: str):
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(
-            f"cannot load {role} {name!r}{offline}: {reason}. It has to be on the Hub and reachable, in the local "
-            f"cache, or a directory of the project that starts with './'"
-        ) from None
+        raise UserError(f"cannot load {role} {name!r}: {reason}") from None
 
 
 def token_logps(model: CausalLM, rollouts: Rollouts, temperature: float = 1.0) -> TokenLogps:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrd import ROOT, UserError
+from lrd import ROOT, UserError, hub
 from lrd.verifier import last_boxed
 
 CHAIN_POOL = {"train": 4096, "test": 1024}  # problems of the arithmetic chain: more than a cell sees
@@ -111,7 +111,7 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
     if source == "chain":
         stream = chains(random.Random(f"chain {split}"), is_held_out=split == "test")
         return [next(stream).problem for _ in range(CHAIN_POOL[split])], 0
-    rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_hub(source, split)
+    rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(source, split)
     problems, dropped = [], 0
     for number, row in enumerate(rows):
         problem, answer = row.get("problem"), row.get("answer")
@@ -119,7 +119,7 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
             raise UserError(f"row {number} of {source!r} has no text in field 'problem' (it has {', '.join(row)})")
         if answer is None:
             answer = last_boxed(row.get("solution") or "")
-        if answer is None:
+        if answer is None or not str(answer).strip():  # `\\boxed{}` can be matched by nothing
             dropped += 1
         else:
             identity = row.get("unique_id", row.get("id", number))
@@ -150,17 +150,18 @@ def _read_jsonl(source: str) -> Iterable[dict[str, Any]]:
         yield row
 
 
-def _read_hub(source: str, split: str) -> Iterable[dict[str, Any]]:
-    """Every configuration of a data set (hendrycks_math has one a subject), one after the other."""
-    from datasets import get_dataset_config_names, load_dataset
+def _read_data_set(source: str, split: str) -> Iterable[dict[str, Any]]:
+    """Every configuration of a data set (hendrycks_math has one a subject), one after the other.
 
-    location = str(ROOT / source) if re.match(r"\.?/", source) else source
+    One on the Hub is read from its snapshot, as a directory of the same layout is.
+    """
+    from datasets import disable_progress_bars, get_dataset_config_names, load_dataset
+
+    where = str(hub.data_set(source) if hub.on_hub(source) else ROOT / source)
+    disable_progress_bars()
     try:
-        parts = [load_dataset(location, name, split=split) for name in get_dataset_config_names(location)]
-    except Exception as error:  # the library raises a dozen kinds for 'not there' and 'no network'
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"cannot load data set {source!r} (split {split!r}): {reason}. It has to be on the Hub and reachable, "
-            f"or in the local cache, or a directory that starts with './'"
-        ) from None
+        parts = [load_dataset(where, name, split=split) for name in get_dataset_config_names(where)]
+    except Exception as error:  # the library raises a dozen kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"cannot load data set {source!r} (split {split!r}): {reason}") from None
     return (dict(row) for part in parts for row in part)

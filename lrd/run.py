@@ -10,7 +10,6 @@ import json
 import math
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 import filelock
 import psutil
 
-from lrd import ROOT, UserError
+from lrd import ROOT, UserError, hub
 from lrd.cell import Cell
 
 CHECKPOINT = "checkpoint/state.safetensors"
@@ -196,10 +195,10 @@ def fingerprint(name: str) -> str | None:
 
     Of a model of the Hub: the revision in the local cache. None where there is neither.
     """
-    if not re.match(r"\.?/", name):
+    if hub.on_hub(name):
         from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(name, "config.json")
+        cached = try_to_load_from_cache(name, "config.json", revision=hub.REVISIONS.get(name))
         return Path(cached).parent.name if isinstance(cached, str) else None
     folder, digest = ROOT / name, hashlib.sha256()
     if not (folder / "config.json").is_file():
