@@ -9,10 +9,14 @@ import sys
 from itertools import islice
 
 import pytest
+from hub import SUBJECTS, hendrycks, math_500
 from hypothesis import given, strategies as st
 
 from lrd import ROOT, UserError
+from lrd.cell import grid
 from lrd.problems import Chain, chains, held_out, prompts_at, train_pool
+from lrd.run import Run, read_json
+from lrd.train import train
 from lrd.verifier import is_correct
 
 
@@ -174,6 +178,69 @@ def test_unusual_characters_inside_a_line_do_not_break_it(jsonl):
 
 def test_a_blank_line_at_the_end_is_no_problem(jsonl):
     assert len(train_pool(jsonl({"problem": "a", "answer": "1"}, ""))[0]) == 1
+
+
+# --- data sets as the Hub lays them out
+
+SOLUTIONS = {  # a subject's solutions, and the gold answer of each
+    "algebra": [(r"so $x = \boxed{\frac{1}{\sqrt{2}}}$.", r"\frac{1}{\sqrt{2}}"), (r"\boxed{(3,\{4\})}", r"(3,\{4\})")],
+    "counting_and_probability": [(r"$\boxed{10}$ or, all told, $\boxed{\boxed{12}}$", "12")],
+    "geometry": [("The answer is 7.", None), (r"\fbox{7}", None), (r"\boxed 7", None)],
+    "intermediate_algebra": [(r"$\boxed{3}$, hence $\boxed{3+", "3"), (r"\boxed{", None), (r"$\boxed{ }$", None)],
+    "number_theory": [(r"\boxed{2^{10}} by hand; \fbox{1024}", "2^{10}")],
+    "prealgebra": [("", None), (r"\boxed{\text{(A)}}", r"\text{(A)}")],
+    "precalculus": [(r"\boxed{\begin{pmatrix} 1 \\ 0 \end{pmatrix}}", r"\begin{pmatrix} 1 \\ 0 \end{pmatrix}")],
+}
+
+
+@pytest.fixture
+def subjects(tmp_path) -> str:
+    rows = {
+        subject: [
+            {"problem": f"{subject} {i}?", "level": f"Level {1 + i}", "type": name, "solution": text}
+            for i, (text, _) in enumerate(SOLUTIONS[subject])
+        ]
+        for subject, name in SUBJECTS.items()
+    }
+    rows["geometry"][0]["level"] = "Level ?"
+    return str(hendrycks(tmp_path / "hendrycks_math", rows))
+
+
+def test_all_subjects_are_read_in_order_and_rows_without_an_answer_dropped(subjects):
+    pool, dropped = train_pool(subjects)
+    want = [
+        (f"{s} {i}?", gold, 1 + i) for s in SUBJECTS for i, (_, gold) in enumerate(SOLUTIONS[s]) if gold is not None
+    ]
+    assert [(p.problem, p.answer, p.level) for p in pool] == want
+    assert dropped == 6 and len({p.id for p in pool}) == len(pool)
+    assert train_pool(subjects) == (pool, dropped)
+
+
+def test_a_run_keeps_how_many_rows_were_dropped(subjects, make_cell, tmp_path):
+    run = Run(make_cell(train_data=subjects, steps=0, eval_problems=1), tmp_path / "runs")
+    assert list(train(run)) == []
+    about = read_json(run.path / "provenance.json")["run"]
+    assert (about["train_problems"], about["train_problems_dropped"]) == (7, 6)
+
+
+def test_the_evaluation_split_of_the_hubs_math500(math500, tmp_path):
+    """Spec §3 on row numbers, without our loader; and every cell of the matrix asks for the same."""
+    raw = [json.loads(line) for line in math500.read_text(encoding="utf-8").split("\n") if line]
+    rows = [
+        {key: row[key] for key in ("problem", "solution", "answer")}
+        | {"subject": "Algebra", "level": 1 + i % 5, "unique_id": f"test/algebra/{i}.json"}
+        for i, row in enumerate(raw)
+    ]
+    source = str(math_500(tmp_path / "MATH-500", rows))
+    order = list(range(500))
+    random.Random(0).shuffle(order)
+    got = held_out(source, 100)
+    assert [p.id for p in got] == [f"test/algebra/{i}.json" for i in order[-100:]]
+    assert [(p.problem, p.answer) for p in got] == [(raw[i]["problem"], raw[i]["answer"]) for i in order[-100:]]
+    assert [p.level for p in got] == [1 + i % 5 for i in order[-100:]]
+    assert [p.problem for p in got] == [p.problem for p in held_out(str(math500), 100)]
+    asked = {(c.eval_data, c.eval_problems, c.prompt_template, c.grading) for c in grid("paper")}
+    assert asked == {("HuggingFaceH4/MATH-500", 100, "Problem: {problem}\n\nSolution: ", "boxed")}
 
 
 # --- bad input

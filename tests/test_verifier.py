@@ -120,6 +120,23 @@ def test_last_boxed_is_a_balanced_part_of_the_text(text):
         assert last_boxed(f"\\boxed{{{content}}}") is not None
 
 
+def by_scanning(text: str) -> str | None:
+    """The content of the last box that closes: from each opening, latest first, braces are counted one by one."""
+    for start in sorted((i for i in range(len(text)) if text.startswith("\\boxed{", i)), reverse=True):
+        depth, begin = 1, start + len("\\boxed{")
+        for end in range(begin, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if depth == 0:
+                return text[begin:end]
+    return None
+
+
+@given(st.lists(st.sampled_from(["\\boxed{", "\\fbox{", "\\frac{", "{", "}", "}", "1", " ", "\\boxed 2"]), max_size=14))
+def test_last_boxed_is_what_counting_braces_finds(pieces):
+    text = "".join(pieces)
+    assert last_boxed(text) == by_scanning(text)
+
+
 @pytest.mark.parametrize(
     "noise", ["\\boxed{", "\\boxed{}", "{", "}", "\\", "\\boxed ", "\\boxed", "{\\boxed{", "\\boxed{{", " "]
 )
