@@ -72,3 +72,17 @@ def pad(rows: list, value: float, *, left: bool = False) -> tuple[Tensor, Bool[T
     values = [side(list(row), [value] * (width - len(row))) for row in rows]
     mask = [side([True] * len(row), [False] * (width - len(row))) for row in rows]
     return torch.tensor(values), torch.tensor(mask)
+
+
+def by_length(lengths: list[int], tokens: int) -> list[list[int]]:
+    """Indices of rows in batches of at most `tokens` each, padding included, alike in length, the longest first.
+
+    A row that is longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches

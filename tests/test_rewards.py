@@ -6,14 +6,23 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import sentencepiece
 import torch
+from hypothesis import given, strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+)
 
 from lrd import UserError, rewards
-from lrd.models import load_model, token_logps
+from lrd.models import load_model, load_tokenizer, token_logps
 from lrd.rewards import process
-from lrd.rewards.process import PRM, newline_ids, split_steps, step_ends
+from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
+from lrd.rollouts import by_length, pad
 
 CPU = torch.device("cpu")
 
@@ -142,22 +151,23 @@ def test_newlines_fused_into_tokens_split(byte_level):
 # --- process: deposits
 
 
-class Counter(torch.nn.Module):
+class Counter:
     """A stand-in PRM: its log-odds of `+` at a position are the number of tags up to there."""
 
     device = CPU
 
     def __init__(self, tokenizer):
-        super().__init__()
-        self.vocabulary = len(tokenizer)
-        self.tag, self.good = (tokenizer.convert_tokens_to_ids(t) for t in ("ки", "+"))
-        self.batches: list[list[list[int]]] = []
+        self.tag, good = (tokenizer.convert_tokens_to_ids(t) for t in ("ки", "+"))
+        self.read: list[list[int]] = []
+        self.head = torch.nn.Linear(1, len(tokenizer), bias=False)
+        self.head.weight.data = torch.eye(len(tokenizer))[:, [good]]
 
-    def forward(self, input_ids, attention_mask, use_cache):
-        self.batches.append([row[keep.bool()].tolist() for row, keep in zip(input_ids, attention_mask)])
-        logits = torch.zeros(*input_ids.shape, self.vocabulary)
-        logits[..., self.good] = (input_ids == self.tag).cumsum(1).float()
-        return SimpleNamespace(logits=logits)
+    def get_output_embeddings(self):
+        return self.head
+
+    def base_model(self, input_ids, attention_mask, use_cache):
+        self.read += [row[keep.bool()].tolist() for row, keep in zip(input_ids, attention_mask)]
+        return SimpleNamespace(last_hidden_state=(input_ids == self.tag).cumsum(1)[..., None].float())
 
 
 def test_process_deposits_once_a_step(mixed, make_cell, tokenizer, monkeypatch):
@@ -173,9 +183,9 @@ def test_process_deposits_once_a_step(mixed, make_cell, tokenizer, monkeypatch):
     torch.testing.assert_close(got.token_rewards[1, [7]], torch.tensor(sigmoid[:1]))
     torch.testing.assert_close(got.trajectory_rewards[2], torch.tensor(sum(sigmoid)))
     # What it read: the question, a space, then each step with its tag, a newline between.
-    read = [tokenizer.decode(ids) for ids in counter.batches[0]]
-    assert read[0] == "6a*2b-6 a6*2=2 ки\nb2-6=6 ки\nThe answer is \\boxed{6}. ки"
-    assert read[1] == "6a*2b-6 The answer is \\boxed{3}. ки"
+    texts = [tokenizer.decode(ids) for ids in counter.read]
+    assert texts[0] == "6a*2b-6 a6*2=2 ки\nb2-6=6 ки\nThe answer is \\boxed{6}. ки"  # the longest comes first
+    assert texts[2] == "6a*2b-6 The answer is \\boxed{3}. ки"
 
 
 def test_process_knows_no_gold_answer(mixed, make_cell, tokenizer):
@@ -203,15 +213,119 @@ def test_process_scores_are_the_prms_alone(mixed, make_cell, tokenizer):
     assert ((values > 0) & (values < 1)).all() and values.std() > 0.01
 
 
-@pytest.mark.parametrize("step", ["ки", "ккии", "a ки b", "кккиии", "\n", ""])
-@pytest.mark.parametrize("kind", ["words", "bytes"])
-def test_a_completion_cannot_smuggle_in_a_tag(kind, step, byte_level, tokenizer):
+@pytest.mark.parametrize("step", ["ки", "ккии", "a ки b", "кккиии", "\n", "", "so \n", "\t", " \n\n"])
+@pytest.mark.parametrize("kind", ["words", "bytes", "pieces"])
+def test_a_completion_cannot_smuggle_in_a_tag(kind, step, byte_level, tokenizer, pieces):
     """Exactly one tag a step, whatever a step says: a score too many would land on another step, or nowhere."""
-    tokenizer = {"words": tokenizer, "bytes": byte_level}[kind]
+    tokenizer = {"words": tokenizer, "bytes": byte_level, "pieces": pieces}[kind]
+    tag, _, _ = process.tags(tokenizer, "stand-in")
+    assert read("1a+2", [step, "=3\n", step], tokenizer).count(tag) == 3
+    assert read(step, ["=3\n"], tokenizer).count(tag) == 1  # nor can the question
+    assert read(step, [step], tokenizer).count(tag) == 1
+
+
+@given(question=st.text(max_size=12), steps=st.lists(st.text(max_size=12), max_size=4))
+def test_one_tag_a_step_in_any_text(question, steps, pieces):
+    tag, _, _ = process.tags(pieces, "stand-in")
+    assert read(question, steps, pieces).count(tag) == len(steps)
+
+
+def test_a_solution_without_steps_has_no_scores(tokenizer):
     prm = PRM(Counter(tokenizer), tokenizer, "stand-in")
-    assert prm.read("1a+2", [step, "=3\n", step]).count(prm.tag) == 3
-    assert prm.read(step, ["=3\n"]).count(prm.tag) == 1  # nor can the question
-    assert [len(row) for row in prm.score(["1a+2", step, "1"], [[step, "=3\n"], [step], []])] == [2, 1, 0]
+    assert [len(row) for row in prm.score(["1a+2", "1", "2"], [["=3\n", "4"], ["=5"], []])] == [2, 1, 0]
+
+
+# --- process: Math-Shepherd's own conventions, on a checkpoint of its kind
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory) -> PreTrainedTokenizerFast:
+    """A Llama tokenizer as Math-Shepherd's: sentencepiece BPE in a `tokenizer.model`, and nothing else to load."""
+    folder = tmp_path_factory.mktemp("pieces")
+    text = ["Step 1: So x = 1 + 2 - 3. ки", "Step 2: The answer is: 18 ки", "ки + - + -", *["a  b   c    d"] * 5] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_prefix=str(folder / "tokenizer"), model_type="bpe", vocab_size=320,
+        byte_fallback=True, allow_whitespace_only_pieces=True, remove_extra_whitespaces=False,
+        normalization_rule_name="identity", split_digits=True, minloglevel=2,
+    )  # fmt: skip
+    about = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": True}
+    about |= {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    LlamaConfig(vocab_size=320).save_pretrained(folder)
+    return load_tokenizer(str(folder), "PRM")
+
+
+CARD = """Step 1: Janet's ducks lay 16 eggs per day. ки
+Step 2: She eats three for breakfast, so she has 16 - 3 = 13 eggs left. ки
+Step 3: 13 - 4 = 9 ки
+Step 4: She makes 9 * $2 = $18 every day. The answer is: 18 ки"""
+
+
+def test_math_shepherds_tokens_are_those_of_its_card(pieces):
+    """The word-start marker belongs to all three; two spaces would be a piece and make the tag another token."""
+    assert list(process.tags(pieces, "x"))[1:] == pieces.encode("+ -")[1:]
+    tag = pieces.encode("ки")[-1]
+    assert process.tags(pieces, "x")[0] == tag and pieces.convert_ids_to_tokens(tag) == "▁ки"
+    assert tag not in pieces.encode("a  ки")  # or the test above would show nothing
+
+
+@pytest.mark.parametrize("budget", [2**14, 150, 1])
+def test_scores_are_those_of_math_shepherds_card(budget, pieces, monkeypatch):
+    """The card's own recipe, one solution at a time, with the logits of all words, on a random Mistral model."""
+    monkeypatch.setattr(process, "BATCH_TOKENS", budget)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+        config = MistralConfig(
+            vocab_size=len(pieces),
+            num_key_value_heads=2,
+            head_dim=8,
+            initializer_range=0.3,
+            sliding_window=None,
+            **shape,
+        )
+        model = AutoModelForCausalLM.from_config(config).eval()
+    question = "Janet's ducks lay 16 eggs per day. How much does she make?"
+    outputs = [CARD, CARD.replace("18", "17"), "Step 1: 9 ки", "\n".join(CARD.split("\n")[:2])]
+
+    candidate_tokens = pieces.encode("+ -")[1:]
+    step_tag_id = pieces.encode("ки")[-1]
+    want = []
+    for output in outputs:
+        input_id = torch.tensor([pieces.encode(f"{question} {output}")])
+        with torch.no_grad():
+            scores = model(input_id).logits[:, :, candidate_tokens].softmax(dim=-1)[:, :, 0]
+        want.append(scores[input_id == step_tag_id].tolist())
+
+    steps = [[line.removesuffix(" ки") + "\n" for line in output.split("\n")] for output in outputs]
+    got = PRM(model, pieces, "stand-in").score([question] * len(outputs), steps)
+    assert [len(row) for row in got] == [4, 4, 1, 2]
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), atol=2e-6, rtol=0)
+    assert torch.tensor(got[0]).std() > 0.01  # and they tell steps apart
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2", "neox"])
+def test_two_logits_at_the_tags_are_those_of_the_whole_vocabulary(kind, pretrained, tokenizer):
+    model = pretrained(kind)
+    prm = PRM(model, tokenizer, "stand-in")
+    ids, mask = pad(
+        [read("1a+2", ["=3\n", "=4\n", "=5"], tokenizer), read("6", ["=6"], tokenizer)], tokenizer.pad_token_id
+    )
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask.long()).logits
+        got = prm.probability(ids, mask)
+    p = torch.softmax(logits[..., [prm.good, prm.bad]], -1)[..., 0]
+    torch.testing.assert_close(got, p[(ids == prm.tag) & mask], atol=1e-6, rtol=0)
+
+
+@given(lengths=st.lists(st.integers(0, 30), max_size=20), tokens=st.integers(1, 100))
+def test_batches_hold_each_row_once_and_no_more_than_their_tokens(lengths, tokens):
+    batches = by_length(lengths, tokens)
+    assert sorted(i for rows in batches for i in rows) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) == 1 or max(lengths[i] for i in rows) * len(rows) <= tokens
+    assert [lengths[i] for rows in batches for i in rows] == sorted(lengths, reverse=True)
 
 
 def test_a_prm_that_fuses_the_step_tag_with_its_space_is_a_user_error(checkpoint, make_cell, tokenizer, tmp_path):

@@ -7,22 +7,24 @@ logits of `+` and `-`, whether the solution so far can still reach the answer.
 from collections.abc import Set
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.models import CausalLM, load_model, load_tokenizer
 from lrd.rewards import Deposits, Reward
-from lrd.rollouts import Rollouts, pad
+from lrd.rollouts import Rollouts, by_length, pad
 
 TAG, GOOD, BAD = "ки", "+", "-"
+BATCH_TOKENS = 2**14  # in one forward pass, padding included: of a 7B model, about 2 GB of activations
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
     """Loads the PRM. Raises `UserError` where its tokenizer has no step tag or cannot tell `+` from `-`."""
-    newlines = newline_ids(tokenizer)
-    prm = PRM(load_model(cell.prm, "PRM", cell.dtype, device), load_tokenizer(cell.prm, "PRM"), cell.prm)
+    newlines, its_own = newline_ids(tokenizer), load_tokenizer(cell.prm, "PRM")
+    tags(its_own, cell.prm)  # before its weights are read
+    prm = PRM(load_model(cell.prm, "PRM", cell.dtype, device), its_own, cell.prm)
 
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         mask = rollouts.completion_mask
@@ -66,38 +68,61 @@ def split_steps(ids: list[int], newlines: Set[int], tokenizer) -> tuple[list[int
     return ends, [tokenizer.decode(span, skip_special_tokens=True) for span in spans]
 
 
+def read(question: str, steps: list[str], tokenizer) -> list[int]:
+    """Token ids of a solution with a tag behind each step: exactly one tag a step, whatever the steps contain.
+
+    One space stands before a tag: sentencepiece reads two as a token of their own and the tag as another one than it is
+    trained to be. So white space at a step's end is dropped.
+    """
+    text = question.replace(TAG, " ").rstrip()
+    for i, step in enumerate(steps):
+        between, body = "\n" if i else " ", step.replace(TAG, " ").rstrip()
+        text += f"{between}{body}".rstrip(" ") + f" {TAG}"
+    return tokenizer(text.lstrip()).input_ids
+
+
+def tags(tokenizer, name: str) -> tuple[int, int, int]:
+    """Tokens of the step tag, `+` and `-`. Raises `UserError` where a PRM with this tokenizer cannot score steps."""
+
+    def last(word: str) -> int:  # a sentencepiece tokenizer may put a word-start marker before it
+        ids = tokenizer(word, add_special_tokens=False).input_ids
+        if not ids or ids[-1] == tokenizer.unk_token_id:
+            raise UserError(f"PRM {name!r} has no token for {word!r}; it has to score steps as Math-Shepherd does")
+        return ids[-1]
+
+    tag, good, bad = map(last, (TAG, GOOD, BAD))
+    if good == bad:
+        raise UserError(f"PRM {name!r} reads {GOOD!r} and {BAD!r} as one token; it is no step-scoring model")
+    if read("1 + 1?", ["1 + 1", "2"], tokenizer).count(tag) != 2:  # a byte-level BPE may fuse the tag with its space
+        raise UserError(f"PRM {name!r} does not read {TAG!r} behind a step as the token that it is by itself")
+    return tag, good, bad
+
+
 class PRM:
     """A process reward model in Math-Shepherd's format."""
 
     def __init__(self, model: CausalLM, tokenizer, name: str):
         self.model, self.tokenizer = model, tokenizer
-        self.tag, self.good, self.bad = (self._id(word, name) for word in (TAG, GOOD, BAD))
-        if self.good == self.bad:
-            raise UserError(f"PRM {name!r} reads {GOOD!r} and {BAD!r} as one token; it is no step-scoring model")
-        if self.read("1 + 1?", ["1 + 1", "2"]).count(self.tag) != 2:  # a byte-level BPE may fuse the tag with its space
-            raise UserError(f"PRM {name!r} does not read {TAG!r} behind a step as the token that it is by itself")
-
-    def _id(self, word: str, name: str) -> int:
-        ids = self.tokenizer(word, add_special_tokens=False).input_ids
-        if not ids or ids[-1] == self.tokenizer.unk_token_id:
-            raise UserError(f"PRM {name!r} has no token for {word!r}; it has to score steps as Math-Shepherd does")
-        return ids[-1]  # a sentencepiece tokenizer may put a word-start marker before it
+        self.tag, self.good, self.bad = tags(tokenizer, name)
 
     @torch.no_grad()
     def score(self, questions: list[str], solutions: list[list[str]]) -> list[list[float]]:
         """P(+) in [0, 1] of every step of every solution."""
-        ids, mask = pad([self.read(q, s) for q, s in zip(questions, solutions)], self.tokenizer.pad_token_id)
-        p = self.probability(ids, mask)
-        return [row[at].tolist() for row, at in zip(p, (ids == self.tag) & mask)]
+        texts = [read(q, steps, self.tokenizer) for q, steps in zip(questions, solutions)]
+        scores: list[list[float]] = [[] for _ in texts]
+        for rows in by_length([len(ids) for ids in texts], BATCH_TOKENS):
+            ids, mask = pad([texts[i] for i in rows], self.tokenizer.pad_token_id)
+            found = iter(self.probability(ids, mask).tolist())
+            for i in rows:
+                scores[i] = [next(found) for _ in solutions[i]]
+        return scores
 
-    def probability(self, ids: Int[Tensor, "B L"], mask: Tensor) -> Float[Tensor, "B L"]:
-        """P(+) at every position; it means something at tags."""
-        device = self.model.device
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask.long().to(device), use_cache=False).logits
-        return torch.softmax(logits[..., [self.good, self.bad]].float(), -1)[..., 0].cpu()
-
-    def read(self, question: str, steps: list[str]) -> list[int]:
-        """Token ids of a solution with a tag behind each step: exactly one tag a step, whatever the steps contain."""
-        texts = [step.replace(TAG, " ").removesuffix("\n") for step in steps]
-        text = "\n".join(f"{step} {TAG}" for step in texts)
-        return self.tokenizer(f"{question.replace(TAG, ' ')} {text}").input_ids
+    def probability(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, " tags"]:
+        """P(+) at each tag, row after row: softmax over the two logits, the only ones of the vocabulary computed."""
+        device, head = self.model.device, self.model.get_output_embeddings()
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
+        hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state[(ids == self.tag) & mask]
+        two = [self.good, self.bad]
+        bias = None if head.bias is None else head.bias[two].float()
+        logits = torch.nn.functional.linear(hidden.float(), head.weight[two].float(), bias)
+        return torch.softmax(logits, -1)[:, 0].cpu()

@@ -10,7 +10,7 @@ from torch import Tensor
 from lrd.models import CausalLM
 from lrd.policy import seed_of
 from lrd.problems import Problem
-from lrd.rewards.process import PRM, newline_ids, split_steps, step_ends
+from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
 from lrd.rollouts import pad
 from lrd.sampling.torch import TorchSampler
 from lrd.testbed.pretrain import fit
@@ -87,7 +87,7 @@ def tagged(problems: list[Problem], solutions: list[list[int]], labels: list[lis
     tokenizer = prm.tokenizer
     newlines, rows = newline_ids(tokenizer), []
     for problem, ids, marks in zip(problems, solutions, labels):
-        text = prm.read(problem.problem, split_steps(ids, newlines, tokenizer)[1])
+        text = read(problem.problem, split_steps(ids, newlines, tokenizer)[1], tokenizer)
         queue = iter(marks)
         rows.append((text, [int(next(queue)) if token == prm.tag else -1 for token in text]))
     return rows
@@ -99,5 +99,4 @@ def step_accuracy(prm: PRM, rows: Sequence[Labelled]) -> float:
     labels, _ = pad([labels for _, labels in rows], -1)
     with torch.no_grad():
         p = prm.probability(ids, mask)
-    at = labels >= 0
-    return ((p[at] > 0.5) == (labels[at] == 1)).float().mean().item()
+    return ((p > 0.5) == (labels[labels >= 0] == 1)).float().mean().item()
