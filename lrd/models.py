@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from lrd import UserError, hub
@@ -30,6 +30,12 @@ class TokenLogps(NamedTuple):
 def device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_config(name: str, role: str) -> Any:
+    """A model's configuration alone. Raises `UserError` where it cannot be had."""
+    with _said_clearly(name, role):
+        return AutoConfig.from_pretrained(hub.model(name, role, weights=False))
 
 
 def load_tokenizer(name: str, role: str):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrd import UserError, checkpoint, evaluate, grpo, models, problems, rewards
+from lrd import UserError, checkpoint, evaluate, grpo, memory, models, problems, rewards
 from lrd.cell import Cell
 from lrd.policy import Policy, seed_of
 from lrd.rollouts import Rollouts, collate
@@ -55,12 +55,14 @@ def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
 
 def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     cell, device = run.cell, models.device()
-    policy = Policy(cell, device)
-    reward = rewards.load(cell, policy.tokenizer, device)
     pool, dropped = problems.train_pool(cell.train_data)
     if len(pool) < cell.prompts_per_step:
         raise UserError(f"{cell.train_data!r} has {len(pool)} problems; a step takes {cell.prompts_per_step} prompts")
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
+    memory.check(cell, device, rewards.model_of(cell))
+    # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
+    reward = rewards.load(cell, models.load_tokenizer(cell.student, "student"), device)
+    policy = Policy(cell, device)
     sampler = sampler or TorchSampler(policy.base, policy.tokenizer)
     optimizer = torch.optim.AdamW(
         policy.trainable.values(), lr=cell.learning_rate, weight_decay=cell.weight_decay, fused=True

@@ -48,3 +48,8 @@ Reward = Callable[[Rollouts, Float[Tensor, "N T"]], Deposits]
 def load(cell: Cell, tokenizer, device) -> Reward:
     """The reward of the cell's regime, its models loaded and checked against the student's tokenizer."""
     return importlib.import_module(REGIMES[cell.regime]).load(cell, tokenizer, device)
+
+
+def model_of(cell: Cell) -> str | None:
+    """Role of the model that scores for the cell's regime, its module's `MODEL`; None where it needs none."""
+    return getattr(importlib.import_module(REGIMES[cell.regime]), "MODEL", None)

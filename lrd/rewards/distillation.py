@@ -14,6 +14,8 @@ from lrd.models import load_model, load_tokenizer, token_logps
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 
+MODEL = "teacher"  # the cell's field names it
+
 
 def load(cell: Cell, tokenizer, device) -> Reward:
     """Loads the teacher. Raises `UserError` where its vocabulary differs from the student's."""

@@ -16,6 +16,7 @@ from lrd.models import CausalLM, load_model, load_tokenizer
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts, by_length, pad
 
+MODEL = "PRM"  # the cell's field `prm` names it
 TAG, GOOD, BAD = "ки", "+", "-"
 BATCH_TOKENS = 2**14  # in one forward pass, padding included: of a 7B model, about 2 GB of activations
 
