@@ -24,6 +24,7 @@ class Problem:
     problem: str
     answer: str
     level: int | None = None  # MATH's 1 to 5; of a chain, its operations
+    subject: str | None = None  # one of MATH's seven
 
 
 def train_pool(source: str) -> tuple[list[Problem], int]:
@@ -124,7 +125,8 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
         else:
             identity = row.get("unique_id", row.get("id", number))
             level = re.search(r"\d+", str(row.get("level", "")))
-            problems.append(Problem(str(identity), problem, str(answer), int(level[0]) if level else None))
+            subject = row.get("subject", row.get("type"))
+            problems.append(Problem(str(identity), problem, str(answer), int(level[0]) if level else None, subject))
     if not problems:
         raise UserError(f"{source!r} holds no problem with an answer or a solution that ends in \\boxed{{}}")
     return problems, dropped

@@ -170,11 +170,11 @@ def estimates_at(frame: pd.DataFrame) -> dict[int, Any]:
     return {k: counts.apply(lambda row, k=k: unbiased(int(row["size"]), int(row["sum"]), k), axis=1) for k in ks}
 
 
-def by_level(frame: pd.DataFrame) -> pd.DataFrame:
-    """Problems, greedy pass@1 and sampled pass@1 of each model by level."""
+def pass_at_1_by(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Problems, greedy and sampled pass@1 of each model by what `key` says of a problem: `level` or `subject`."""
     kinds = frame.assign(kind=np.where(frame["sample"] == "greedy", "greedy", "pass@1"))
-    table = kinds.pivot_table(index="level", columns=["model", "kind"], values="correct", aggfunc="mean").round(3)
-    table.insert(0, ("problems", ""), frame.groupby("level").problem.nunique())
+    table = kinds.pivot_table(index=key, columns=["model", "kind"], values="correct", aggfunc="mean").round(3)
+    table.insert(0, ("problems", ""), frame.groupby(key).problem.nunique())
     return table
 
 

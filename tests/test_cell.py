@@ -7,7 +7,7 @@ import math
 import pytest
 
 from lrd import UserError
-from lrd.cell import REGIMES, Cell, grid, presets
+from lrd.cell import REGIMES, Cell, grid, presets, read_preset
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the library's own words on a wrong type, not beartype's
 
@@ -131,6 +131,13 @@ def test_the_configuration_survives_json(preset, rank):
     assert set(config) == {field.name for field in dataclasses.fields(Cell)}
     axes = {key: config.pop(key) for key in ("preset", "regime", "rank", "seed")}
     assert Cell.load(axes.pop("preset"), **axes, **config) == cell
+
+
+def test_the_papers_baseline_is_the_reports():
+    """All of MATH-500, 4096 tokens; everything else as the cells have it."""
+    [cell, other] = [grid("paper", **changes)[0] for changes in (read_preset("paper")["baseline"], {})]
+    differing = {key: value for key, value in cell.config.items() if other.config[key] != value}
+    assert differing == {"eval_problems": 500, "max_completion_tokens": 4096}
 
 
 def test_overrides_set_any_field():

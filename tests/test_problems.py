@@ -202,16 +202,19 @@ def subjects(tmp_path) -> str:
         ]
         for subject, name in SUBJECTS.items()
     }
-    rows["geometry"][0]["level"] = "Level ?"
+    rows["algebra"][1]["level"] = "Level ?"
     return str(hendrycks(tmp_path / "hendrycks_math", rows))
 
 
 def test_all_subjects_are_read_in_order_and_rows_without_an_answer_dropped(subjects):
     pool, dropped = train_pool(subjects)
     want = [
-        (f"{s} {i}?", gold, 1 + i) for s in SUBJECTS for i, (_, gold) in enumerate(SOLUTIONS[s]) if gold is not None
+        (f"{s} {i}?", gold, None if (s, i) == ("algebra", 1) else 1 + i, SUBJECTS[s])
+        for s in SUBJECTS
+        for i, (_, gold) in enumerate(SOLUTIONS[s])
+        if gold is not None
     ]
-    assert [(p.problem, p.answer, p.level) for p in pool] == want
+    assert [(p.problem, p.answer, p.level, p.subject) for p in pool] == want
     assert dropped == 6 and len({p.id for p in pool}) == len(pool)
     assert train_pool(subjects) == (pool, dropped)
 
@@ -237,7 +240,7 @@ def test_the_evaluation_split_of_the_hubs_math500(math500, tmp_path):
     got = held_out(source, 100)
     assert [p.id for p in got] == [f"test/algebra/{i}.json" for i in order[-100:]]
     assert [(p.problem, p.answer) for p in got] == [(raw[i]["problem"], raw[i]["answer"]) for i in order[-100:]]
-    assert [p.level for p in got] == [1 + i % 5 for i in order[-100:]]
+    assert {p.subject for p in got} == {"Algebra"} and [p.level for p in got] == [1 + i % 5 for i in order[-100:]]
     assert [p.problem for p in got] == [p.problem for p in held_out(str(math500), 100)]
     asked = {(c.eval_data, c.eval_problems, c.prompt_template, c.grading) for c in grid("paper")}
     assert asked == {("HuggingFaceH4/MATH-500", 100, "Problem: {problem}\n\nSolution: ", "boxed")}
