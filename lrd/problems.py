@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,15 +156,17 @@ def _read_jsonl(source: str) -> Iterable[dict[str, Any]]:
 def _read_data_set(source: str, split: str) -> Iterable[dict[str, Any]]:
     """Every configuration of a data set (hendrycks_math has one a subject), one after the other.
 
-    One on the Hub is read from its snapshot, as a directory of the same layout is.
+    One on the Hub is read from its snapshot, as a directory of the same layout is. The library's own cache is not used:
+    it knows a directory's configurations by their names, and would give the rows of another directory of that name.
     """
     from datasets import disable_progress_bars, get_dataset_config_names, load_dataset
 
     where = str(hub.data_set(source) if hub.on_hub(source) else ROOT / source)
     disable_progress_bars()
     try:
-        parts = [load_dataset(where, name, split=split) for name in get_dataset_config_names(where)]
+        with tempfile.TemporaryDirectory() as cache:
+            names = get_dataset_config_names(where)
+            return [row for name in names for row in load_dataset(where, name, split=split, cache_dir=cache).to_list()]
     except Exception as error:  # the library raises a dozen kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"cannot load data set {source!r} (split {split!r}): {reason}") from None
-    return (dict(row) for part in parts for row in part)

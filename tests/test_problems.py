@@ -219,6 +219,14 @@ def test_all_subjects_are_read_in_order_and_rows_without_an_answer_dropped(subje
     assert train_pool(subjects) == (pool, dropped)
 
 
+def test_a_directory_of_the_same_name_is_not_taken_for_another(tmp_path):
+    """The data sets library caches a declared configuration under the directory's own name."""
+    for answer in ("1", "2"):
+        row = {"problem": "?", "level": "Level 1", "type": "Algebra", "solution": rf"\boxed{{{answer}}}"}
+        [problem], _ = train_pool(str(hendrycks(tmp_path / answer / "same", {"algebra": [row]})))
+        assert problem.answer == answer
+
+
 def test_a_run_keeps_how_many_rows_were_dropped(subjects, make_cell, tmp_path):
     run = Run(make_cell(train_data=subjects, steps=0, eval_problems=1), tmp_path / "runs")
     assert list(train(run)) == []
