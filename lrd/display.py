@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrd import budget, stats
+from lrd import budget, stats, timings
 from lrd.cell import Cell
 from lrd.results import Results, pass_at_k
 
@@ -218,6 +218,32 @@ def baseline_table(preset: str, frame: pd.DataFrame | None) -> Html:
     rows = [(model, *values) for model, values in zip(scores.index, scores.to_numpy())]
     link = f"<p><a href='../runs/{html.escape(preset)}/baseline/baseline.html'>The notebook that measured them</a></p>"
     return Html(table(["model", *scores.columns], rows) + link)
+
+
+def step_table(bench: timings.Bench | None) -> Html:
+    """Seconds of a step and its parts, and peak memory, one row a measurement."""
+    if bench is None:
+        return Html("<p>Not measured yet: <code>lrd bench paper</code> does, on a GPU host.</p>")
+    rows = []
+    for row, parts in zip(bench.rows.itertuples(), bench.parts.to_numpy()):
+        seconds = [_number_or_dash(value, 2) for value in (row.step, *parts)]
+        about = (f"{row.who}: {row.regime}, {stats.arm_name(row.arm)}", f"{row.completion_tokens:.0f}")
+        rows.append((*about, *seconds, _number_or_dash(row.peak_gib, 1)))
+    return table(["who, regime, arm", "tokens", "step (s)", *bench.parts.columns, "peak (GiB)"], rows)
+
+
+def cost_table(bench: timings.Bench | None, preset: str = "paper") -> Html:
+    """GPU-hours of a preset's cells by regime and arm, and of all of them."""
+    if bench is None:
+        return Html("<p>Not known before a step has been measured.</p>")
+    hours = timings.matrix_hours(bench, preset)
+    rows = [
+        (f"{row.regime}, {stats.arm_name(row.arm)}", "" if row.measured else "≈", _number_or_dash(row.step, 1),
+         row.cells, _number_or_dash(row.hours, 2))
+        for row in hours.itertuples()
+    ]  # fmt: skip
+    total = ("all", "", "", hours.cells.sum(), _number_or_dash(hours.hours.sum(skipna=False), 1))
+    return table(["regime, arm", "", "step (s)", "cells", "GPU-hours"], [*rows, total])
 
 
 def _number_or_dash(value: Any, digits: int) -> str:

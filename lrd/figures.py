@@ -23,6 +23,7 @@ from lrd.results import Results, estimates_at
 if TYPE_CHECKING:  # a cell's own notebook needs neither
     from lrd.equivalence import Contrast
     from lrd.onset import LeadLag
+    from lrd.timings import Bench
 
 WIDTH = 8.4  # inches: the book's column, so that a font size here is about the size on the page
 STYLE = {
@@ -320,6 +321,42 @@ def _decades(values: pd.Series) -> tuple[float, float]:
     """Limits of a logarithmic axis with room on both sides."""
     found = values[values > 0]
     return (found.min() / 5, found.max() * 5) if len(found) else (1.0, 1e4)
+
+
+def step_times(bench: "Bench | None") -> Figure:
+    """Seconds of a step by part, one bar a measured row; the line is the roofline at the card's own rates."""
+    rows = bench.rows if bench else pd.DataFrame()
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.6 + 0.3 * max(3, len(rows))))
+    parts = list(bench.parts.columns) if bench else []
+    shades = dict(zip(parts, sns.color_palette("YlGnBu", max(1, len(parts)))))
+    for y, row in enumerate(rows.itertuples() if bench else []):
+        left = 0.0
+        for part, colour in shades.items():
+            seconds = bench.parts[part].iloc[y] if bench else np.nan
+            if seconds > 0:
+                ax.barh(y, seconds, left=left, color=colour, height=0.72, linewidth=0)
+                left += seconds
+        ax.barh(y, row.step - left, left=left, color="0.8", height=0.72, linewidth=0)  # not told apart
+        ax.text(row.step, y, f" {row.step:.1f}", va="center", fontsize=9)
+    if bench and (least := sum(bench.roofline.values())):
+        ax.axvline(least, color="0.1", linestyle=":", linewidth=1.2)
+        ax.text(least, -0.7, f" roofline {least:.1f}", fontsize=8.5, va="bottom")
+    labels = [
+        f"{row.who} · {row.regime}, {'FullFT' if row.arm == 'full' else f'rank {row.arm[1:]}'}, "
+        f"{row.completion_tokens:,.0f} tokens"
+        for row in rows.itertuples()
+    ]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set(xlabel="seconds a step", ylim=(len(labels) - 0.4, -1.1 if labels else 0))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False)
+    _say_if_empty(ax, rows, "nothing measured yet")
+    if shades:
+        key = [plt.Line2D([], [], color=colour, linewidth=6, label=part) for part, colour in shades.items()]
+        key.append(plt.Line2D([], [], color="0.8", linewidth=6, label="not told apart"))
+        figure.legend(handles=key, loc="outside lower center", ncols=4, handlelength=1.2, columnspacing=1.2)
+    sns.despine(figure, left=True)
+    return figure
 
 
 def close(figure: Figure) -> None:
