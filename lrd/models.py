@@ -1,20 +1,25 @@
 """Loading causal LMs and their tokenizers, and scoring tokens with them: what policy, teacher and PRM share."""
 
 import contextlib
+import importlib.util
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from lrd import UserError, hub
-from lrd.rollouts import Rollouts
+from lrd.rollouts import Rollouts, by_length
 
 logging.disable_progress_bar()  # loading a checkpoint is no news in a log or a notebook
 
+
+LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
 
 CausalLM = Any
 """A transformers or PEFT model. Their attributes are made at run time, beyond what a type checker can follow."""
@@ -52,7 +57,33 @@ def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     with _said_clearly(name, role):
         where = hub.model(name, role, weights=True)
         model: CausalLM = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), use_safetensors=True)
-    return model.to(to).eval()
+    model = model.to(to).eval()
+    _check_head(model, name, role)
+    if to.type == "cuda":
+        _fuse_kernels(model)
+    return model
+
+
+@torch.no_grad()
+def _check_head(model: CausalLM, name: str, role: str) -> None:
+    """Logits have to be the head's product with the decoder's output, as `_Scorer` takes them: some models scale."""
+    ids = torch.tensor([[0, 1]], device=model.device)
+    head = model.get_output_embeddings()
+    if head is not None:
+        plain = head(model.get_decoder()(ids).last_hidden_state)
+        if torch.allclose(model(ids).logits, plain, rtol=1e-2):
+            return
+    raise UserError(f"{role} {name!r} ({model.config.model_type}) does more to its logits than multiply by a head")
+
+
+def _fuse_kernels(model: CausalLM) -> None:
+    """Liger's RMSNorm, rotary embedding and SwiGLU where it is installed and knows the architecture."""
+    if importlib.util.find_spec("liger_kernel"):
+        from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports] (of the gpu extra)
+            _apply_liger_kernel_to_instance,
+        )
+
+        _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 @contextlib.contextmanager
@@ -64,21 +95,114 @@ def _said_clearly(name: str, role: str):
         raise UserError(f"cannot load {role} {name!r}: {reason}") from None
 
 
-def token_logps(model: CausalLM, rollouts: Rollouts, temperature: float = 1.0) -> TokenLogps:
-    """Teacher-forced log-probabilities of the completions under `model`, at `temperature`."""
+def token_logps(
+    model: CausalLM, rollouts: Rollouts, temperature: float = 1.0, weights: Mapping[str, Tensor] | None = None
+) -> TokenLogps:
+    """Teacher-forced log-probabilities of the completions under `model`, at `temperature`.
+
+    `weights` take the place of the parameters of these names, and take their gradient. Rows of like length go through
+    the model together; no row's value depends on the others, and no logits of the whole batch are ever in memory.
+    """
+    scorer = _Scorer(model)
+    renamed = {f"model.{name}": weight for name, weight in (weights or {}).items()}
+    ids, starts = _unpadded(rollouts)
+    lengths = rollouts.lengths
+    logps = torch.zeros(rollouts.completion_mask.shape, device=ids.device)
+    entropy = torch.zeros_like(logps)
+    for rows in by_length((starts + lengths).tolist()):
+        width = int((starts + lengths)[rows].max())
+        which, at = rollouts.completion_mask[rows].nonzero(as_tuple=True)  # of the pass's rows; of their completions
+        rows = torch.tensor(rows, device=ids.device)
+        predicts = which, (starts[rows][which] + at - 1)  # the position before a token predicts it
+        targets = rollouts.completion_ids[rows[which], at]
+        of_pass = functional_call(scorer, renamed, (ids[rows, :width], predicts, targets, temperature))
+        logps = logps.index_put((rows[which], at), of_pass.logps)
+        entropy[rows[which], at] = of_pass.entropy
+    return TokenLogps(logps, entropy)
+
+
+def _unpadded(rollouts: Rollouts) -> tuple[Int[Tensor, "N L"], Int[Tensor, " N"]]:
+    """Prompt and completion of each row side by side from the first column on, and where its completion starts.
+
+    What follows them is padding that no valid token attends to, so that causal attention needs no mask.
+    """
     ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], 1)
-    mask = torch.cat([rollouts.prompt_mask, rollouts.completion_mask], 1)
-    width = rollouts.completion_ids.shape[1]
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),  # prompts are padded on the left
-        logits_to_keep=width + 1,
-        use_cache=False,
-    ).logits[:, :-1]
-    all_logps = torch.log_softmax(logits.float() / temperature, -1)
-    logps = all_logps.gather(-1, rollouts.completion_ids[..., None])[..., 0]
-    with torch.no_grad():
-        entropy = -(all_logps.exp() * all_logps).sum(-1)
-    valid = rollouts.completion_mask
-    return TokenLogps(torch.where(valid, logps, 0.0), torch.where(valid, entropy, 0.0))
+    starts = rollouts.prompt_mask.sum(1)
+    shift = rollouts.prompt_ids.shape[1] - starts
+    columns = torch.arange(ids.shape[1], device=ids.device) + shift[:, None]
+    return ids.gather(1, columns.clamp(max=ids.shape[1] - 1)), starts
+
+
+class _Scorer(nn.Module):
+    """A causal LM that gives log-probabilities of chosen tokens in place of logits."""
+
+    def __init__(self, model: CausalLM):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, predicts: tuple[Tensor, Tensor], targets: Tensor, temperature: float) -> TokenLogps:
+        model: CausalLM = self.model
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[predicts]
+        head = model.get_output_embeddings()
+        return of_tokens(hidden, head.weight, head.bias, targets, temperature)
+
+
+def of_tokens(
+    hidden: Float[Tensor, "M H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, " V"] | None,
+    targets: Int[Tensor, " M"],
+    temperature: float,
+) -> TokenLogps:
+    """Log-probability of each target and entropy of its distribution, from the hidden states that predict them.
+
+    Slice by slice, so that at most `LOGITS_AT_ONCE` logits are in memory; the gradient makes them again.
+    """
+    return TokenLogps(*_OfTokens.apply(hidden, weight, bias, targets, temperature))
+
+
+class _OfTokens(torch.autograd.Function):
+    """∂ log p_t / ∂ z_v = (1[v = t] − p_v) / temperature; the entropy has no gradient."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, temperature):
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.temperature = temperature
+        logps, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(2))
+        for rows in _slices(len(hidden), len(weight)):
+            of_all = _log_softmax(hidden[rows], weight, bias, temperature)
+            logps[rows] = of_all.gather(-1, targets[rows, None])[:, 0]
+            entropy[rows] = -(of_all.exp() * of_all).sum(-1)
+        ctx.mark_non_differentiable(entropy)
+        return logps, entropy
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        hidden, weight, bias, targets = ctx.saved_tensors
+        of_logps, (wants_hidden, wants_weight, wants_bias) = gradients[0], ctx.needs_input_grad[:3]
+        to_hidden = torch.empty_like(hidden) if wants_hidden else None
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        to_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
+        for rows in _slices(len(hidden), len(weight)):
+            scale = of_logps[rows, None] / ctx.temperature
+            to_logits = _log_softmax(hidden[rows], weight, bias, ctx.temperature).exp_().mul_(-scale)
+            to_logits = to_logits.scatter_add_(1, targets[rows, None], scale).to(hidden.dtype)
+            if to_hidden is not None:
+                to_hidden[rows] = to_logits @ weight
+            if to_weight is not None:
+                to_weight += to_logits.t() @ hidden[rows]
+            if to_bias is not None:
+                to_bias += to_logits.sum(0)
+        cast = (None if g is None else g.to(weight.dtype) for g in (to_weight, to_bias))
+        return to_hidden, *cast, None, None
+
+
+def _slices(rows: int, vocabulary: int) -> list[slice]:
+    size = max(1, LOGITS_AT_ONCE // vocabulary)
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = nn.functional.linear(hidden, weight, bias)
+    logits = logits if temperature == 1 else logits.float() / temperature
+    return torch.log_softmax(logits, -1, dtype=torch.float32)

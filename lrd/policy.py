@@ -1,7 +1,6 @@
 """The student that is trained and the reference it must not stray from: LoRA or full fine-tuning of any causal LM."""
 
 import contextlib
-import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,6 @@ from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from lrd import UserError
@@ -36,20 +34,20 @@ class Policy:
             self.reference = load_model(cell.student, "student", cell.dtype, device).requires_grad_(False)
         else:
             base = load_model(cell.student, "student", cell.dtype, device)
-            self.model = self.reference = _with_adapter(base, cell, cell.rank)
+            self.model, self.reference = _with_adapter(base, cell, cell.rank), base
 
     def logps(self, rollouts: Rollouts) -> TokenLogps:
         """The learner's log-probabilities of a batch, with gradient."""
-        model = self.model
-        if isinstance(model, PeftModel) and self.cell.dtype == "float32":
+        if isinstance(self.model, PeftModel) and self.cell.dtype == "float32":
             # The same function and gradient as adding the adapters' outputs, for a fraction of the products, since a
             # batch has more tokens than a layer has rows. In bf16 the sum would round the adapter away.
-            merged = {name: _merged(layer) for name, layer in self._adapted.items()}
-            multiplied_out = functools.partial(functional_call, self.base, merged, ())
-            with model.disable_adapter():
-                return token_logps(lambda **inputs: multiplied_out(inputs), rollouts, self.cell.logp_temperature)
-        with self._compute_dtype():
-            return token_logps(model, rollouts, self.cell.logp_temperature)
+            weights = {name: _merged(layer) for name, layer in self._adapted.items()}
+            with self.model.disable_adapter():
+                return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
+        # Mixed precision without autocast: what is trained is rounded once a step, as the sampler's weights are.
+        dtype = getattr(torch, self.cell.dtype)
+        weights = {name: p.to(dtype) for name, p in self.base.named_parameters() if p.requires_grad}
+        return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
 
     @property
     def _adapted(self) -> dict[str, LoraLayer]:
@@ -61,7 +59,7 @@ class Policy:
     def reference_logps(self, rollouts: Rollouts) -> Float[Tensor, "N T"]:
         """The frozen base's log-probabilities of a batch."""
         off = self.model.disable_adapter() if isinstance(self.model, PeftModel) else contextlib.nullcontext()
-        with off, self._compute_dtype():
+        with off:
             return token_logps(self.reference, rollouts, self.cell.logp_temperature).logps
 
     @property
@@ -90,10 +88,6 @@ class Policy:
         """The adapter in PEFT's format, or the whole student in the Hub's; safetensors either way."""
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
-
-    def _compute_dtype(self):
-        """fp32 master weights multiply in the cell's dtype (mixed precision); a no-op where they are the same."""
-        return torch.autocast(self.device.type, getattr(torch, self.cell.dtype), enabled=self.cell.dtype != "float32")
 
 
 def _merged(layer: Any) -> Tensor:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from lrd.problems import Problem
 
+TOKENS_PER_PASS = 2**15  # through a model, padding included: of one with 7B parameters, about 4 GB of activations
+PASS_COSTS = 2**12  # tokens that a GPU could have read in the time that Python takes to launch a pass
+
 
 class Completion(NamedTuple):
     """What a sampler returns for one prompt."""
@@ -74,15 +77,23 @@ def pad(rows: list, value: float, *, left: bool = False) -> tuple[Tensor, Bool[T
     return torch.tensor(values), torch.tensor(mask)
 
 
-def by_length(lengths: list[int], tokens: int) -> list[list[int]]:
-    """Indices of rows in batches of at most `tokens` each, padding included, alike in length, the longest first.
+def by_length(lengths: list[int]) -> list[list[int]]:
+    """Indices of rows in passes of at most `TOKENS_PER_PASS` tokens, padding included: those that cost least in all.
 
-    A row that is longer than that is a batch of its own.
+    Rows of like length share a pass, and each pass costs `PASS_COSTS` beside its tokens. A longer row is one by itself.
     """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    cheapest: list[tuple[int, int]] = [(0, 0)]  # of the first n rows: cost, and where their last pass begins
+    for n, last in enumerate(order, 1):
+        options = (
+            (cheapest[first][0] + PASS_COSTS + (n - first) * lengths[last], first)
+            for first in range(n)
+            if n - first == 1 or (n - first) * lengths[last] <= TOKENS_PER_PASS
+        )
+        cheapest.append(min(options))
+    passes, n = [], len(order)
+    while n:
+        first = cheapest[n][1]
+        passes.append(order[first:n])
+        n = first
+    return passes

@@ -22,7 +22,7 @@ from lrd import UserError, rewards
 from lrd.models import load_model, load_tokenizer, token_logps
 from lrd.rewards import process
 from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
-from lrd.rollouts import by_length, pad
+from lrd.rollouts import pad
 
 CPU = torch.device("cpu")
 
@@ -158,6 +158,7 @@ class Counter:
 
     def __init__(self, tokenizer):
         self.tag, good = (tokenizer.convert_tokens_to_ids(t) for t in ("ки", "+"))
+        self.pad = tokenizer.pad_token_id
         self.read: list[list[int]] = []
         self.head = torch.nn.Linear(1, len(tokenizer), bias=False)
         self.head.weight.data = torch.eye(len(tokenizer))[:, [good]]
@@ -165,8 +166,8 @@ class Counter:
     def get_output_embeddings(self):
         return self.head
 
-    def base_model(self, input_ids, attention_mask, use_cache):
-        self.read += [row[keep.bool()].tolist() for row, keep in zip(input_ids, attention_mask)]
+    def base_model(self, input_ids, use_cache):
+        self.read += [row[row != self.pad].tolist() for row in input_ids]
         return SimpleNamespace(last_hidden_state=(input_ids == self.tag).cumsum(1)[..., None].float())
 
 
@@ -184,8 +185,8 @@ def test_process_deposits_once_a_step(mixed, make_cell, tokenizer, monkeypatch):
     torch.testing.assert_close(got.trajectory_rewards[2], torch.tensor(sum(sigmoid)))
     # What it read: the question, a space, then each step with its tag, a newline between.
     texts = [tokenizer.decode(ids) for ids in counter.read]
-    assert texts[0] == "6a*2b-6 a6*2=2 ки\nb2-6=6 ки\nThe answer is \\boxed{6}. ки"  # the longest comes first
-    assert texts[2] == "6a*2b-6 The answer is \\boxed{3}. ки"
+    assert "6a*2b-6 a6*2=2 ки\nb2-6=6 ки\nThe answer is \\boxed{6}. ки" in texts
+    assert "6a*2b-6 The answer is \\boxed{3}. ки" in texts
 
 
 def test_process_knows_no_gold_answer(mixed, make_cell, tokenizer):
@@ -272,7 +273,8 @@ def test_math_shepherds_tokens_are_those_of_its_card(pieces):
 @pytest.mark.parametrize("budget", [2**14, 150, 1])
 def test_scores_are_those_of_math_shepherds_card(budget, pieces, monkeypatch):
     """The card's own recipe, one solution at a time, with the logits of all words, on a random Mistral model."""
-    monkeypatch.setattr(process, "BATCH_TOKENS", budget)
+    monkeypatch.setattr("lrd.rollouts.TOKENS_PER_PASS", budget)
+    monkeypatch.setattr("lrd.rollouts.PASS_COSTS", 1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
@@ -317,15 +319,6 @@ def test_two_logits_at_the_tags_are_those_of_the_whole_vocabulary(kind, pretrain
         got = prm.probability(ids, mask)
     p = torch.softmax(logits[..., [prm.good, prm.bad]], -1)[..., 0]
     torch.testing.assert_close(got, p[(ids == prm.tag) & mask], atol=1e-6, rtol=0)
-
-
-@given(lengths=st.lists(st.integers(0, 30), max_size=20), tokens=st.integers(1, 100))
-def test_batches_hold_each_row_once_and_no_more_than_their_tokens(lengths, tokens):
-    batches = by_length(lengths, tokens)
-    assert sorted(i for rows in batches for i in rows) == list(range(len(lengths)))
-    for rows in batches:
-        assert len(rows) == 1 or max(lengths[i] for i in rows) * len(rows) <= tokens
-    assert [lengths[i] for rows in batches for i in rows] == sorted(lengths, reverse=True)
 
 
 def test_a_prm_that_fuses_the_step_tag_with_its_space_is_a_user_error(checkpoint, make_cell, tokenizer, tmp_path):

@@ -18,7 +18,6 @@ from lrd.rollouts import Rollouts, by_length, pad
 
 MODEL = "PRM"  # the cell's field `prm` names it
 TAG, GOOD, BAD = "ки", "+", "-"
-BATCH_TOKENS = 2**14  # in one forward pass, padding included: of a 7B model, about 2 GB of activations
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
@@ -111,7 +110,7 @@ class PRM:
         """P(+) in [0, 1] of every step of every solution."""
         texts = [read(q, steps, self.tokenizer) for q, steps in zip(questions, solutions)]
         scores: list[list[float]] = [[] for _ in texts]
-        for rows in by_length([len(ids) for ids in texts], BATCH_TOKENS):
+        for rows in by_length([len(ids) for ids in texts]):
             ids, mask = pad([texts[i] for i in rows], self.tokenizer.pad_token_id)
             found = iter(self.probability(ids, mask).tolist())
             for i in rows:
@@ -120,9 +119,10 @@ class PRM:
 
     def probability(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, " tags"]:
         """P(+) at each tag, row after row: softmax over the two logits, the only ones of the vocabulary computed."""
-        device, head = self.model.device, self.model.get_output_embeddings()
-        inputs = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
-        hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state[(ids == self.tag) & mask]
+        head = self.model.get_output_embeddings()
+        # Padding stands behind the text, where causal attention does not look: no mask, and the fastest kernels.
+        decoded = self.model.base_model(input_ids=ids.to(self.model.device), use_cache=False).last_hidden_state
+        hidden = decoded[(ids == self.tag) & mask]
         two = [self.good, self.bad]
         bias = None if head.bias is None else head.bias[two].float()
         logits = torch.nn.functional.linear(hidden.float(), head.weight[two].float(), bias)
