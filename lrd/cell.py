@@ -49,6 +49,7 @@ class Cell:
     # rollouts
     prompts_per_step: int = 4
     samples_per_prompt: int = 4
+    engine: str = "torch"  # or "vllm"
     temperature: float = 0.7
     top_p: float = 0.95
     max_completion_tokens: int = 1536
@@ -170,6 +171,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "master_dtype": ("float32", "bfloat16"),
     "grading": ("boxed", "bare"),
+    "engine": ("torch", "vllm"),
     "kl_estimator": ("paper", "k1", "k2", "k3"),
     "loss_aggregation": ("token", "sequence", "constant"),
 }

@@ -11,13 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrd import UserError, checkpoint, evaluate, grpo, memory, models, problems, rewards
+from lrd import UserError, checkpoint, evaluate, grpo, memory, models, problems, rewards, sampling
 from lrd.cell import Cell
 from lrd.policy import Policy, seed_of
 from lrd.rollouts import Rollouts, collate
 from lrd.run import Run
 from lrd.sampling import Sampler
-from lrd.sampling.torch import TorchSampler
 from lrd.verifier import is_correct
 
 MAX_SKIPPED = 3  # updates in a row without a finite gradient; then the cell has failed
@@ -63,7 +62,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
     reward = rewards.load(cell, models.load_tokenizer(cell.student, "student"), device)
     policy = Policy(cell, device)
-    sampler = sampler or TorchSampler(policy.base, policy.tokenizer)
+    sampler = sampler or sampling.load(cell, policy.base, policy.tokenizer)
     optimizer = torch.optim.AdamW(
         policy.trainable.values(), lr=cell.learning_rate, weight_decay=cell.weight_decay, fused=True
     )
@@ -83,21 +82,28 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     accuracy = evaluated(0) if restored is None else run.last_accuracy()
     skipped_in_a_row = 0
     for step in range((restored or 0) + 1, cell.steps + 1):
-        clock = [time.perf_counter()]
-        batch = sample(policy, sampler, pool, step)
-        clock.append(time.perf_counter())
+        shown = step % cell.eval_every == 1 or step == cell.steps
+        clock = Laps(device)
+        batch = sample(policy, sampler, pool, step, logps=shown)
+        clock.lap("rollout")
         learner = policy.logps(batch)
+        clock.lap("learner")
         deposits = reward(batch, learner.logps.detach())
         advantages = grpo.advantages(deposits, batch.group, cell.advantage_epsilon)
         metrics = describe(batch, deposits, advantages, learner, cell)
-        clock.append(time.perf_counter())
-        metrics |= update(policy, optimizer, batch, learner, advantages)
+        clock.lap("reward")
+        ref_logps = policy.reference_logps(batch)
+        clock.lap("reference")
+        metrics |= update(policy, optimizer, batch, learner, ref_logps, advantages)
+        clock.lap("update")
         sampler.sync(policy.weights())
-        clock.append(time.perf_counter())
-        metrics |= {"step": step, "step_time": clock[-1] - clock[0]}
-        metrics |= {f"time/{part}": b - a for part, a, b in zip(("rollout", "score", "update"), clock, clock[1:])}
+        clock.lap("sync")
+        metrics |= {"step": step, "step_time": sum(clock.seconds.values())} | clock.metrics
+        if device.type == "cuda":
+            metrics |= {"memory/peak_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+            torch.cuda.reset_peak_memory_stats(device)
         run.record("metrics", [metrics])
-        if step % cell.eval_every == 1 or step == cell.steps:
+        if shown:
             run.record("completions", logged(step, batch, deposits, advantages, policy.tokenizer, cell))
         skipped_in_a_row = skipped_in_a_row + 1 if metrics["skipped_updates"] else 0
         if skipped_in_a_row == MAX_SKIPPED:
@@ -109,7 +115,27 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     policy.save(run.path / "adapter")
 
 
-def sample(policy: Policy, sampler: Sampler, pool: list[problems.Problem], step: int) -> Rollouts:
+class Laps:
+    """Seconds of each part of a step; waits for the device, which works on while Python goes ahead."""
+
+    def __init__(self, device: torch.device):
+        self.seconds: dict[str, float] = {}
+        self._device, self._last = device, time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._last, before = time.perf_counter(), self._last
+        self.seconds[part] = self._last - before
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {f"time/{part}": seconds for part, seconds in self.seconds.items()}
+
+
+def sample(
+    policy: Policy, sampler: Sampler, pool: list[problems.Problem], step: int, *, logps: bool = False
+) -> Rollouts:
     """The rollouts of one step: G completions of each of P prompts, a function of weights, seed and step."""
     cell = policy.cell
     chosen = problems.prompts_at(step - 1, pool, cell.prompts_per_step, cell.seed)
@@ -120,6 +146,7 @@ def sample(policy: Policy, sampler: Sampler, pool: list[problems.Problem], step:
         temperature=cell.temperature,
         top_p=cell.top_p,
         seed=seed_of("sampling", cell.seed, step),
+        logps=logps,
     )
     return collate(chosen, prompts, completions, cell.samples_per_prompt, policy.tokenizer, policy.device)
 
@@ -129,6 +156,7 @@ def update(
     optimizer: torch.optim.Optimizer,
     batch: Rollouts,
     learner: models.TokenLogps,
+    ref_logps: Float[Tensor, "N T"],
     advantages: Float[Tensor, "N T"],
 ) -> dict[str, float]:
     """`epochs` gradient steps on one batch; one without a finite loss or gradient is skipped and counted.
@@ -137,7 +165,6 @@ def update(
     """
     cell = policy.cell
     old_logps = learner.logps.detach()
-    ref_logps = policy.reference_logps(batch)
     metrics, skipped = {}, 0
     for epoch in range(cell.epochs):
         loss, about = grpo.loss(

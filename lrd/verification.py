@@ -27,7 +27,7 @@ from lrd.run import Run, read_json, read_jsonl, write_json
 RECORD = ROOT / "book" / "verification.json"
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
-TIMES = ("step_time", "time/rollout", "time/score", "time/update")
+TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
 LOSS_TYPES = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}  # our aggregation → TRL's name for it
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 GAP = "sampling/sampling_logp_difference"

@@ -13,7 +13,7 @@ from lrd.sampling.scripted import ScriptedSampler
 from lrd.train import Diverged, train
 
 SHORT = {"steps": 4, "eval_every": 2, "eval_problems": 5, "max_completion_tokens": 12, "logged_completions": 2}
-TIMES = ("step_time", "time/rollout", "time/score", "time/update")
+TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
 
 
 def finish(cell, runs):

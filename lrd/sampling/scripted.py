@@ -19,7 +19,14 @@ class ScriptedSampler:
             pass
 
     def sample(
-        self, prompts: list[list[int]], *, max_tokens: int, temperature: float, top_p: float = 1.0, seed: int = 0
+        self,
+        prompts: list[list[int]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float = 1.0,
+        seed: int = 0,
+        logps: bool = False,
     ) -> list[Completion]:
         lines = [next(self._script) for _ in prompts]
         return [Completion(ids[:max_tokens], None, len(ids) > max_tokens) for ids in lines]

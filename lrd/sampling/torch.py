@@ -25,7 +25,10 @@ DROP_BELOW = 0.8  # share of rows still running; copying the cache for fewer fin
 
 
 class TorchSampler:
-    """Completes prompts with its own copy of the weights; `model` gives architecture, dtype and device."""
+    """Completes prompts with its own copy of the weights; `model` gives architecture, dtype and device.
+
+    Log-probabilities cost it nothing, so that it gives them always.
+    """
 
     def __init__(self, model: CausalLM, tokenizer):
         fused = model.config.model_type in FUSED and not _slides(model.config)
@@ -39,7 +42,14 @@ class TorchSampler:
 
     @torch.inference_mode()
     def sample(
-        self, prompts: list[list[int]], *, max_tokens: int, temperature: float, top_p: float = 1.0, seed: int = 0
+        self,
+        prompts: list[list[int]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float = 1.0,
+        seed: int = 0,
+        logps: bool = True,
     ) -> list[Completion]:
         ids, mask = (x.to(self._device) for x in pad(prompts, self._pad, left=True))
         generator = torch.Generator(self._device).manual_seed(seed)

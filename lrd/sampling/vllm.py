@@ -1,0 +1,120 @@
+"""Sampling with vLLM in this process, for models whose decoding is worth an engine of its own.
+
+The engine keeps its own copy of the weights and is given the learner's at every step, already merged: W + s·BA for an
+adapter, the rounded master weights for full fine-tuning. vLLM comes with the `gpu` extra.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from packaging.version import Version
+from torch import Tensor
+
+from lrd import UserError, hub
+from lrd.cell import Cell
+from lrd.rollouts import Completion
+
+TRIED = ("0.25", "0.34")  # from the first, below the second
+PROMPT_ROOM = 2048  # tokens of a prompt, at most
+SEEDS = 2**62
+
+
+class VLLMSampler:
+    """Completes prompts with vLLM; the model's shape comes from the cell's student, its weights from `sync` alone."""
+
+    def __init__(self, cell: Cell, model, tokenizer):
+        check_version()
+        # The weights are handed over as tensors, so the engine has to live in this very process.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        from vllm import LLM  # pyright: ignore[reportAttributeAccessIssue] (of the gpu extra)
+
+        ids = model.generation_config.eos_token_id
+        self._eos = [tokenizer.eos_token_id] if ids is None else ids if isinstance(ids, list) else [ids]
+        self._longest = min(cell.max_completion_tokens + PROMPT_ROOM, model.config.max_position_embeddings)
+        rows = max(cell.prompts_per_step * cell.samples_per_prompt, min(cell.eval_batch, cell.eval_problems))
+        self._llm = LLM(
+            model=str(hub.model(cell.student, "student", weights=True)),
+            dtype=cell.dtype,
+            load_format="dummy",  # `sync` comes before the first rollout
+            skip_tokenizer_init=True,
+            max_model_len=self._longest,
+            max_num_seqs=rows,
+            # A fixed share of the card, known before anything is loaded: learner and reward models keep the rest.
+            kv_cache_memory_bytes=rows * self._longest * cache_bytes(model.config, model.dtype),
+            gpu_memory_utilization=0.01,  # not used with the line above, but its share has to be free
+            enable_prefix_caching=False,  # what was cached would be another policy's
+            disable_log_stats=True,
+            seed=0,
+        )
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        self._llm.apply_model(functools.partial(_load, weights))
+
+    def sample(
+        self,
+        prompts: list[list[int]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float = 1.0,
+        seed: int = 0,
+        logps: bool = False,
+    ) -> list[Completion]:
+        from vllm import SamplingParams, TokensPrompt  # pyright: ignore[reportAttributeAccessIssue]
+
+        longest = max(map(len, prompts))
+        if longest + max_tokens > self._longest:
+            raise UserError(
+                f"a prompt has {longest} tokens and may be completed by {max_tokens}; the engine was started for "
+                f"{self._longest} in all, with {PROMPT_ROOM} for a prompt"
+            )
+        how: dict[str, Any] = dict(max_tokens=max_tokens, temperature=temperature, top_p=top_p if temperature else 1.0)
+        how |= dict(stop_token_ids=self._eos, detokenize=False, logprobs=0 if logps else None)
+        # A seed a row: a completion does not depend on which others run beside it.
+        each = [
+            SamplingParams(**how, seed=(seed + row) % SEEDS if temperature else None) for row in range(len(prompts))
+        ]
+        outputs = self._llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], each, use_tqdm=False)
+        return [_completion(output.outputs[0]) for output in outputs]
+
+
+def _completion(output: Any) -> Completion:
+    ids = list(output.token_ids)
+    logps = [at[token].logprob for token, at in zip(ids, output.logprobs)] if output.logprobs else None
+    return Completion(ids, logps, output.finish_reason == "length")
+
+
+def _load(weights: Iterable[tuple[str, Tensor]], model: Any) -> None:
+    """Gives vLLM's model the weights under their names in the checkpoint; it fuses and splits them itself."""
+    loaded = model.load_weights(weights)
+    missing = {name for name, _ in model.named_parameters()} - set(loaded)
+    if missing:
+        raise RuntimeError(f"vLLM was given no weights for {', '.join(sorted(missing)[:5])}")
+
+
+def cache_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Of one token in the key-value cache of all layers."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize
+
+
+def check_version() -> None:
+    """Raises `UserError` where vLLM is missing or of a version that was never tried."""
+    found = None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found = importlib.metadata.version("vllm")
+    if found is None:
+        raise UserError(
+            "engine 'vllm' needs vLLM, which is not installed: pip install -e '.[gpu]', or --set engine=torch"
+        )
+    if not Version(TRIED[0]) <= Version(found) < Version(TRIED[1]):
+        raise UserError(
+            f"vLLM {found} is installed; this engine works with {TRIED[0]} up to, not including, {TRIED[1]}: "
+            f"install one of those, or --set engine=torch"
+        )

@@ -1,0 +1,129 @@
+"""Which engine a cell gets, and vLLM's behind a stand-in for the package: what it is asked for and given."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from lrd import UserError, sampling
+from lrd.rollouts import Completion
+from lrd.sampling import Sampler, vllm as engine
+from lrd.sampling.torch import TorchSampler
+
+WORDS = ("embedding", "head")
+
+
+class Answer(SimpleNamespace):
+    """What vLLM gives for a prompt: `ids`, cut or ended, with log-probabilities where they were asked for."""
+
+    def __init__(self, ids, params):
+        logprobs = [{token: SimpleNamespace(logprob=-0.5 * token)} for token in ids] if params.logprobs == 0 else None
+        reason = "stop" if ids[-1] in params.stop_token_ids else "length"
+        super().__init__(outputs=[SimpleNamespace(token_ids=ids, logprobs=logprobs, finish_reason=reason)])
+
+
+class LLM:
+    """Keeps its arguments; completes a prompt by its last token, counted up to the cap."""
+
+    def __init__(self, **arguments):
+        self.arguments, self.asked = arguments, []
+        self.model = SimpleNamespace(named_parameters=lambda: [(name, None) for name in WORDS])
+        self.model.load_weights = lambda weights: {name for name, _ in weights}
+
+    def apply_model(self, function):
+        return [function(self.model)]
+
+    def generate(self, prompts, params, use_tqdm):
+        self.asked.append((prompts, params))
+        return [
+            Answer([p["prompt_token_ids"][-1] + 1 + i for i in range(how.max_tokens)], how)
+            for p, how in zip(prompts, params, strict=True)
+        ]
+
+
+@pytest.fixture
+def package(monkeypatch):
+    fake = ModuleType("vllm")
+    fake.LLM, fake.SamplingParams, fake.TokensPrompt = LLM, SimpleNamespace, dict
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.25.1")
+    return fake
+
+
+@pytest.fixture
+def sampler(package, make_cell, pretrained, tokenizer):
+    cell = make_cell(engine="vllm", eval_batch=5, eval_problems=9)
+    return engine.VLLMSampler(cell, pretrained(), tokenizer)
+
+
+def test_it_is_an_engine(sampler):
+    assert isinstance(sampler, Sampler)
+
+
+def test_it_takes_a_fixed_share_of_the_card(sampler, make_cell):
+    """16 rollouts are more than 5 problems; 16 + 2048 tokens are cut to the model's 256.
+
+    A token's cache: keys and values of 2 layers, 2 heads of 16, fp32.
+    """
+    arguments = sampler._llm.arguments
+    assert arguments["max_num_seqs"] == 16 and arguments["max_model_len"] == 256
+    assert arguments["kv_cache_memory_bytes"] == 16 * 256 * (2 * 2 * 2 * 16 * 4)
+    assert arguments["load_format"] == "dummy" and not arguments["enable_prefix_caching"]
+
+
+def test_each_row_has_a_seed_of_its_own_and_greedy_rows_none(sampler):
+    sampler.sample([[3], [4], [5]], max_tokens=2, temperature=0.7, top_p=0.95, seed=40)
+    sampler.sample([[3], [4]], max_tokens=2, temperature=0)
+    (prompts, drawn), (_, greedy) = sampler._llm.asked
+    assert prompts == [{"prompt_token_ids": [i]} for i in (3, 4, 5)]
+    assert [how.seed for how in drawn] == [40, 41, 42] and {how.top_p for how in drawn} == {0.95}
+    assert [how.seed for how in greedy] == [None, None] and {how.top_p for how in greedy} == {1.0}
+    assert all(how.logprobs is None and not how.detokenize for how in drawn + greedy)
+
+
+def test_completions_say_how_they_ended(sampler, tokenizer):
+    eos = tokenizer.eos_token_id
+    got = sampler.sample([[eos - 2], [eos + 4]], max_tokens=2, temperature=0.7, logps=True)
+    assert got == [
+        Completion([eos - 1, eos], [-0.5 * (eos - 1), -0.5 * eos], False),
+        Completion([eos + 5, eos + 6], [-0.5 * (eos + 5), -0.5 * (eos + 6)], True),
+    ]
+    assert sampler.sample([[eos - 2]], max_tokens=2, temperature=0.7) == [Completion([eos - 1, eos], None, False)]
+
+
+def test_weights_that_are_missing_are_no_silence(sampler):
+    sampler.sync((name, torch.zeros(1)) for name in WORDS)
+    with pytest.raises(RuntimeError, match="no weights for head"):
+        sampler.sync([("embedding", torch.zeros(1))])
+
+
+def test_a_prompt_that_the_engine_has_no_room_for(sampler):
+    with pytest.raises(UserError, match="a prompt has 250 tokens and may be completed by 16"):
+        sampler.sample([[1] * 250], max_tokens=16, temperature=0)
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.34.0", "1.0"])
+def test_an_untried_version_is_a_user_error(version, package, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    with pytest.raises(UserError, match=rf"vLLM {version} is installed; .* 0\.25 up to"):
+        engine.check_version()
+
+
+@pytest.mark.parametrize("version", ["0.25.0", "0.25.1", "0.33.0"])
+def test_tried_versions_pass(version, package, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    engine.check_version()
+
+
+def test_without_vllm_pytorch_samples_and_says_so(make_cell, pretrained, tokenizer, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs vLLM, which is not installed"):
+        engine.check_version()
+    with pytest.warns(UserWarning, match="vLLM is not installed"):
+        assert isinstance(sampling.load(make_cell(engine="vllm"), pretrained(), tokenizer), TorchSampler)
+
+
+def test_an_unknown_engine_is_a_user_error(make_cell):
+    with pytest.raises(UserError, match=r"unknown engine 'vlm' \(did you mean vllm\?\)"):
+        make_cell(engine="vlm")
