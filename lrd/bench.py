@@ -5,8 +5,8 @@ drifts drifts for both. TRL comes with the `test` extra.
 """
 
 import contextlib
-import io
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from lrd import UserError, evaluate, models, problems
-from lrd.cell import Cell
+from lrd.cell import Cell, location
 from lrd.policy import Policy
 from lrd.rollouts import pad
 from lrd.run import Run
@@ -28,6 +29,7 @@ from lrd.verifier import is_correct
 
 ROUNDS, STEPS, TOKENS = 3, 15, 64
 WARM_UP = 3  # steps and calls that are not counted
+PARTS = ("rollout", "learner", "reward", "reference", "update", "sync")
 
 
 def run(preset: str) -> str:
@@ -122,14 +124,13 @@ def _steps(cell: Cell, folder: Path) -> list[str]:
         parts.extend(steps)
         return [step["step_time"] for step in steps]
 
-    a, b = _in_turns(ours, lambda: _trl_steps(cell, folder))
-    names = ("rollout", "score", "update")
-    shares = ", ".join(f"{name} {statistics.median(p[f'time/{name}'] for p in parts) / a:.0%}" for name in names)
+    a, b = _in_turns(ours, lambda: trl_steps(cell, folder, STEPS)[WARM_UP:])
+    shares = ", ".join(f"{name} {statistics.median(p[f'time/{name}'] for p in parts) / a:.0%}" for name in PARTS)
     return [_line("step", cell, a, "TRL's GRPOTrainer", b), f"           of ours: {shares}"]
 
 
-def _trl_steps(cell: Cell, folder: Path) -> list[float]:
-    """Seconds of each step of TRL's own trainer on the cell's model, prompts and reward."""
+def trl_steps(cell: Cell, folder: Path, steps: int) -> list[float]:
+    """Seconds of each step of TRL's own trainer on the cell's model, prompts, shapes and engine."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
@@ -143,6 +144,8 @@ def _trl_steps(cell: Cell, folder: Path) -> list[float]:
             self.start = time.perf_counter()
 
         def on_step_end(self, args, state, control, **kwargs):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             self.seconds.append(time.perf_counter() - self.start)
 
     def reward(completions: Any, answer: Any, **kwargs: Any) -> Any:
@@ -151,38 +154,52 @@ def _trl_steps(cell: Cell, folder: Path) -> list[float]:
     pool, _ = problems.train_pool(cell.train_data)
     rows = [
         {"prompt": cell.prompt_template.replace("{problem}", p.problem), "answer": p.answer}
-        for p in pool[: 4 * STEPS * cell.prompts_per_step]
+        for p in pool[: 4 * steps * cell.prompts_per_step]
     ]
+    # At the original's scale a batch's logits do not fit at once: as many passes as prompts.
+    passes = cell.prompts_per_step if cell.engine == "vllm" else 1
+    engine: dict[str, Any] = {}
+    if cell.engine == "vllm":
+        longest = cell.max_completion_tokens + 512
+        engine = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.2}
+        engine |= {"vllm_max_model_length": longest}
     config = GRPOConfig(
         output_dir=str(folder / "trl"),
-        per_device_train_batch_size=cell.prompts_per_step * cell.samples_per_prompt,
+        per_device_train_batch_size=cell.prompts_per_step * cell.samples_per_prompt // passes,
+        gradient_accumulation_steps=passes,
         num_generations=cell.samples_per_prompt,
-        max_completion_length=TOKENS,
-        max_steps=STEPS,
+        max_completion_length=cell.max_completion_tokens,
+        max_steps=steps,
         learning_rate=cell.learning_rate,
         temperature=cell.temperature,
         top_p=cell.top_p,
         beta=cell.kl_coef,
         loss_type="bnpo",
         gradient_checkpointing=False,
-        bf16=False,
+        bf16=cell.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        **engine,
     )
     adapter: Any = None
     if cell.rank is not None:
         targets = list(cell.lora_targets)
         alpha = int(cell.lora_alpha)
         adapter = LoraConfig(r=cell.rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
+    dtype = cell.master_dtype if cell.rank is None else cell.dtype
     clock = Clock()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    # Not into a string: vLLM asks standard output for its file descriptor.
+    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter("ignore")
         logging.getLogger("trl").setLevel(logging.ERROR)
         trainer = GRPOTrainer(
-            model=models.load_model(cell.student, "student", cell.dtype, models.device()).train(),
+            # Loaded as TRL's users load it, without the kernels that our learner brings.
+            model=AutoModelForCausalLM.from_pretrained(
+                location(cell.student, "student"), dtype=getattr(torch, dtype), use_safetensors=True
+            ),
             processing_class=models.load_tokenizer(cell.student, "student"),
             reward_funcs=reward,
             args=config,
@@ -191,4 +208,4 @@ def _trl_steps(cell: Cell, folder: Path) -> list[float]:
             callbacks=[clock],
         )
         trainer.train()
-    return clock.seconds[WARM_UP:]
+    return clock.seconds
