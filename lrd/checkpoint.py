@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lrd import UserError
+from lrd.run import replace
 
 
 def save(path: Path, step: int, config: dict, trainable: Mapping[str, nn.Parameter], optimizer) -> None:
@@ -24,7 +25,7 @@ def save(path: Path, step: int, config: dict, trainable: Mapping[str, nn.Paramet
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     save_file(tensors, part, {"step": str(step), "config": json.dumps(config, sort_keys=True)})
-    part.replace(path)
+    replace(part, path)
 
 
 @torch.no_grad()

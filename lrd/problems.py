@@ -28,9 +28,15 @@ class Problem:
     subject: str | None = None  # one of MATH's seven
 
 
-def train_pool(source: str) -> tuple[list[Problem], int]:
-    """All train problems of a source, in a fixed order, and how many rows were dropped for want of a gold answer."""
-    return _load(source, "train")
+def train_pool(source: str, at_least: int = 1) -> tuple[list[Problem], int]:
+    """All train problems of a source, in a fixed order, and how many rows were dropped for want of a gold answer.
+
+    Raises `UserError` where the source has fewer than `at_least`, the prompts of a step.
+    """
+    problems, dropped = _load(source, "train")
+    if len(problems) < at_least:
+        raise UserError(f"{source!r} has {len(problems)} problems; a step takes {at_least} prompts")
+    return problems, dropped
 
 
 def held_out(source: str, n: int) -> list[Problem]:

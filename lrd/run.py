@@ -10,12 +10,13 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lrd import ROOT, UserError, hub
 from lrd.cell import Cell
 
 CHECKPOINT = "checkpoint/state.safetensors"
+LOCK, LAUNCH = "lock", "launch.lock"
 GRACE = 1.0  # seconds to wait for a directory: who asks for its state holds it for a moment
 
 
@@ -35,25 +37,52 @@ def runs_root(runs: str | Path | None = None) -> Path:
     return ROOT / (runs or "runs")
 
 
+class Held(UserError):
+    """The cell's directory belongs to another process for now."""
+
+
 class Run:
     """One cell's directory, held by this process until `close`, so that no other trains the same cell."""
 
-    def __init__(self, cell: Cell, runs: str | Path | None = None):
+    def __init__(self, cell: Cell, runs: str | Path | None = None, *, hold: bool = True):
         """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished."""
         self.cell = cell
         self.path = runs_root(runs) / cell.preset / cell.name
-        self._lock = filelock.FileLock(self.path / "lock")
-        self.hold()
+        self._lock = _lock(self.path)
+        if hold:
+            self.hold()
 
     def hold(self) -> None:
         """Takes the directory, again after a `close`; nothing to do where it is held. Raises `UserError` as above."""
         if self._lock.is_locked:
             return
+        self._acquire(self._lock)
+        try:
+            self.check()
+        except UserError:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def launching(self) -> Iterator[None]:
+        """Held by who executes a notebook into the directory, from before its kernel starts until it is gone.
+
+        The kernel takes the directory itself, once it is up: it may outlive its launcher, by the second in which
+        ipykernel notices, and must keep others out for that long. Two locks, then, and each goes with its process.
+        """
+        lock = _lock(self.path, LAUNCH)
+        self._acquire(lock)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self, lock: filelock.BaseFileLock) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=GRACE)
+            lock.acquire(timeout=GRACE)
         except filelock.Timeout:
-            raise UserError(
+            raise Held(
                 f"cell {self._shown} is running in another process or is open in this one; wait for it or stop it"
             ) from None
         except OSError as error:
@@ -61,17 +90,13 @@ class Run:
                 f"cannot write to {self._shown}: {error.strerror or error}; give a directory that can be written "
                 f"with --runs"
             ) from None
-        try:
-            self._check_config()
-        except UserError:
-            self.close()
-            raise
 
     @property
     def _shown(self) -> str:
         return os.path.relpath(self.path, ROOT) if self.path.is_relative_to(ROOT) else str(self.path)
 
-    def _check_config(self) -> None:
+    def check(self) -> None:
+        """Raises `UserError` where the directory holds another cell than this one, whoever has it now."""
         there = read_json(self.path / "config.json")
         if there is None:
             return
@@ -97,6 +122,11 @@ class Run:
     def models(self) -> dict[str, str | None]:
         """What tells the cell's models from others of the same name, where they are at hand."""
         return {role: fingerprint(getattr(self.cell, role)) for role in ("student", "teacher", "prm")}
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Who trained the cell, and when: the first from the start, each other from its `from_step` on."""
+        return (read_json(self.path / "provenance.json") or {}).get("sessions", [])
 
     @property
     def finished(self) -> bool:
@@ -141,6 +171,8 @@ class Run:
         """Appends rows to `<name>.jsonl`, all in one write; a number that is not finite becomes null."""
         with (self.path / f"{name}.jsonl").open("a") as file:
             file.write("".join(_line(row) for row in rows))
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint that outlives a loss of power says that these lines are there
 
     def fail(self, error: BaseException, step: int) -> None:
         """Leaves the reason of a failure for `lrd status`."""
@@ -172,22 +204,27 @@ class Run:
         self._lock.release()
 
 
+def _lock(path: Path, name: str = LOCK) -> filelock.BaseFileLock:
+    # One that the operating system drops with its owner, whatever ended it, or none: the library's way out where a
+    # file system knows no such lock is a file that a dead owner leaves behind.
+    return filelock.FileLock(path / name, fallback_to_soft=False)
+
+
 def state(path: Path) -> str:
-    """`absent`, `running`, `interrupted`, `failed` or `finished`, from the files and the lock alone."""
+    """`absent`, `running`, `interrupted`, `failed` or `finished`, from the files and the locks alone."""
     if (path / "done.json").is_file():
         return "finished"
-    if not (path / "lock").is_file():
-        return "absent"
-    lock = filelock.FileLock(path / "lock")
     try:
-        with lock.acquire(blocking=False):
-            if (path / "failed.json").is_file():
-                return "failed"
-            return "interrupted" if (path / "config.json").is_file() else "absent"
+        for lock in (_lock(path, name) for name in (LAUNCH, LOCK) if (path / name).is_file()):
+            with lock.acquire(blocking=False):
+                pass
     except filelock.Timeout:
         return "running"
     except PermissionError:  # somebody else's runs, which this user may only read
-        return "failed" if (path / "failed.json").is_file() else "interrupted"
+        pass
+    if (path / "failed.json").is_file():
+        return "failed"
+    return "interrupted" if (path / "config.json").is_file() else "absent"
 
 
 def fingerprint(name: str) -> str | None:
@@ -213,9 +250,18 @@ def fingerprint(name: str) -> str | None:
     return digest.hexdigest()[:16]
 
 
+LESS_MEMORY = (
+    "take a host with more, run fewer cells at a time (--jobs, --gpus-per-cell 1), or ask for less with --set and a "
+    "directory of its own (--runs): eval_batch, samples_per_prompt, max_completion_tokens"
+)
+
+
 def describe(error: BaseException) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """An error in one line; where memory ran out, in those words and with what to change."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or re.search(r"out ?of ?memory|can(no|')t allocate memory", text, re.IGNORECASE):
+        return f"out of memory: {LESS_MEMORY} ({text.splitlines()[0]})"
+    return text.splitlines()[0]
 
 
 def provenance(cell: Cell) -> dict[str, Any]:
@@ -253,9 +299,23 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     with part.open("w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    replace(part, path)
+
+
+def replace(part: Path, path: Path) -> None:
+    """Puts a file in the place of another so that a loss of power, too, leaves one of them whole."""
+    _flush(part)
     part.replace(path)
+    with contextlib.suppress(OSError):  # not every file system flushes directories
+        _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_json(path: Path, value: Any) -> None:

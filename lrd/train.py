@@ -4,7 +4,7 @@ With one update a rollout the samples are on-policy: log π_old is the learner's
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from lrd.policy import Policy, seed_of
 from lrd.rollouts import Rollouts, collate
 from lrd.run import Run
 from lrd.sampling import Sampler
+from lrd.signals import on_stop
 from lrd.verifier import is_correct
 
 MAX_SKIPPED = 3  # updates in a row without a finite gradient; then the cell has failed
@@ -29,7 +30,8 @@ class Diverged(RuntimeError):
 def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
     """Trains the run's cell, or what is left of it, and yields the metrics of each step as it is recorded.
 
-    A finished cell yields nothing. Every check of the input comes before the first step and raises `UserError`; any
+    A finished cell yields nothing. SIGINT and SIGTERM end training with KeyboardInterrupt once the step under way is
+    done and its state saved. Every check of the input comes before the first step and raises `UserError`; any
     other error is left in the run directory before it goes on up. Call `run.finish()` once all is recorded.
     """
     if run.finished:
@@ -54,9 +56,7 @@ def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
 
 def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     cell, device = run.cell, models.device()
-    pool, dropped = problems.train_pool(cell.train_data)
-    if len(pool) < cell.prompts_per_step:
-        raise UserError(f"{cell.train_data!r} has {len(pool)} problems; a step takes {cell.prompts_per_step} prompts")
+    pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
     memory.check(cell, device, rewards.model_of(cell))
     # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
@@ -81,7 +81,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     sampler.sync(policy.weights())
     accuracy = evaluated(0) if restored is None else run.last_accuracy()
     skipped_in_a_row = 0
-    for step in range((restored or 0) + 1, cell.steps + 1):
+    for step in until_stopped(range((restored or 0) + 1, cell.steps + 1), save):
         shown = step % cell.eval_every == 1 or step == cell.steps
         clock = Laps(device)
         batch = sample(policy, sampler, pool, step, logps=shown)
@@ -131,6 +131,19 @@ class Laps:
     @property
     def metrics(self) -> dict[str, float]:
         return {f"time/{part}": seconds for part, seconds in self.seconds.items()}
+
+
+def until_stopped(steps: range, save: Callable[[int], None]) -> Iterator[int]:
+    """The steps, one after the other, until SIGINT or SIGTERM comes: Ctrl-C, the stop button, a host taken away.
+
+    Then the one under way is the last: its state is saved and KeyboardInterrupt raised. A second Ctrl-C does not wait.
+    """
+    with on_stop() as asked:
+        for step in steps:
+            yield step
+            if asked:
+                save(step)
+                raise KeyboardInterrupt(f"stopped after step {step}; its state is saved")
 
 
 def sample(

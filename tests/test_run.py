@@ -11,12 +11,14 @@ import threading
 from pathlib import Path
 
 import filelock
+import numpy
 import pytest
+import torch
 
 from lrd import UserError
 from lrd.__main__ import _parser, _settings
 from lrd.cell import Cell
-from lrd.run import Run, provenance, read_json, read_jsonl, state, write_json
+from lrd.run import Held, Run, describe, provenance, read_json, read_jsonl, state, write_json
 
 
 def test_a_cell_is_absent_then_running_then_interrupted_then_finished(make_cell, tmp_path):
@@ -61,6 +63,53 @@ def test_two_processes_cannot_hold_one_cell(make_cell, tmp_path):
         Run(make_cell(), tmp_path)
     held.close()
     Run(make_cell(), tmp_path).close()
+
+
+def test_a_launcher_keeps_others_out_before_its_kernel_is_up_and_leaves_nothing_behind(make_cell, tmp_path):
+    run = Run(make_cell(), tmp_path, hold=False)
+    assert state(run.path) == "absent" and not run.path.exists()
+    with run.launching():
+        assert state(run.path) == "running"
+        with (
+            pytest.raises(Held, match="is running in another process"),
+            Run(make_cell(), tmp_path, hold=False).launching(),
+        ):
+            pass
+        Run(make_cell(), tmp_path).close()  # its own kernel
+    assert state(run.path) == "absent"
+    with Run(make_cell(), tmp_path, hold=False).launching():
+        pass
+
+
+def test_a_held_cell_can_be_checked(make_cell, tmp_path):
+    held = Run(make_cell(), tmp_path)
+    held.begin(step=None, about={})
+    Run(make_cell(), tmp_path, hold=False).check()
+    with pytest.raises(UserError, match="another configuration"):
+        Run(make_cell(steps=7), tmp_path, hold=False).check()
+    held.close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: torch.empty(1 << 50),
+        lambda: bytearray(1 << 60),
+        lambda: numpy.empty(1 << 50),
+        lambda: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+        lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")),
+        lambda: (_ for _ in ()).throw(OSError(12, "Cannot allocate memory")),
+    ],
+)
+def test_out_of_memory_is_recognized(fault):
+    with pytest.raises(Exception) as caught:
+        fault()
+    assert describe(caught.value).startswith("out of memory: take a host with more")
+    assert "\n" not in describe(caught.value)
+
+
+def test_other_errors_are_what_they_are():
+    assert describe(RuntimeError("no room\nat all")) == "RuntimeError: no room"
 
 
 def test_asking_for_the_state_of_a_cell_does_not_keep_it_from_starting(make_cell, tmp_path):

@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
+import signal
 
 import pytest
+import safetensors
 import torch
 
-from lrd import UserError, checkpoint, grpo, rewards
+from lrd import UserError, checkpoint, grpo, rewards, train as training
 from lrd.problems import train_pool
 from lrd.run import Run, read_json, read_jsonl, state
 from lrd.sampling.scripted import ScriptedSampler
@@ -82,6 +85,98 @@ def test_a_resumed_cell_is_bit_identical_to_one_that_was_never_stopped(make_cell
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
     weights = [next((r.path / "adapter").glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
     assert weights[0] == weights[1]
+
+
+def signal_at(monkeypatch, step, *numbers):
+    """Sends signals to this very process in the middle of a step."""
+    real, calls = training.update, iter(range(1, 100))
+
+    def update(*args):
+        if next(calls) == step:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return real(*args)
+
+    monkeypatch.setattr(training, "update", update)
+
+
+def saved_step(run):
+    with safetensors.safe_open(run.checkpoint, "pt") as file:
+        return int(file.metadata()["step"])
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)])
+@pytest.mark.parametrize(("rank", "stop_at"), [(4, 1), (None, 3), (4, 4)])
+def test_a_signal_ends_training_after_its_step_and_loses_nothing(
+    make_cell, tmp_path, monkeypatch, rank, stop_at, numbers
+):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    cell = make_cell(rank=rank, regime="process", **SHORT | {"eval_every": 4})
+    whole, _ = finish(cell, tmp_path / "whole")
+    signal_at(monkeypatch, stop_at, *numbers)
+    stopped = Run(cell, tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {stop_at}; its state is saved"):
+        list(train(stopped))
+    monkeypatch.undo()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert state(stopped.path) == "interrupted"
+    assert saved_step(stopped) == stop_at  # between two evaluations
+    assert [row["step"] for row in read_jsonl(stopped.path / "metrics.jsonl")] == list(range(1, stop_at + 1))
+    resumed, rows = finish(cell, tmp_path / "stopped")
+    assert [row["step"] for row in rows] == list(range(stop_at + 1, 5))
+    assert [session["from_step"] for session in resumed.sessions] == [0, stop_at]
+    assert untimed(resumed.path / "metrics.jsonl") == untimed(whole.path / "metrics.jsonl")
+    for name in ("evals.jsonl", "completions.jsonl"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
+    weights = [next((r.path / "adapter").glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
+    assert weights[0] == weights[1]
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(make_cell, tmp_path, monkeypatch):
+    signal_at(monkeypatch, 3, signal.SIGINT, signal.SIGINT)
+    run = Run(make_cell(**SHORT), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        list(train(run))
+    assert state(run.path) == "interrupted"
+    assert saved_step(run) == 2  # the last evaluation's
+    assert len(read_jsonl(run.path / "metrics.jsonl")) == 2
+
+
+def test_a_checkpoint_replaces_the_one_before_once_it_is_whole_and_on_disk(make_cell, tmp_path, monkeypatch):
+    run = Run(make_cell(**SHORT), tmp_path)
+    steps = train(run)
+    next(steps)
+    flushed = []
+    real = os.fsync
+
+    def fsync(file):
+        flushed.append(os.readlink(f"/proc/self/fd/{file}"))
+        if flushed[-1].endswith("state.safetensors.part"):
+            assert saved_step(run) == 0  # still there while the next is written
+            raise OSError(5, "Input/output error")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output"):
+        next(steps)
+    monkeypatch.undo()
+    assert str(run.path / "metrics.jsonl") in flushed  # what a checkpoint counts on is on disk before it
+    assert saved_step(run) == 0
+    _, rows = finish(make_cell(**SHORT), tmp_path)
+    assert rows[0]["step"] == 1
+
+
+def test_out_of_memory_is_said_in_those_words_with_what_to_change(make_cell, tmp_path, monkeypatch):
+    def load(cell, tokenizer, device):
+        return lambda rollouts, logps: torch.empty(1 << 50)
+
+    monkeypatch.setattr(rewards, "load", load)
+    run = Run(make_cell(**SHORT), tmp_path)
+    with pytest.raises(RuntimeError):
+        list(train(run))
+    reason = read_json(run.path / "failed.json")
+    assert reason["error"].startswith("out of memory: ") and "eval_batch" in reason["error"]
+    assert "can't allocate memory" in reason["error"] and "Traceback" in reason["traceback"]
 
 
 def test_cells_of_a_seed_see_the_same_prompts_in_the_same_order(make_cell, tmp_path):
