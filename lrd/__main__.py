@@ -52,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     matrix.add_argument("--ranks", nargs="+")
     matrix.add_argument("--seeds", nargs="+", type=int)
     matrix.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all cells")
-    matrix.add_argument("--jobs", type=int, metavar="N", help="cells at a time on this machine")
+    matrix.add_argument("--jobs", type=int, metavar="N", help="cells at a time")
+    matrix.add_argument(
+        "--address", metavar="HOST:PORT", help="a running Ray cluster (default: RAY_ADDRESS, else none)"
+    )
+    matrix.add_argument("--gpus-per-cell", type=float, metavar="N", help="in place of the preset's; 0.5: two share one")
     matrix.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     status = command("status", _status, "the state of every cell, from the files alone")
@@ -87,7 +91,7 @@ def _cell(args) -> int:
 
     overrides = _settings(args.set)
     cell = Cell.load(args.preset, regime=args.regime, rank=args.rank, seed=args.seed, **overrides)
-    state, reason = matrix.execute(cell, overrides, args.runs, show=True)
+    state, reason, _ = matrix.execute(cell, overrides, args.runs, show=True)
     print(f"{cell.name}: {state}{f' ({reason})' if reason else ''}")
     return 0 if state == "finished" else 1
 
@@ -96,7 +100,15 @@ def _matrix(args) -> int:
     from lrd import matrix
 
     narrowed = {"regime": args.regimes, "rank": args.ranks, "seed": args.seeds}
-    return matrix.run(args.preset, narrowed, _settings(args.set), jobs=args.jobs, runs=args.runs)
+    return matrix.run(
+        args.preset,
+        narrowed,
+        _settings(args.set),
+        jobs=args.jobs,
+        address=args.address,
+        gpus_per_cell=args.gpus_per_cell,
+        runs=args.runs,
+    )
 
 
 def _study(args) -> int:

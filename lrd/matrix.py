@@ -1,23 +1,38 @@
 """A preset's cells, each through its notebook: papermill executes one, Ray runs them side by side.
 
-What is finished is skipped, what fails is listed at the end and stops nothing else.
+What is finished is skipped, what another launch is at is left to it, what is lost with its worker or host is run again,
+what fails is listed at the end and stops nothing else.
 """
 
 import contextlib
+import json
 import logging
 import os
+import re
 import shutil
+import signal
+import socket
 import sys
 import tempfile
-from collections import Counter
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrd import ROOT, UserError, hub
-from lrd.cell import Cell, grid, read_preset
-from lrd.run import Run, describe, read_json, read_jsonl, runs_root, state, write_json
+import psutil
 
-LOST_RETRIES = 2  # of a cell whose worker or node was lost; one that raises is not run again
+from lrd import ROOT, UserError, hub, problems
+from lrd.cell import Cell, grid, read_preset
+from lrd.run import LESS_MEMORY, Held, Run, describe, read_json, read_jsonl, runs_root, state, write_json
+from lrd.signals import on_stop
+
+RETRIES = 2  # of a cell that was lost with its kernel, worker or host; one that raises is not run again
+RAY_STARTS = 3  # Ray gives its own processes 15 s to start, which a busy machine may exceed
+# A kernel looks for its parent once a second and ends when that is gone. One whose parent died before its first look
+# takes who adopted it for the parent, unless that is process 1 (on desktops it is not); this comes before that look.
+TETHER = "--IPKernelApp.exec_lines=import os; os.getppid() == int(os.environ['JPY_PARENT_PID']) or os._exit(1)"
+KERNEL_SECONDS = 600  # that a kernel may take to start: a busy machine, a cold network disk
 
 
 class Outcome(NamedTuple):
@@ -25,6 +40,7 @@ class Outcome(NamedTuple):
 
     state: str
     reason: str = ""
+    traceback: str = ""
 
 
 def cells(preset: str) -> list[Cell]:
@@ -35,24 +51,101 @@ def cells(preset: str) -> list[Cell]:
 def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, show: bool = False) -> Outcome:
     """Runs one cell's notebook to its end in a kernel of its own, its executed copy saved as it goes.
 
-    Raises `UserError` before and from the notebook where the input cannot work; any other error is an outcome.
+    Raises `UserError` before and from the notebook where the input cannot work (`Held` where another process has the
+    cell), and KeyboardInterrupt once training has saved its state after SIGINT or SIGTERM, a second SIGINT not waiting
+    for that. Any other error is an outcome.
     """
+    run = Run(cell, runs, hold=False)
+    with run.launching():
+        run.hold()  # refuses a directory of another configuration before a kernel starts
+        run.close()
+        if _done(run):
+            return Outcome("finished")
+        parameters = {"preset": cell.preset, "regime": cell.regime, "rank": cell.rank or "full", "seed": cell.seed}
+        parameters |= {"overrides": overrides} if overrides else {}
+        died = _execute(cell, run.path, parameters, runs, show)
+    return _ended(run.path, died)
+
+
+def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | None, show: bool) -> str:
+    """The notebook of one cell; says why its kernel died, if it did. What fails the cell is left in `failed.json`."""
     from nbclient.exceptions import DeadKernelError
 
-    run = Run(cell, runs)  # refuses a directory of another configuration before a kernel starts
-    run.close()
-    if run.finished:
-        return Outcome("finished")
-    hub.check(cell)
-    parameters = {"preset": cell.preset, "regime": cell.regime, "rank": cell.rank or "full", "seed": cell.seed}
-    parameters |= {"overrides": overrides} if overrides else {}
+    failed, kills = path / "failed.json", _oom_kills()
+    failed.unlink(missing_ok=True)
+    stopped = False
     try:
-        error = _papermill("cell", run.path / "cell.ipynb", parameters, runs, show)
-    except DeadKernelError:
-        return Outcome(state(run.path), "its kernel died")
-    if error and not (run.path / "failed.json").is_file():  # not from training, which leaves its own
-        write_json(run.path / "failed.json", {"error": f"{error.ename}: {error.evalue}", "traceback": str(error)})
-    return Outcome(state(run.path), reason(run))
+        hub.check(cell)
+        with on_stop(lambda: _signal_kernel(signal.SIGTERM), lambda: _signal_kernel(signal.SIGKILL)) as asked:
+            try:
+                error = _papermill("cell", path / "cell.ipynb", parameters, runs, show)
+            finally:
+                stopped = bool(asked)
+    except Held:
+        raise
+    except UserError as refused:  # training leaves nothing of what it refuses
+        write_json(failed, {"error": str(refused)})
+        raise
+    except (DeadKernelError, RuntimeError) as died:
+        if stopped:  # before training, or for the second time
+            raise KeyboardInterrupt from None
+        if not (isinstance(died, DeadKernelError) or str(died).startswith("Kernel died")):
+            raise
+        if _oom_kills() == kills:
+            return "its kernel died"
+        why = f"out of memory: {LESS_MEMORY} (its kernel died while this host killed a process for want of memory)"
+        write_json(failed, {"error": why})
+        return why
+    if error and error.ename == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    if error and not failed.is_file():  # not from training, which leaves its own
+        write_json(failed, {"error": f"{error.ename}: {error.evalue}", "traceback": _plain(str(error))})
+    return ""
+
+
+def _plain(text: str) -> str:
+    """Without the colours that IPython and Ray give to tracebacks."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _signal_kernel(number: int) -> None:
+    """To the kernel that this process has started. SIGTERM, since Ray's workers and what they start block SIGINT."""
+    kernels = psutil.Process().children()
+    for kernel in kernels:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kernel.send_signal(number)
+    if not kernels:  # not yet started, or gone
+        raise KeyboardInterrupt
+
+
+def _ended(path: Path, why: str = "") -> Outcome:
+    failed = read_json(path / "failed.json") or {}
+    return Outcome(state(path), why or failed.get("error", ""), failed.get("traceback", ""))
+
+
+def _done(run: Run) -> bool:
+    """Whether the cell is finished and its notebook whole: papermill may have been killed after the training ended.
+
+    Executed once more, the notebook shows a finished cell as it is.
+    """
+    if not run.finished:
+        return False
+    try:
+        about = json.loads((run.path / "cell.ipynb").read_text())["metadata"]
+        return about.get("papermill", {"end_time": "by hand"})["end_time"] is not None
+    except FileNotFoundError:  # it was executed elsewhere
+        return True
+    except (ValueError, KeyError):
+        return False
+
+
+def _oom_kills() -> int:
+    """How many processes this host has killed for want of memory; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def study(name: str, preset: str, overrides: dict[str, Any], runs: str | None = None) -> Path:
@@ -90,6 +183,8 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 kernel_name="python3",
                 cwd=str(ROOT),
                 progress_bar=False,
+                start_timeout=KERNEL_SECONDS,
+                extra_arguments=[TETHER],
                 autosave_cell_every=5,
                 stdout_file=sys.stdout if show else None,
                 coalesce_streams=True,
@@ -97,17 +192,28 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
             )
     except papermill.PapermillExecutionError as error:
-        if error.ename == "UserError":
-            raise UserError(error.evalue) from None
+        for kind in (UserError, Held):
+            if error.ename == kind.__name__:
+                raise kind(error.evalue) from None
         return error
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
     return None
 
 
-def reason(run: Run) -> str:
-    """Why a cell failed, in one line; empty where it did not."""
-    return (read_json(run.path / "failed.json") or {}).get("error", "")
+def check(cells: list[Cell], runs: str | None = None) -> None:
+    """Raises `UserError` for what this host can refuse before anything starts: models, problems, run directories."""
+    from lrd import rewards
+
+    for cell in cells:
+        hub.check(cell)
+        if role := rewards.model_of(cell):
+            hub.model(getattr(cell, role.lower()), role, weights=False)
+        Run(cell, runs, hold=False).check()
+    for source, prompts in {(cell.train_data, cell.prompts_per_step) for cell in cells}:
+        problems.train_pool(source, prompts)
+    for source, n in {(cell.eval_data, cell.eval_problems) for cell in cells}:
+        problems.held_out(source, n)
 
 
 def run(
@@ -116,70 +222,187 @@ def run(
     overrides: dict[str, Any] | None = None,
     *,
     jobs: int | None = None,
+    address: str | None = None,
+    gpus_per_cell: float | None = None,
     runs: str | None = None,
 ) -> int:
-    """Runs every cell that is not finished, `jobs` at a time; returns the exit status, 1 if any failed."""
+    """Runs every cell that is not finished, `jobs` at a time; returns the exit status, 1 if any failed.
+
+    On a Ray of its own, or on the cluster at `address` (else RAY_ADDRESS), as it is. `gpus_per_cell` stands in for the
+    preset's; a fraction shares a GPU. After SIGINT or SIGTERM running cells save their state and stop, and
+    KeyboardInterrupt is raised; after a second SIGINT, at once.
+    """
     import ray
-    from ray.exceptions import RayError
-    from tqdm import tqdm
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs is {jobs}; it has to be at least 1")
+    gpus = float(gpus_per_cell or 0)
+    if not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
+        raise UserError(f"--gpus-per-cell is {gpus:g}; it has to be a fraction of one GPU, or whole ones")
     overrides = overrides or {}
-    todo = grid(preset, narrowed, **overrides)
-    for cell in todo:  # what can be refused is refused before the first start
-        hub.check(cell)
-        Run(cell, runs).close()
-    needs = read_preset(preset).get("resources", {"cpus": 1, "gpus": 0})
-    jobs = jobs or max(1, int((os.cpu_count() or 1) // needs["cpus"]))
-    done = [cell for cell in todo if (runs_root(runs) / preset / cell.name / "done.json").is_file()]
-    todo = [cell for cell in todo if cell not in done]
-    print(f"matrix {preset}: {len(done)} of {len(done) + len(todo)} cells finished; {jobs} at a time", flush=True)
+    cells = grid(preset, narrowed, **overrides)
+    check(cells, runs)
+    needs = {"cpus": 1, "gpus": 0} | read_preset(preset).get("resources", {})
+    needs |= {} if gpus_per_cell is None else {"gpus": gpus_per_cell}
+    todo = [cell for cell in cells if not _done(Run(cell, runs, hold=False))]
+    address = address or os.environ.get("RAY_ADDRESS")
+    jobs = jobs or (len(cells) if address else max(1, int((os.cpu_count() or 1) // needs["cpus"])))
+    where = f"on the cluster at {address}" if address else f"{jobs} at a time"
+    print(f"matrix {preset}: {len(cells) - len(todo)} of {len(cells)} cells finished; {where}", flush=True)
     if not todo:
         return 0
+    with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
+        pass  # it can be written to, then
+    try:
+        _start_ray(address, int(jobs * needs["cpus"]))
+        _check_room(preset, needs, address)
+        task = ray.remote(num_cpus=needs["cpus"], num_gpus=needs["gpus"], max_retries=0)(_guarded)
+        outcomes, stopped = _drive(lambda cell: task.remote(cell, overrides, runs), todo, jobs, runs)
+    finally:
+        ray.shutdown()
+    bad = {name: outcome for name, outcome in sorted(outcomes.items()) if outcome.state != "finished"}
+    for name, outcome in bad.items():
+        if outcome.traceback:
+            print(f"{name}:\n{outcome.traceback.rstrip()}\n", file=sys.stderr)
+    for name, outcome in bad.items():
+        print(f"{name}: {outcome.state}: {outcome.reason}", file=sys.stderr)
+    if stopped:
+        raise KeyboardInterrupt
+    return 1 if bad else 0
+
+
+def _start_ray(address: str | None, cpus: int) -> None:
+    import ray
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # cells side by side: threads of one would slow down the other
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        num_cpus=jobs * needs["cpus"],
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-    )
-    task = ray.remote(num_cpus=needs["cpus"], num_gpus=needs["gpus"], max_retries=LOST_RETRIES)(_guarded)
-    if ray.cluster_resources().get("GPU", 0) < needs["gpus"]:  # Ray would wait for one forever
-        ray.shutdown()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            if host and port.isdigit():  # Ray itself tries for two minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address, **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"no Ray cluster answers at {address!r} ({describe(error)}); `ray start --head` starts one and says "
+                f"where, and without --address and RAY_ADDRESS cells run on this machine"
+            ) from None
+        return
+    for left in reversed(range(RAY_STARTS)):
+        try:
+            ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+            return
+        except Exception as error:  # Ray's own are of no kind
+            ray.shutdown()
+            if not left:
+                raise UserError(f"Ray does not start on this machine: {describe(error)}") from error
+
+
+def _check_room(preset: str, needs: dict[str, float], address: str | None) -> None:
+    """Ray waits for ever for a host that can take a cell; on a cluster, one may be on its way."""
+    import ray
+
+    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(host.get("CPU", 0) >= needs["cpus"] and host.get("GPU", 0) >= needs["gpus"] for host in hosts):
+        return
+    takes = f"a cell of preset {preset!r} takes {needs['gpus']:g} GPU and {needs['cpus']:g} CPU"
+    if not address:
         raise UserError(
-            f"a cell of preset {preset!r} takes {needs['gpus']} GPU ([resources] in lrd/presets/{preset}.toml), "
-            f"and Ray finds too few here; run it on a GPU host"
+            f"{takes} ([resources] in lrd/presets/{preset}.toml, or --gpus-per-cell), and Ray finds too few here; "
+            f"run it on a GPU host"
         )
-    pending = {task.remote(cell, overrides, runs): cell for cell in todo}
+    print(f"{takes}, and no host of the cluster has them: waiting for one that does", file=sys.stderr, flush=True)
+
+
+def _drive(start: Callable, todo: list[Cell], jobs: int, runs: str | None) -> tuple[dict[str, Outcome], bool]:
+    """Starts every cell, at most `jobs` at a time; how each ended, and whether all were told to stop."""
+    import ray
+
+    waiting, pending, held = deque(todo), {}, []
+    paths = {cell.name: Run(cell, runs, hold=False).path for cell in todo}
     outcomes: dict[str, Outcome] = {}
+    lost: Counter[str] = Counter()
+    stopping = False
+    with on_stop() as asked, _progress(len(todo)) as show:
+        while waiting or pending or held:
+            if asked:
+                waiting.clear()
+                held.clear()
+            if asked and not stopping:
+                stopping = True
+                print("lrd: running cells finish their step and save their state; Ctrl-C again stops them at once")
+                for future in pending:
+                    ray.cancel(future)  # a SIGINT for the worker that runs it
+            while waiting and len(pending) < jobs:
+                cell = waiting.popleft()
+                pending[start(cell)] = cell
+            for future in _ready(pending):
+                cell = pending.pop(future)
+                outcome = _outcome(future, paths[cell.name])
+                if outcome.state == "running":  # in another launch's hands
+                    held.append(cell)
+                elif outcome.state in ("absent", "interrupted") and lost[cell.name] < RETRIES and not asked:
+                    lost[cell.name] += 1
+                    waiting.append(cell)
+                else:
+                    outcomes[cell.name] = outcome
+            for cell in [cell for cell in held if state(paths[cell.name]) != "running"]:
+                held.remove(cell)
+                if state(paths[cell.name]) == "failed":  # there, and would here
+                    outcomes[cell.name] = _ended(paths[cell.name])
+                else:
+                    waiting.append(cell)
+            show([*pending.values(), *held], outcomes)
+    return outcomes, stopping
+
+
+def _ready(pending: dict[Any, Cell]) -> list[Any]:
+    """Futures that are through; waits a second where none is."""
+    import ray
+
+    if not pending:
+        time.sleep(1)
+        return []
+    return ray.wait(list(pending), timeout=1)[0]
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[list[Cell], dict[str, Outcome]], None]]:
+    """What is shown of a matrix while it runs: a function of the cells under way and of how others ended."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="cell", smoothing=0, mininterval=1, dynamic_ncols=True) as bar:
+
+        def show(running: list[Cell], outcomes: dict[str, Outcome]) -> None:
+            bar.update(len(outcomes) - bar.n)
+            bar.set_postfix({"running": len(running)} | Counter(outcome.state for outcome in outcomes.values()))
+
+        yield show
+
+
+def _outcome(future: Any, path: Path) -> Outcome:
+    """How a task ended: by itself, told to stop, or with its worker or its host."""
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+
     try:
-        with tqdm(total=len(todo), unit="cell", smoothing=0, mininterval=1, dynamic_ncols=True) as bar:
-            while pending:
-                ready, _ = ray.wait(list(pending), timeout=5)
-                for future in ready:
-                    cell = pending.pop(future)
-                    try:
-                        outcomes[cell.name] = ray.get(future)
-                    except RayError as error:
-                        outcomes[cell.name] = Outcome("failed", describe(error))
-                    bar.update()
-                counts = Counter(outcome.state for outcome in outcomes.values())
-                bar.set_postfix({"running": min(jobs, len(pending))} | counts)
-    finally:
-        ray.shutdown()
-    failed = {name: outcome for name, outcome in outcomes.items() if outcome.state != "finished"}
-    for name, outcome in sorted(failed.items()):
-        print(f"{name}: {outcome.state}: {outcome.reason}", file=sys.stderr)
-    return 1 if failed else 0
+        return ray.get(future)
+    except TaskCancelledError:
+        return Outcome("interrupted", "stopped; the same command goes on from its last state")
+    except (RayTaskError, OutOfMemoryError) as error:  # raised outside the notebook; Ray's own guard of a host's memory
+        outcome = Outcome("failed", describe(getattr(error, "cause", error)), _plain(str(error)))
+        write_json(path / "failed.json", {"error": outcome.reason, "traceback": outcome.traceback})
+        return outcome
+    except RayError as error:
+        return Outcome("interrupted", f"lost with its worker or host ({describe(error)})")
 
 
 def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None) -> Outcome:
     try:
         return execute(cell, overrides, runs)
+    except Held:
+        return Outcome("running")
     except UserError as error:
         return Outcome("failed", str(error))
 

@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -137,6 +138,13 @@ def make_cell(checkpoint) -> Callable[..., Cell]:
         return Cell(**(values | changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def settings(checkpoint) -> dict[str, Any]:
+    """What makes a cell of preset `tiny` short, and independent of the testbed."""
+    models = {"student": checkpoint("qwen3"), "teacher": checkpoint("qwen3", 1), "prm": checkpoint("qwen3", 2)}
+    return {"steps": 2, "eval_every": 2, "eval_problems": 4, "max_completion_tokens": 8} | models
 
 
 @pytest.fixture(scope="session")

@@ -12,19 +12,10 @@ from lrd import ROOT, matrix, results
 from lrd.cell import Cell, grid
 from lrd.run import read_json, runs_root, state
 
-SHORT = {"steps": 2, "eval_every": 2, "eval_problems": 4, "max_completion_tokens": 8}
-
 
 def lrd(*args, **env):
     command = [sys.executable, "-m", "lrd", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=240)
-
-
-@pytest.fixture(scope="session")
-def settings(checkpoint):
-    """What makes a cell of preset `tiny` short, and independent of the testbed."""
-    models = {"student": checkpoint("qwen3"), "teacher": checkpoint("qwen3", 1), "prm": checkpoint("qwen3", 2)}
-    return SHORT | models
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +74,11 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
     assert done.returncode == 1, done.stderr
     assert "distillation-r1-s0: failed: IsADirectoryError" in done.stderr
     assert state(broken) == "failed"
+    # Not run again, and its traceback stands in the log, in the files that status reads, and in the notebook.
+    assert len(read_json(broken / "provenance.json")["sessions"]) == 1
+    assert "Traceback (most recent call last)" in done.stderr and "in record" in done.stderr
+    assert "Traceback (most recent call last)" in read_json(broken / "failed.json")["traceback"]
+    assert [o.ename for o in outputs(broken / "cell.ipynb") if o.output_type == "error"] == ["IsADirectoryError"]
     names = ["outcome-r1-s0", "outcome-full-s0", "distillation-full-s0"]
     assert all(state(tmp_path / "tiny" / name) == "finished" for name in names)
     (broken / "completions.jsonl" / "x").rmdir()
@@ -129,6 +125,36 @@ def test_input_that_cannot_work_is_one_sentence_and_status_2(words, sentence, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set", "prm='./models/tiny/nothing'"], "PRM './models/tiny/nothing' is not a directory"),
+        (["--set", "teacher='./models/tiny/nothing'"], "teacher './models/tiny/nothing' is not a directory"),
+        (["--set", "eval_problems=5000"], "'chain' has 1024 held-out problems; eval_problems asks for 5000"),
+        (["--set", "prompts_per_step=5000"], "'chain' has 4096 problems; a step takes 5000 prompts"),
+        (["--set", "train_data='none.jsonl'"], "there is no file 'none.jsonl'"),
+        (["--gpus-per-cell", -1], "--gpus-per-cell is -1"),
+        (["--gpus-per-cell", 1.5], "--gpus-per-cell is 1.5; it has to be a fraction of one GPU, or whole ones"),
+        (["--address", "127.0.0.1:9"], "no Ray cluster answers at '127.0.0.1:9'"),
+    ],
+)
+def test_a_matrix_refuses_what_any_of_its_cells_would_before_the_first_starts(as_options, words, sentence, tmp_path):
+    done = lrd("matrix", "tiny", *as_options, *words, "--runs", tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_cell_leaves_its_reason_for_status(as_options, tmp_path):
+    words = ["--regime", "distillation", "--rank", 1, "--seed", 0, *as_options, "--runs", tmp_path]
+    done = lrd("cell", "tiny", *words, "--set", "teacher='./models/tiny/nothing'")
+    assert done.returncode == 2 and "teacher './models/tiny/nothing' is not a directory" in done.stderr
+    assert state(tmp_path / "tiny" / "distillation-r1-s0") == "failed"
+    row = next(r for r in matrix.status("tiny", str(tmp_path)).splitlines() if r.startswith("distillation-r1-s0"))
+    assert "failed" in row and "teacher './models/tiny/nothing' is not a directory" in row
+
+
 def test_a_missing_model_stops_the_cell_before_training(tmp_path):
     words = ["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--runs", tmp_path]
     done = lrd(*words, "--set", 'student="./models/nowhere/student"')
@@ -154,7 +180,7 @@ def test_a_failed_kernel_is_an_outcome(settings, tmp_path, monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", dies)
     cell = Cell.load("tiny", regime="outcome", rank=1, seed=0, **settings)
-    assert matrix.execute(cell, settings, str(tmp_path)) == ("absent", "its kernel died")
+    assert matrix.execute(cell, settings, str(tmp_path))[:2] == ("absent", "its kernel died")
 
 
 def test_the_matrix_is_the_grid_of_its_preset():
