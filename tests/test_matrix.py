@@ -24,7 +24,7 @@ from lrd.cell import Cell, grid
 from lrd.run import LAUNCH, LOCK, Run, read_json, read_jsonl, state
 from lrd.train import train
 
-WAIT = 240  # seconds, on a machine with much else to do
+WAIT = 400  # seconds, on a machine with much else to do
 TIMES = ("step_time", "time/rollout", "time/score", "time/update")
 
 
@@ -158,9 +158,9 @@ def text_of(notebook: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kernels_workers_and_drivers_are_killed_20_times_over_and_nothing_is_lost(launches, settings, tmp_path):
-    """Which process dies is fixed, and when: soon after the last, or, each third time, some steps further on."""
+    """Which process dies is fixed, and when: soon after the last, or, each fourth time, some steps further on."""
     rng = random.Random(0)
-    length = {"steps": 60, "eval_every": 5}
+    length = {"steps": 30, "eval_every": 3, "prompts_per_step": 2, "samples_per_prompt": 2}
     launch = launches(**length)
     axes = {"regime": ["outcome", "process", "distillation"], "rank": [4, "full"], "seed": [0]}
     words = ["--regimes", *axes["regime"], "--ranks", *axes["rank"], "--seeds", 0, "--jobs", 2]
@@ -174,10 +174,10 @@ def test_kernels_workers_and_drivers_are_killed_20_times_over_and_nothing_is_los
     for number, victim in enumerate(victims):
         if all(state(path) == "finished" for path in paths):  # a fast machine
             break
-        ahead = sum(map(steps, paths)) + rng.randint(1, 12)
+        ahead = sum(map(steps, paths)) + rng.randint(1, 8)
         time.sleep(rng.uniform(0.2, 2))
         with contextlib.suppress(AssertionError):
-            until(lambda n=number, t=ahead: n % 3 < 2 or sum(map(steps, paths)) >= t, 60)
+            until(lambda n=number, t=ahead: n % 4 < 3 or sum(map(steps, paths)) >= t, 60)
         if driver.poll() is not None:  # a cell was lost more often than one launch retries
             driver = launch.start("matrix", *words)
         launch.processes()
@@ -204,7 +204,7 @@ def test_kernels_workers_and_drivers_are_killed_20_times_over_and_nothing_is_los
             assert all(start >= saved for start in starts[sessions:]), (cell.name, starts, saved)
         shown = text_of(path / "cell.ipynb")
         assert all(f"resumed after step {start}, " in shown for start in starts[1:])
-        assert read_json(path / "done.json")["steps"] == 60
+        assert read_json(path / "done.json")["steps"] == 30
     resumed = [session["from_step"] for c in cells for session in Run(c, launch.runs, hold=False).sessions[1:]]
     print(len(seen), "kills; resumed after steps", resumed)
     assert len(seen) >= 12 and len(resumed) >= 3 and any(resumed)  # it was no idle exercise
