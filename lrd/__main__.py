@@ -41,9 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     command("testbed", _testbed, "train a preset's own student, teacher and PRM from scratch")
 
     cell = command("cell", _cell, "run one cell of the matrix through its notebook")
-    cell.add_argument("--regime", required=True)
-    cell.add_argument("--rank", required=True, help="a LoRA rank, or 'full' for full fine-tuning")
-    cell.add_argument("--seed", required=True, type=int)
+    cell.add_argument("--regime")
+    cell.add_argument("--rank", help="a LoRA rank, or 'full' for full fine-tuning")
+    cell.add_argument("--seed", type=int)
     cell.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell")
     cell.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
@@ -90,7 +90,8 @@ def _cell(args) -> int:
     from lrd.cell import Cell
 
     overrides = _settings(args.set)
-    cell = Cell.load(args.preset, regime=args.regime, rank=args.rank, seed=args.seed, **overrides)
+    where = {key: getattr(args, key) for key in ("regime", "rank", "seed") if getattr(args, key) is not None}
+    cell = Cell.load(args.preset, **where, **overrides)
     state, reason, _ = matrix.execute(cell, overrides, args.runs, show=True)
     print(f"{cell.name}: {state}{f' ({reason})' if reason else ''}")
     return 0 if state == "finished" else 1

@@ -1,7 +1,9 @@
 """One cell of the study: every hyperparameter, resolved before anything runs.
 
-A preset (`lrd/presets/<name>.toml`) is data: `[axes]` spans the matrix, `[cell]` holds the values that all of its cells
-share, and each `[[override]]` changes some of them for the cells that it matches. No code asks for a preset's name.
+A preset (`lrd/presets/<name>.toml`) is data: `[axes]` spans the matrix over any fields of `Cell`, `[cell]` holds the
+values that all of its cells share, and each `[[override]]` changes some of them for the cells that it matches. `base`
+names another preset whose values it starts from; `[about]` says in plain text what is asked, what is expected and which
+statistic decides. No code asks for a preset's name.
 """
 
 import dataclasses
@@ -80,27 +82,29 @@ class Cell:
         _check(self)
 
     @classmethod
-    def load(cls, preset: str, *, regime: str, rank: int | str | None, seed: int, **overrides: Any) -> "Cell":
-        """The cell of `preset` at these coordinates; `overrides` set any other field.
+    def load(cls, preset: str, **given: Any) -> "Cell":
+        """The cell of `preset` with the `given` values: its place on the axes, and any other field.
 
-        Raises `UserError` for an unknown preset, field or regime and for a value that cannot work.
+        Raises `UserError` for an unknown preset, field or regime, for a value that cannot work and for one that neither
+        the preset nor the caller gives.
         """
-        axes = {"regime": regime, "rank": _rank(rank), "seed": seed}
-        table = read_preset(preset)
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {"preset": preset} | dict(table["cell"]) | axes
+        table, known = read_preset(preset), {f.name for f in dataclasses.fields(cls)}
+
+        def typed(values: dict[str, Any]) -> dict[str, Any]:
+            for key in values:
+                if key not in known:
+                    raise UserError(f"unknown setting {key!r} for a cell of preset {preset!r}{_nearest(key, known)}")
+            return {key: _coerce(key, value) for key, value in values.items()}
+
+        asked = typed(given)
+        values = typed({"preset": preset} | table.get("cell", {})) | asked
         for rule in table.get("override", []):
-            where = {key: _rank(v) if key == "rank" else v for key, v in rule["match"].items()}
-            if all(values.get(key) == value for key, value in where.items()):
-                values |= rule["set"]
-        values |= overrides
-        for key in values:
-            if key not in known:
-                raise UserError(f"unknown setting {key!r} for a cell of preset {preset!r}{_nearest(key, known)}")
+            if all(values.get(key) == value for key, value in typed(rule["match"]).items()):
+                values |= typed(rule["set"]) | asked
         missing = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING} - values.keys()
         if missing:
             raise UserError(f"preset {preset!r} gives no value for {', '.join(sorted(missing))}")
-        return cls(**{key: _coerce(key, value) for key, value in values.items()})
+        return cls(**values)
 
     @property
     def arm(self) -> str:
@@ -108,9 +112,14 @@ class Cell:
         return "full" if self.rank is None else f"r{self.rank}"
 
     @property
+    def point(self) -> dict[str, Any]:
+        """The cell's values on its preset's axes beyond regime, rank and seed, in the preset's order."""
+        return {key: getattr(self, key) for key in further_axes(self.preset)}
+
+    @property
     def name(self) -> str:
-        """Directory name of the cell: `<regime>-<arm>-s<seed>`."""
-        return f"{self.regime}-{self.arm}-s{self.seed}"
+        """Directory name of the cell: `<regime>-<arm>-s<seed>`, with `<field>=<value>` of each further axis inside."""
+        return "-".join([self.regime, self.arm, *(f"{k}={shown(v)}" for k, v in self.point.items()), f"s{self.seed}"])
 
     @property
     def config(self) -> dict[str, Any]:
@@ -124,13 +133,36 @@ def presets() -> list[str]:
 
 
 def read_preset(preset: str) -> dict[str, Any]:
-    """The preset's TOML as it stands. Raises `UserError` where there is none of that name or it cannot be read."""
+    """The preset's TOML; where it has a `base`, what that one says is the ground on which it stands.
+
+    Its axes replace those of the base as a whole, its values and rules come after them; `about` is its own. Raises
+    `UserError` where there is no preset of that name or it cannot be read.
+    """
     if preset not in presets():
         raise UserError(f"unknown preset {preset!r}{_nearest(preset, presets())}; there are {', '.join(presets())}")
     try:
-        return tomllib.loads((PRESETS / f"{preset}.toml").read_text())
+        table = tomllib.loads((PRESETS / f"{preset}.toml").read_text())
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"lrd/presets/{preset}.toml is not valid TOML: {error}") from None
+    if "base" not in table:
+        return table
+    below = read_preset(table["base"]) if table["base"] != preset else {"base": preset}
+    if "base" in below:
+        raise UserError(f"preset {preset!r}: its base {table['base']!r} has a base itself")
+    below.pop("about", None)
+    merged = {"cell": below.get("cell", {}) | table.get("cell", {})}
+    return below | table | merged | {"override": below.get("override", []) + table.get("override", [])}
+
+
+def further_axes(preset: str) -> list[str]:
+    """The preset's axes beyond regime, rank and seed; none of a preset that there is not (a cell made by hand)."""
+    axes = read_preset(preset).get("axes", {}) if preset in presets() else {}
+    return [key for key in axes if key not in ("regime", "rank", "seed")]
+
+
+def shown(value: Any) -> str:
+    """A field's value as a name holds it: safe in a path, the same on every machine."""
+    return re.sub(r"[^\w.+-]", "_", "+".join(value) if isinstance(value, tuple) else str(value))
 
 
 def location(name: str, role: str) -> str:
@@ -148,12 +180,18 @@ def location(name: str, role: str) -> str:
 def grid(preset: str, narrowed: dict[str, list[Any] | None] | None = None, **overrides: Any) -> list[Cell]:
     """All cells of a preset in a stable order, seeds slowest, so that a stopped matrix holds whole replicates.
 
-    `narrowed` replaces an axis by some of its values, or by others (`{"rank": [2, 8]}`); None leaves it as it is.
+    `narrowed` replaces an axis by some of its values, or by others (`{"rank": [2, 8]}`); None leaves it as it is. An
+    override of an axis leaves that value of it.
     """
-    axes = dict(read_preset(preset)["axes"]) | {key: v for key, v in (narrowed or {}).items() if v is not None}
+    axes = dict(read_preset(preset).get("axes", {}))
+    axes |= {key: values for key, values in (narrowed or {}).items() if values is not None}
+    axes |= {key: [value] for key, value in overrides.items() if key in axes}
+    for key, values in axes.items():
+        if not isinstance(values, list):
+            raise UserError(f"axis {key} of preset {preset!r} is {values!r}; it has to be a list of values")
     names = list(reversed(axes))
     points = itertools.product(*(axes[name] for name in names))
-    cells = [Cell.load(preset, **dict(zip(names, point)), **overrides) for point in points]
+    cells = [Cell.load(preset, **overrides | dict(zip(names, point))) for point in points]
     if len({cell.name for cell in cells}) < len(cells):
         raise UserError(f"preset {preset!r}: two cells share a name; each axis value has to be given once")
     return cells
@@ -223,6 +261,8 @@ def _rank(rank: Any) -> int | None:
 
 def _coerce(key: str, value: Any) -> Any:
     """The value in its field's type, or a `UserError` that names both."""
+    if key == "rank":
+        return _rank(value)
     wanted = typing.get_type_hints(Cell)[key]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

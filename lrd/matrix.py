@@ -62,6 +62,7 @@ def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, s
         if _done(run):
             return Outcome("finished")
         parameters = {"preset": cell.preset, "regime": cell.regime, "rank": cell.rank or "full", "seed": cell.seed}
+        overrides = {key: cell.config[key] for key in cell.point} | overrides
         parameters |= {"overrides": overrides} if overrides else {}
         died = _execute(cell, run.path, parameters, runs, show)
     return _ended(run.path, died)
@@ -409,14 +410,17 @@ def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None) -> Outcome
 
 def status(preset: str, runs: str | None = None) -> str:
     """The preset's cells as a table: state, position, last reward, last pass@1, seconds, and why one failed."""
-    lines = [f"{'cell':<24} {'state':<12} {'step':>8} {'reward':>8} {'pass@1':>7} {'seconds':>8}"]
+    todo = grid(preset)
+    width = max([24, *(len(cell.name) for cell in todo)])
+    lines = [f"{key}: {text}" for key, text in read_preset(preset).get("about", {}).items()]
+    lines += [f"{'cell':<{width}} {'state':<12} {'step':>8} {'reward':>8} {'pass@1':>7} {'seconds':>8}"]
     counts: Counter[str] = Counter()
-    for cell in grid(preset):
+    for cell in todo:
         path = runs_root(runs) / preset / cell.name
         now = state(path)
         counts[now] += 1
         metrics, evals = read_jsonl(path / "metrics.jsonl"), read_jsonl(path / "evals.jsonl")
-        line = f"{cell.name:<24} {now:<12}"
+        line = f"{cell.name:<{width}} {now:<12}"
         if metrics:
             line += f" {metrics[-1]['step']:>4}/{cell.steps:<3} {metrics[-1]['reward'] or 0:>8.3f}"
             last = [row["correct"] for row in evals if row["step"] == evals[-1]["step"]]

@@ -11,7 +11,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, grid, presets
+from lrd.cell import Cell, further_axes, grid, presets, shown
 from lrd.run import read_json, read_jsonl, runs_root, state
 
 DEFAULT = "tiny"  # the preset that anyone can run
@@ -33,8 +33,9 @@ class Results:
     """All that a preset's runs hold.
 
     `steps`: one row a training step (the metrics of `metrics.jsonl`). `evals`: one row an evaluated problem. `cells`:
-    one row a cell of the matrix, finished or not. All carry `regime`, `arm`, `seed` and `cell`. `problems`: what is
-    missing or unreadable, one sentence each, led by the cell's name.
+    one row a cell of the matrix, finished or not. All carry `regime`, `arm`, `seed`, `cell` and a column for each of
+    `axes`, the matrix's further ones. `problems`: what is missing or unreadable, one sentence each, led by the cell's
+    name.
     """
 
     preset: str
@@ -42,6 +43,7 @@ class Results:
     evals: pd.DataFrame
     cells: pd.DataFrame
     problems: list[str]
+    axes: list[str] = field(default_factory=list)
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -51,7 +53,7 @@ class Results:
     @property
     def curves(self) -> pd.DataFrame:
         """One row an evaluation: pass@1 of a cell at a step, with the share answered and truncated."""
-        keys = ["cell", *KEYS, "step"]
+        keys = ["cell", *KEYS, *self.axes, "step"]
         means = self.evals.groupby(keys, as_index=False, sort=False)[
             ["correct", "answered", "truncated", "length"]
         ].mean()
@@ -95,18 +97,21 @@ def load(preset: str, runs: str | Path | None = None) -> Results:
         about, its_steps, its_evals, trouble = _read(cell, path, there)
         problems += [f"{cell.name}: {text}" for text in trouble]
         keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
+        keys |= {key: shown(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
         steps.append(its_steps.assign(**keys))
         evals.append(its_evals.assign(**keys))
         about |= {"state": there, "page": has_page(path, there)}
         cells.append(keys | {"rank": cell.rank} | about | summary(its_steps, its_evals))
     frame = pd.DataFrame(cells)
     frame["rank"] = frame["rank"].astype(float)  # NaN is full fine-tuning
+    axes = further_axes(preset)
     return Results(
         preset,
-        _concat(steps, pd.DataFrame(columns=[*STEP_COLUMNS, "cell", *KEYS])),
-        _concat(evals, pd.DataFrame(columns=[*EVAL_COLUMNS, "cell", *KEYS])),
+        _concat(steps, pd.DataFrame(columns=[*STEP_COLUMNS, "cell", *KEYS, *axes])),
+        _concat(evals, pd.DataFrame(columns=[*EVAL_COLUMNS, "cell", *KEYS, *axes])),
         frame,
         problems,
+        axes,
     )
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lrd import UserError
+from lrd import UserError, cell as cell_module
 from lrd.cell import REGIMES, Cell, grid, presets, read_preset
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the library's own words on a wrong type, not beartype's
@@ -149,6 +149,103 @@ def test_overrides_set_any_field():
 def test_a_cell_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load().steps = 1  # pyright: ignore
+
+
+# --- further axes
+
+
+@pytest.fixture
+def preset(tmp_path, monkeypatch):
+    """`preset(name, text)` adds a preset beside the present ones."""
+    for path in cell_module.PRESETS.glob("*.toml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(cell_module, "PRESETS", tmp_path)
+    return lambda name, text: (tmp_path / f"{name}.toml").write_text(text)
+
+
+RATES = """
+base = "tiny"
+[about]
+question = "Which rate?"
+[axes]
+rank = [16, "full"]
+learning_rate = [1, 3e-3]
+seed = [7, 8]
+[cell]
+regime = "outcome"
+steps = 5
+"""
+
+
+def test_an_axis_over_any_field(preset):
+    preset("rates", RATES)
+    cells = grid("rates")
+    assert [cell.name for cell in cells][:5] == [
+        "outcome-r16-learning_rate=1.0-s7",
+        "outcome-full-learning_rate=1.0-s7",
+        "outcome-r16-learning_rate=0.003-s7",
+        "outcome-full-learning_rate=0.003-s7",
+        "outcome-r16-learning_rate=1.0-s8",
+    ]
+    assert [(c.rank, c.learning_rate, c.seed, c.steps) for c in cells[2:4]] == [(16, 3e-3, 7, 5), (None, 3e-3, 7, 5)]
+    one = Cell.load("rates", rank="full", seed=8, learning_rate=3e-3)  # not the base's rule for full fine-tuning
+    assert one in cells and one.point == {"learning_rate": 3e-3}
+    assert [c.name for c in grid("rates", {"rank": ["full"]}, learning_rate=3e-3)] == [
+        "outcome-full-learning_rate=0.003-s7",
+        "outcome-full-learning_rate=0.003-s8",
+    ]
+    assert grid("rates", {"regime": ["process"]})[0].name == "process-r16-learning_rate=1.0-s7"
+
+
+def test_axes_of_other_types_and_their_names(preset):
+    text = """
+    base = "tiny"
+    [axes]
+    lora_targets = [["q_proj"], ["q_proj", "v_proj"]]
+    master_dtype = ["bfloat16"]
+    student = ["./models/tiny/student"]
+    [cell]
+    regime = "outcome"
+    rank = 4
+    seed = 3
+    """
+    preset("where", text)
+    end = "master_dtype=bfloat16-student=._models_tiny_student-s3"
+    assert [c.name for c in grid("where")] == [
+        f"outcome-r4-lora_targets=q_proj-{end}",
+        f"outcome-r4-lora_targets=q_proj+v_proj-{end}",
+    ]
+    again = Cell.load("where", lora_targets=["q_proj"], master_dtype="bfloat16", student="./models/tiny/student")
+    assert again == grid("where")[0] and again.arm == "r4"
+
+
+def test_a_preset_on_another(preset):
+    preset("rates", RATES)
+    tiny, rates = read_preset("tiny"), read_preset("rates")
+    assert rates["cell"] == tiny["cell"] | {"regime": "outcome", "steps": 5}
+    assert rates["override"] == tiny["override"] and rates["resources"] == tiny["resources"]
+    assert rates["about"] == {"question": "Which rate?"}
+    preset("more", 'base = "rates"')
+    with pytest.raises(UserError, match="'more': its base 'rates' has a base itself"):
+        grid("more")
+    preset("loop", 'base = "loop"')
+    with pytest.raises(UserError, match="'loop': its base 'loop' has a base itself"):
+        grid("loop")
+    preset("lost", 'base = "tinny"')
+    with pytest.raises(UserError, match=r"unknown preset 'tinny' \(did you mean tiny"):
+        grid("lost")
+
+
+def test_mistakes_in_axes(preset):
+    preset("one", 'base = "tiny"\n[axes]\nlearning_rte = [1]')
+    with pytest.raises(UserError, match="unknown setting 'learning_rte'.*did you mean learning_rate"):
+        grid("one")
+    preset("two", 'base = "tiny"\n[axes]\nrank = [1]\nsteps = 5')
+    with pytest.raises(UserError, match="axis steps of preset 'two' is 5; it has to be a list of values"):
+        grid("two")
+    preset("three", 'base = "tiny"\n[axes]\nrank = [1]')
+    with pytest.raises(UserError, match="preset 'three' gives no value for regime, seed"):
+        grid("three")
 
 
 # --- mistakes

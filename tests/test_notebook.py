@@ -183,6 +183,22 @@ def test_a_failed_kernel_is_an_outcome(settings, tmp_path, monkeypatch):
     assert matrix.execute(cell, settings, str(tmp_path))[:2] == ("absent", "its kernel died")
 
 
+def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
+    import papermill
+
+    seen = []
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *args, **kwargs: seen.append(args))
+    cell = Cell.load("small-lr", rank="full", seed=101, learning_rate=3e-5, steps=7)
+    matrix.execute(cell, {"steps": 7}, str(tmp_path))
+    [(_, output, parameters)] = seen
+    assert output == tmp_path / "small-lr" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
+    given = {key: parameters[key] for key in ("regime", "rank", "seed")} | parameters["overrides"]
+    assert Cell.load(parameters["preset"], **given) == cell
+    shown = matrix.status("small-lr", str(tmp_path)).splitlines()
+    assert shown[0] == "question: Which learning rate does each arm of preset small get?"
+    assert [line.split()[:2] for line in shown if line.startswith(cell.name)] == [[cell.name, "absent"]]
+
+
 def test_the_matrix_is_the_grid_of_its_preset():
     assert matrix.cells("tiny") == grid("tiny")
     assert len(matrix.cells("tiny")) == 54

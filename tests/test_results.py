@@ -40,8 +40,11 @@ NOTEBOOK: dict[str, Any] = {
 
 def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **advantage_std) -> Path:
     """A finished run of the tiny preset with 20 problems: how many are right at each evaluated step."""
-    cell = Cell.load("tiny", regime=regime, rank=rank, seed=seed)
-    path = runs / "tiny" / cell.name
+    return write_cell(runs, Cell.load("tiny", regime=regime, rank=rank, seed=seed), correct, **advantage_std)
+
+
+def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std) -> Path:
+    path, rank = runs / cell.preset / cell.name, cell.rank
     path.mkdir(parents=True)
     (path / "lock").touch()
     (path / "config.json").write_text(json.dumps(cell.config))
@@ -281,3 +284,14 @@ def test_a_baseline_in_numbers(tmp_path):
     assert results.pass_at_1_by(frame, "subject").loc["Algebra", ("problems", "")] == 2
     path.write_text("garbage")
     assert results.baseline("tiny", tmp_path) is None
+
+
+def test_a_further_axis_is_a_column(tmp_path):
+    for rate, right in ((3e-4, 8), (3e-3, 4)):
+        write_cell(tmp_path, Cell.load("small-lr", rank=16, seed=100, learning_rate=rate), {0: 4, 1: right})
+    found = results.load("small-lr", tmp_path)
+    assert found.axes == ["learning_rate"]
+    assert dict(found.finished.set_index("learning_rate").final) == {3e-4: 0.4, 3e-3: 0.2}
+    for frame in (found.steps, found.evals, found.curves):
+        assert set(frame.learning_rate) == {3e-4, 3e-3}
+    assert len(found.curves) == 4 and len(found.cells) == 60

@@ -208,6 +208,8 @@ def test_the_command_of_a_cell_gives_back_the_cell():
     again = Cell.load(args.preset, regime=args.regime, rank=args.rank, seed=args.seed, **_settings(args.set))
     assert words[0] == "lrd" and again == cell
     assert "--set" not in provenance(Cell.load("tiny", regime="process", rank=4, seed=2))["command"]
+    words = shlex.split(provenance(Cell.load("small-lr", rank=4, seed=100, learning_rate=3e-4))["command"])
+    assert words[-2:] == ["--set", "learning_rate=0.0003"]  # of an axis, always
 
 
 def test_provenance_says_how_to_rerun_and_keeps_no_secret(make_cell, monkeypatch):
