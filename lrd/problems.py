@@ -1,4 +1,4 @@
-"""Problems with verifiable answers: an arithmetic chain made here, a JSONL file, or data sets on the Hub."""
+"""Problems with verifiable answers: arithmetic made here, a JSONL file, or data sets on the Hub."""
 
 import functools
 import hashlib
@@ -6,15 +6,14 @@ import json
 import random
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrd import ROOT, UserError, hub
+from lrd.arithmetic import story
 from lrd.verifier import last_boxed
-
-CHAIN_POOL = {"train": 4096, "test": 1024}  # problems of the arithmetic chain: more than a cell sees
 
 
 @dataclass(frozen=True)
@@ -92,33 +91,61 @@ class Chain:
         return values
 
     @property
-    def problem(self) -> Problem:
-        return Problem(self.text, self.text, str(self.values[-1]), len(self.operations))
+    def answer(self) -> str:
+        return str(self.values[-1])
 
     @property
-    def is_held_out(self) -> bool:
-        """Decided by the problem's own hash, so that no two pools can overlap whatever made them."""
-        return hashlib.sha256(self.text.encode()).digest()[0] < 26  # a tenth of all chains
+    def level(self) -> int:
+        return len(self.operations)
 
 
-def chains(rng: random.Random, *, is_held_out: bool) -> Iterator[Chain]:
-    """An endless stream of chains of 3 to 6 operations from one side of the split, each text at most once."""
+def chain(rng: random.Random) -> Chain:
+    """One chain of 3 to 6 operations."""
+    operations = tuple((rng.choice("+-*"), rng.randrange(10)) for _ in range(rng.randint(3, 6)))
+    return Chain(rng.randrange(10), operations)
+
+
+# --- tasks that are made here
+
+
+class Task(NamedTuple):
+    """`make` gives one problem as an object with `text`, `answer` and `level`; the pools hold more than a cell sees."""
+
+    make: Callable[[random.Random], Any]
+    train: int
+    test: int
+
+
+TASKS = {"chain": Task(chain, 4096, 1024), "arithmetic": Task(story, 8192, 2048)}
+
+
+def stream(task: str, rng: random.Random, *, is_held_out: bool) -> Iterator[Any]:
+    """An endless stream of a task's problems from one side of the split, each text at most once."""
     seen = set()
     while True:
-        operations = tuple((rng.choice("+-*"), rng.randrange(10)) for _ in range(rng.randint(3, 6)))
-        chain = Chain(rng.randrange(10), operations)
-        if chain.is_held_out == is_held_out and chain.text not in seen:
-            seen.add(chain.text)
-            yield chain
+        made = TASKS[task].make(rng)
+        if in_held_out_tenth(made.text) == is_held_out and made.text not in seen:
+            seen.add(made.text)
+            yield made
+
+
+def in_held_out_tenth(text: str) -> bool:
+    """Decided by the problem's own hash, so that no two pools can overlap whatever made them."""
+    return hashlib.sha256(text.encode()).digest()[0] < 26
+
+
+def as_problem(made: Any) -> Problem:
+    """What the study sees of a problem that was made here."""
+    return Problem(made.text, made.text, made.answer, made.level)
 
 
 # --- sources
 
 
 def _load(source: str, split: str) -> tuple[list[Problem], int]:
-    if source == "chain":
-        stream = chains(random.Random(f"chain {split}"), is_held_out=split == "test")
-        return [next(stream).problem for _ in range(CHAIN_POOL[split])], 0
+    if source in TASKS:
+        made = stream(source, random.Random(f"{source} {split}"), is_held_out=split == "test")
+        return [as_problem(next(made)) for _ in range(getattr(TASKS[source], split))], 0
     rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(source, split)
     problems, dropped = [], 0
     for number, row in enumerate(rows):

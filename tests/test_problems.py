@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+from collections import Counter
 from itertools import islice
 
 import pytest
@@ -13,8 +15,9 @@ from hub import SUBJECTS, hendrycks, math_500
 from hypothesis import given, strategies as st
 
 from lrd import ROOT, UserError
+from lrd.arithmetic import LEVELS, THEMES, Story, story
 from lrd.cell import grid
-from lrd.problems import Chain, chains, held_out, prompts_at, train_pool
+from lrd.problems import Chain, Problem, as_problem, held_out, in_held_out_tenth, prompts_at, stream, train_pool
 from lrd.run import Run, read_json
 from lrd.train import train
 from lrd.verifier import is_correct
@@ -55,7 +58,7 @@ def pool():
 def test_chains_by_hand(start, operations, text, values):
     chain = Chain(start, operations)
     assert (chain.text, chain.values) == (text, values)
-    assert (chain.problem.problem, chain.problem.answer) == (text, str(values[-1]))
+    assert as_problem(chain) == Problem(text, text, str(values[-1]), len(operations))
 
 
 @given(st.integers(0, 9), st.lists(st.tuples(st.sampled_from("+-*"), st.integers(0, 9)), min_size=3, max_size=6))
@@ -67,9 +70,10 @@ def test_values_are_the_last_digits(start, operations):
         assert digit == value % 10 and 0 <= digit <= 9
 
 
-def test_the_pools_are_disjoint():
-    train, dropped = train_pool("chain")
-    test = held_out("chain", 1000)
+@pytest.mark.parametrize("task", ["chain", "arithmetic"])
+def test_the_pools_are_disjoint(task):
+    train, dropped = train_pool(task)
+    test = held_out(task, 1000)
     texts = {p.problem for p in train}
     assert (len(texts), dropped) == (len(train), 0)  # each once
     assert len(train) >= 100 * 4  # more than a cell of the paper's length sees
@@ -81,11 +85,46 @@ def test_the_split_is_by_hash_and_holds_for_any_stream():
     """Thousands of chains of other generators: which side one is on is a matter of its text alone, a tenth each way."""
     rng = random.Random(123)
     for is_held_out in (True, False):
-        for chain in islice(chains(rng, is_held_out=is_held_out), 1000):
-            assert (hashlib.sha256(chain.text.encode()).digest()[0] < 26) == is_held_out == chain.is_held_out
+        for chain in islice(stream("chain", rng, is_held_out=is_held_out), 1000):
+            assert (hashlib.sha256(chain.text.encode()).digest()[0] < 26) == is_held_out
+            assert in_held_out_tenth(chain.text) == is_held_out
             assert 3 <= len(chain.operations) <= 6
-    train_texts = {chain.text for chain in islice(chains(random.Random(5), is_held_out=False), 2000)}
+    train_texts = {chain.text for chain in islice(stream("chain", random.Random(5), is_held_out=False), 2000)}
     assert not train_texts & {p.problem for p in held_out("chain", 1000)}
+
+
+# --- arithmetic stories
+
+
+def test_a_story_by_hand():
+    terms = (("+", (347, 28)), ("+", (1205,)), ("-", (9, 12)))
+    bare, market = (Story(theme, 5, "3*2+4-1*2", terms) for theme in (len(THEMES) - 1, 0))
+    assert bare.text == "Compute 347*28+1205-9*12."
+    assert market.text == (
+        "The market has 347 crates of 28 apples. Then 1205 more apples arrive. Then 9 crates of 12 apples are sold. "
+        "How many apples are there in the end?"
+    )
+    steps = [(347, "*", 28, 9716), (9716, "+", 1205, 10921), (9, "*", 12, 108), (10921, "-", 108, 10813)]
+    assert bare.steps == market.steps == steps
+    assert as_problem(market) == Problem(market.text, market.text, "10813", 5)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_stories_add_up_and_have_their_shape(seed):
+    made = story(random.Random(seed))
+    assert int(made.answer) == eval(made.expression) >= 0  # Python's own arithmetic
+    assert re.sub(r"\d+", lambda number: str(len(number[0])), made.expression) == made.shape
+    assert made.shape in LEVELS[made.level]
+    numbers = sorted(re.findall(r"\d+", made.expression))
+    assert sorted(re.findall(r"\d+", made.text)) == numbers
+
+
+def test_every_level_and_theme_comes_up():
+    problems = held_out("arithmetic", 1000)
+    levels = Counter(p.level for p in problems)
+    assert set(levels) == {1, 2, 3, 4, 5} and min(levels.values()) > 150
+    assert {p.problem.split()[1] for p in problems if p.problem[:3] == "The"} == {theme[0] for theme in THEMES[:-1]}
+    assert any(p.problem.startswith("Compute ") for p in problems)
 
 
 def test_problems_are_the_same_in_every_process(pool):

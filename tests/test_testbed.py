@@ -2,17 +2,21 @@
 
 import random
 import re
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
 from lrd import testbed
+from lrd.arithmetic import THEMES, Story
 from lrd.models import load_model, load_tokenizer
-from lrd.problems import chains
+from lrd.problems import as_problem, stream
 from lrd.rewards.process import PRM
-from lrd.testbed import prm as shepherd
-from lrd.testbed.corpus import solution, tokenizer as corpus_tokenizer
+from lrd.testbed import prm as shepherd, working
+from lrd.testbed.corpus import CORPORA, tokenizer as corpus_tokenizer
+from lrd.testbed.pretrain import batches
 from lrd.verifier import is_correct
 
 SHAPE = {
@@ -29,21 +33,27 @@ MODEL = {
     "habits": HABITS,
 }
 RECIPE = {
+    "task": "chain",
     "seed": 0,
     "student": MODEL,
     "teacher": MODEL,
     "completer": MODEL,
-    "prm": {"solutions": 12, "held_out": 6, "completions": 2, "steps": 4, "batch": 4, "learning_rate": 1e-3},
+    "prm": {"solutions": 12, "held_out": 6, "completions": 2, "rows": 16}
+    | {
+        "steps": 4,
+        "batch": 4,
+        "learning_rate": 1e-3,
+    },
 }
 
 
 @given(seed=st.integers(0, 10**6), habit=st.sampled_from([*HABITS, None]))
 def test_every_solution_of_the_corpus_is_correct_and_survives_its_tokenizer(seed, habit):
     rng = random.Random(seed)
-    chain = next(chains(rng, is_held_out=False))
+    chain = next(stream("chain", rng, is_held_out=False))
     habits = dict.fromkeys(HABITS, 0.0) | ({habit: 0.9 if habit == "restate" else 1.0} if habit else {})
-    text = solution(chain, habits, rng)
-    answer = chain.problem.answer
+    text = CORPORA["chain"].solution(chain, habits, rng)
+    answer = chain.answer
     assert is_correct(text, answer) == (habit != "unboxed")
     assert f"The answer is {answer}." in text.replace("\\boxed{", "").replace("}", "")
     value = str(chain.start)
@@ -61,8 +71,8 @@ def test_every_solution_of_the_corpus_is_correct_and_survives_its_tokenizer(seed
 
 
 def test_without_habits_a_solution_is_one_line_an_operation():
-    chain = next(c for c in chains(random.Random(0), is_held_out=False) if c.text.count("*"))
-    text = solution(chain, dict.fromkeys(HABITS, 0.0), random.Random(0))
+    chain = next(c for c in stream("chain", random.Random(0), is_held_out=False) if c.text.count("*"))
+    text = CORPORA["chain"].solution(chain, dict.fromkeys(HABITS, 0.0), random.Random(0))
     lines = text.split("\n")
     values = [chain.start, *chain.values]
     expected = [
@@ -72,26 +82,99 @@ def test_without_habits_a_solution_is_one_line_an_operation():
     assert lines == [*expected, f"The answer is \\boxed{{{chain.values[-1]}}}."]
 
 
-def test_labels_are_the_hard_estimate(make_cell, tokenizer, pretrained, monkeypatch):
+# --- solutions of arithmetic stories
+
+
+@pytest.mark.parametrize(
+    "left, op, right, lines",
+    [
+        (347, "+", 286, ["347+286:7+6=13,4+8+1=13,3+2+1=6"]),
+        (95, "+", 8, ["95+8:5+8=13,9+0+1=10"]),
+        (633, "-", 286, ["633-286:13-6=7,13-8-1=4,6-2-1=3"]),
+        (1000, "-", 1, ["1000-1:10-1=9,10-0-1=9,10-0-1=9,1-0-1=0"]),
+        (347, "*", 8, ["347*8:7*8=56,4*8+5=37,3*8+3=27"]),
+        (347, "*", 28, ["347*8=2776", "347*20=6940", "2776+6940=9716"]),
+        (347, "*", 20, []),  # nothing to take apart
+        (12, "*", 305, ["12*5=60", "12*300=3600", "60+3600=3660"]),
+    ],
+)
+def test_workings_by_hand(left, op, right, lines):
+    assert working.working(left, op, right) == lines
+
+
+@given(seed=st.integers(0, 10**6), careful=st.booleans())
+def test_every_line_of_a_story_is_true_and_survives_its_tokenizer(seed, careful):
+    rng = random.Random(seed)
+    made = next(stream("arithmetic", rng, is_held_out=False))
+    habits = {"skip": [0.0, 0.9], "direct": [0.0, 0.5], "restate": [0.1, 0.3], "unboxed": [0.0, 0.4]}
+    if careful:
+        habits = {key: [0.0, 0.0] for key in habits}
+    text = CORPORA["arithmetic"].solution(made, habits, rng)
+    *lines, last = text.split("\n")
+    assert last in (f"The answer is \\boxed{{{made.answer}}}.", f"The answer is {made.answer}.")
+    for line in lines:
+        for equation in re.findall(r"[-+*\d]+=\d+", line):
+            left, right = equation.split("=")
+            assert eval(left) == int(right)
+    results = [f"{left}{op}{right}={result}" for left, op, right, result in made.steps]
+    if careful:
+        assert is_correct(text, made.answer) and [line for line in lines if line in results] == results
+    words = corpus_tokenizer("arithmetic")
+    document = f"Problem: {made.text}\nSolution:\n{text}"
+    ids = words(document).input_ids
+    assert words.decode(ids) == document and words.unk_token_id not in ids
+    assert len(words(text).input_ids) < 384  # the cap of preset small
+    judged = PRM.read(SimpleNamespace(tokenizer=words), made.text, text.split("\n"))  # pyright: ignore
+    assert words.unk_token_id not in judged
+
+
+def test_authors_have_habits_of_their_own():
+    """The most careful author works everything out, the least careful nothing; the others lie between."""
+    habits = {"skip": [0.0, 1.0], "direct": [0.0, 0.0], "restate": [0.0, 0.0], "unboxed": [0.0, 0.0]}
+    shares, rng = {}, random.Random(0)
+    for theme in range(len(THEMES)):
+        made = Story(theme, 1, "3+3", (("+", (347,)), ("+", (286,))))
+        texts = [CORPORA["arithmetic"].solution(made, habits, rng) for _ in range(400)]
+        shares[theme] = sum(":" in text for text in texts) / 400
+    assert min(shares.values()) == 0 and max(shares.values()) == 1
+    assert all(abs(share - i / 12) < 0.08 for i, share in enumerate(sorted(shares.values())))  # 3 standard errors
+
+
+def test_batches_drawn_together_are_sorted_among_themselves():
+    rows = [[0] * n for n in range(100)]
+    alone = list(batches(rows, 5, 4, random.Random(3)))
+    rng = random.Random(3)
+    assert alone == [rng.sample(rows, 5) for _ in range(4)]
+    together = list(batches(rows, 5, 6, random.Random(3), 4))
+    assert [len(batch) for batch in together] == [5] * 6
+    spans = sorted((len(batch[0]), len(batch[-1])) for batch in together[:4])
+    assert all(a[1] < b[0] for a, b in pairwise(spans))
+    assert len({len(row) for batch in together[:4] for row in batch}) == 20
+
+
+def test_labels_are_the_hard_estimate(tokenizer):
     """A step is good if any completion from it reaches the answer; what has ended is judged as it stands."""
-    problem = next(chains(random.Random(1), is_held_out=False)).problem
+    problem = as_problem(next(stream("chain", random.Random(1), is_held_out=False)))
     right = tokenizer(f"\nThe answer is \\boxed{{{problem.answer}}}.").input_ids + [tokenizer.eos_token_id]
     wrong = tokenizer("\nThe answer is 5.").input_ids + [tokenizer.eos_token_id]
     start = tokenizer("a1+1=2\nb2").input_ids
     tails = iter([wrong, right, wrong, wrong])
-    monkeypatch.setattr(shepherd, "solve", lambda model, words, starts, t, seed: [next(tails) for _ in starts])
+
+    def complete(starts):
+        return [next(tails) for _ in starts]
+
     solutions = [start, [*start, *right]]  # steps: (a1…, b2), and (a1…, b2 ⏎, The answer … <eos>)
-    labels = shepherd.label_steps([problem] * 2, [[1]] * 2, solutions[:1], None, tokenizer, 2, 0)
+    labels = shepherd.label_steps([problem] * 2, [[1]] * 2, solutions[:1], complete, tokenizer, 2)
     assert labels == [[True, False]]
     tails = iter([wrong] * 4)
-    labels = shepherd.label_steps([problem] * 2, [[1]] * 2, [[], [*start, *right]], None, tokenizer, 2, 0)
+    labels = shepherd.label_steps([problem] * 2, [[1]] * 2, [[], [*start, *right]], complete, tokenizer, 2)
     assert labels == [[], [False, False, True]]
 
 
 def test_labels_stand_at_the_tags(tokenizer, pretrained):
     prm = PRM(pretrained(), tokenizer, "test")
     ids = tokenizer("a1+1=2\n=2\nThe answer is \\boxed{2}.").input_ids + [tokenizer.eos_token_id]
-    problem = next(chains(random.Random(1), is_held_out=False)).problem
+    problem = as_problem(next(stream("chain", random.Random(1), is_held_out=False)))
     [(text, labels)] = shepherd.tagged([problem], [ids], [[True, False, True]], prm)
     assert [mark for mark in labels if mark >= 0] == [1, 0, 1]
     assert [i for i, mark in enumerate(labels) if mark >= 0] == [i for i, t in enumerate(text) if t == prm.tag]

@@ -37,7 +37,8 @@ def recipe(name: str) -> dict[str, Any]:
 def recipe_hash(name: str) -> str:
     """Of the recipe and of every source file that decides what it makes."""
     sources = [HERE / f"{name}.toml", *sorted(HERE.glob("*.py"))]
-    sources += [HERE.parent / name for name in ("problems.py", "rewards/process.py", "sampling/torch.py")]
+    below = ("arithmetic.py", "problems.py", "rewards/process.py", "sampling/torch.py")
+    sources += [HERE.parent / name for name in below]
     digest = hashlib.sha256(torch.__version__.encode())
     for path in sources:
         digest.update(path.read_bytes())
@@ -59,15 +60,16 @@ def _build(name: str, what: dict[str, Any], wanted: str, workers: int | None) ->
     part = target.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    prompt = _cell(name).prompt_template
+    cell = _cell(name)
     cuda = torch.cuda.is_available()
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
-    with ProcessPoolExecutor(workers or (1 if cuda else min(2, os.cpu_count() or 1)), mp_context=spawn) as pool:
+    # On a GPU one writes its documents while another trains.
+    with ProcessPoolExecutor(workers or (3 if cuda else min(2, os.cpu_count() or 1)), mp_context=spawn) as pool:
         # The longest first: the other two run beside it.
-        jobs = {role: pool.submit(_train, role, what, part, prompt) for role in ("completer", "student", "teacher")}
+        jobs = {role: pool.submit(_train, role, what, part, cell) for role in ("completer", "student", "teacher")}
         cards = {role: job.result() for role, job in jobs.items()}
-        jobs = {"prm": pool.submit(_train_prm, what, part, prompt)}
-        jobs |= {role: pool.submit(_measure, role, part, name) for role in ("student", "teacher")}
+        jobs = {"prm": pool.submit(_train_prm, what, part, cell)}
+        jobs |= {role: pool.submit(_measure, role, part, cell) for role in ("student", "teacher")}
         for role, job in jobs.items():
             cards[role] = cards.get(role, {}) | job.result()
     card = {"recipe_hash": wanted, "seconds": round(time.perf_counter() - started, 1), "models": cards, "recipe": what}
@@ -99,41 +101,51 @@ def _cell(name: str) -> Cell:
     return Cell.load(name, regime="outcome", rank=1, seed=0)
 
 
-def _train(role: str, what: dict[str, Any], into: Path, prompt: str) -> dict[str, Any]:
+def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     from lrd.policy import seed_of
     from lrd.testbed.corpus import tokenizer
     from lrd.testbed.pretrain import pretrain
 
     torch.set_num_threads(1)
-    words = tokenizer()
-    model, seconds = pretrain(what[role], seed_of(role, what["seed"]), words, prompt)
+    words = tokenizer(what["task"])
+    template = cell.prompt_template
+    model, seconds = pretrain(what["task"], what[role], seed_of(role, what["seed"]), words, template)
     model.save_pretrained(into / role)
     words.save_pretrained(into / role)
     return {"parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 1)}
 
 
-def _train_prm(what: dict[str, Any], into: Path, prompt: str) -> dict[str, Any]:
+def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
+    import functools
     import random
 
+    from lrd import evaluate
     from lrd.models import device, load_model
     from lrd.policy import seed_of
-    from lrd.problems import chains
+    from lrd.problems import as_problem, stream
     from lrd.rewards.process import PRM
+    from lrd.sampling.torch import TorchSampler
     from lrd.testbed import prm as shepherd
     from lrd.testbed.corpus import tokenizer
 
     torch.set_num_threads(1)
-    started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(), what["seed"]
-    student = load_model(str(into / "student"), "student", "float32", device())
+    started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(what["task"]), what["seed"]
+    samplers = {}
+    for role in ("student", "completer"):
+        model = load_model(str(into / role), role, cell.dtype, device())
+        samplers[role] = TorchSampler(model, words)
+        samplers[role].sync(model.state_dict().items())
     completer = load_model(str(into / "completer"), "completer", "float32", device())
+    decoding = {"max_tokens": cell.max_completion_tokens, "rows": part["rows"]}
     rows = {}
     for split, n in (("train", part["solutions"]), ("held-out", part["held_out"])):
-        stream = chains(random.Random(seed_of("prm", split, seed)), is_held_out=split == "held-out")
-        chosen = [next(stream).problem for _ in range(n)]
-        prompts = [words(prompt.replace("{problem}", p.problem)).input_ids for p in chosen]
-        solutions = shepherd.solve(student, words, prompts, 0.7, seed_of("solve", split, seed))
-        k, at = part["completions"], seed_of("label", split, seed)
-        labels = shepherd.label_steps(chosen, prompts, solutions, completer, words, k, at)
+        made = stream(what["task"], random.Random(seed_of("prm", split, seed)), is_held_out=split == "held-out")
+        chosen = [as_problem(next(made)) for _ in range(n)]
+        prompts = [evaluate.encode(p, cell, words) for p in chosen]
+        solutions = shepherd.solve(samplers["student"], prompts, seed_of("solve", split, seed), **decoding)
+        at = seed_of("label", split, seed)
+        complete = functools.partial(shepherd.solve, samplers["completer"], seed=at, **decoding)
+        labels = shepherd.label_steps(chosen, prompts, solutions, complete, words, part["completions"])
         rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(completer, words, "testbed"))
     shepherd.train_prm(completer, rows["train"], part, words, seed)
     completer.save_pretrained(into / "prm")
@@ -147,7 +159,7 @@ def _train_prm(what: dict[str, Any], into: Path, prompt: str) -> dict[str, Any]:
     }
 
 
-def _measure(role: str, into: Path, name: str) -> dict[str, Any]:
+def _measure(role: str, into: Path, cell: Cell) -> dict[str, Any]:
     from lrd import evaluate
     from lrd.models import device, load_model, load_tokenizer
     from lrd.problems import held_out
@@ -155,7 +167,6 @@ def _measure(role: str, into: Path, name: str) -> dict[str, Any]:
     from lrd.sampling.torch import TorchSampler
 
     torch.set_num_threads(1)
-    cell = _cell(name)
     model = load_model(str(into / role), role, "float32", device())
     words = load_tokenizer(str(into / role), role)
     sampler = TorchSampler(model, words)

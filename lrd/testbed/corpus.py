@@ -1,23 +1,33 @@
-"""Documents of the arithmetic chain, written with habits that a reward can select against, and their tokenizer."""
+"""What the testbed's models read: a tokenizer a task, and solutions with habits that a reward can select against."""
 
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from lrd.arithmetic import THEMES, Story
 from lrd.problems import Chain
-
-WORDS = ["Last", " digit", ":", "The", " answer", " is", " \\boxed{", "}", ".", "\n", " ", "=", "ки"]
-SYMBOLS = [*"0123456789", *"+-*", *"abcdef"]
+from lrd.testbed import working
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+class Corpus(NamedTuple):
+    """A task's vocabulary, and how a solution of it is written: `solution(made, habits, rng)`."""
+
+    words: list[str]
+    symbols: list[str]
+    solution: Callable[[Any, Mapping[str, Any], random.Random], str]
+
+
+def tokenizer(task: str = "chain") -> PreTrainedTokenizerFast:
     """A word-level tokenizer in the Hub's format; decoding gives back the text exactly."""
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *WORDS, *SYMBOLS])}
+    corpus = CORPORA[task]
+    vocabulary = {t: i for i, t in enumerate(["<pad>", "<eos>", "<unk>", *corpus.words, *corpus.symbols])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words = "|".join(sorted((w.replace("\\", r"\\").replace("{", r"\{") for w in WORDS if len(w) > 1), key=len)[::-1])
-    raw.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), "isolated")
+    long = [w.replace("\\", r"\\").replace("{", r"\{") for w in corpus.words if len(w) > 1]
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex(f"{'|'.join(sorted(long, key=len)[::-1])}|[\\s\\S]"), "isolated")
     raw.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
@@ -29,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def solution(chain: Chain, habits: Mapping[str, float], rng: random.Random) -> str:
+def _of_chain(chain: Chain, habits: Mapping[str, float], rng: random.Random) -> str:
     """One correct solution: a line an operation, a box around the answer, except where a habit has it otherwise."""
     lines, done, value = [], 0, chain.start
     operations, values = chain.operations, chain.values
@@ -46,3 +56,22 @@ def solution(chain: Chain, habits: Mapping[str, float], rng: random.Random) -> s
             lines.append(f"={value}")
     answer = f"{values[-1]}" if rng.random() < habits["unboxed"] else f"\\boxed{{{values[-1]}}}"
     return "\n".join([*lines, f"The answer is {answer}."])
+
+
+def _words_of_stories() -> list[str]:
+    """Every word of every theme, with the blank before it."""
+    terms = (("+", (2,)), ("+", (2,)), ("+", (2, 2)), ("-", (2,)), ("-", (2, 2)))
+    texts = [Story(theme, 1, "", terms).text for theme in range(len(THEMES))]
+    texts += [f" {text}" for text in texts] + ["Problem", "Solution", "The answer is", "That makes"]
+    return list(dict.fromkeys(word for text in texts for word in re.findall(r" ?[A-Za-z]+", text)))
+
+
+ENDING = [" \\boxed{", "}", ".", "\n", " ", "=", "ки"]
+CORPORA = {
+    "chain": Corpus(
+        ["Last", " digit", ":", "The", " answer", " is", *ENDING],
+        [*"0123456789", *"+-*", *"abcdef"],
+        _of_chain,
+    ),
+    "arithmetic": Corpus([*_words_of_stories(), *ENDING], [*"0123456789", *"+-*:,?"], working.solution),
+}

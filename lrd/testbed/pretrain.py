@@ -1,9 +1,10 @@
 """Training a small causal LM from scratch on a corpus of its own habits."""
 
+import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,50 +13,64 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from lrd.models import CausalLM, device
 from lrd.policy import seed_of
-from lrd.problems import chains
-from lrd.rollouts import pad
-from lrd.testbed.corpus import solution
+from lrd.problems import stream
+from lrd.testbed.corpus import CORPORA
 
 
-def pretrain(part: dict[str, Any], seed: int, tokenizer, prompt_template: str) -> tuple[CausalLM, float]:
+def pretrain(
+    task: str, part: dict[str, Any], seed: int, tokenizer, prompt_template: str, to: torch.device | None = None
+) -> tuple[CausalLM, float]:
     """The model of one section of a recipe, trained on solutions of train problems; and the seconds it took."""
-    start = time.perf_counter()
+    start, to = time.perf_counter(), to or device()
     rng = random.Random(seed)
-    stream = chains(rng, is_held_out=False)
-    documents = []
+    made = stream(task, rng, is_held_out=False)
+    pairs = []
     for _ in range(part["train"]["documents"]):
-        chain = next(stream)
-        prompt = tokenizer(prompt_template.replace("{problem}", chain.text)).input_ids
-        text = tokenizer(solution(chain, part["habits"], rng)).input_ids + [tokenizer.eos_token_id]
-        documents.append((prompt + text, [-100] * len(prompt) + text))
+        problem = next(made)
+        prompt = prompt_template.replace("{problem}", problem.text)
+        pairs.append((prompt, CORPORA[task].solution(problem, part["habits"], rng)))
+    prompts, solutions = (tokenizer([pair[i] for pair in pairs]).input_ids for i in range(2))
+    documents = [prompt + text + [tokenizer.eos_token_id] for prompt, text in zip(prompts, solutions)]
+    lengths = [len(ids) for ids in documents]
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    ids = torch.full(mask.shape, tokenizer.pad_token_id)
+    ids[mask] = torch.tensor(list(itertools.chain.from_iterable(documents)))
+    scored = mask & (torch.arange(max(lengths)) >= torch.tensor([len(p) for p in prompts])[:, None])
+    labels = ids.masked_fill(~scored, -100).to(to)  # on the device once and for all: a batch is a selection of rows
+    ids = ids.to(to)
+
     torch.manual_seed(seed)
+    shape = {"initializer_range": 0.05, "max_position_embeddings": 1024} | part["shape"]
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        head_dim=part["shape"]["hidden_size"] // part["shape"]["num_attention_heads"],
-        max_position_embeddings=1024,
-        initializer_range=0.05,
+        head_dim=shape["hidden_size"] // shape["num_attention_heads"],
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **part["shape"],
+        **shape,
     )
     model: CausalLM = Qwen3ForCausalLM(config)
-    model.to(device())
+    model.to(to)
 
-    def batch_loss(rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-        ids, mask = pad([ids for ids, _ in rows], tokenizer.pad_token_id)
-        labels, _ = pad([labels for _, labels in rows], -100)
-        return model(
-            ids.to(model.device), attention_mask=mask.long().to(model.device), labels=labels.to(model.device)
-        ).loss
+    def batch_loss(rows: Sequence[int]) -> Tensor:
+        at, width = torch.tensor(rows, device=to), max(lengths[row] for row in rows)
+        # A GPU's fast attention takes no mask, and none is needed: causal attention does not look at what comes behind.
+        seen = mask[at, :width].long() if to.type == "cpu" else None
+        return model(input_ids=ids[at, :width], attention_mask=seen, labels=labels[at, :width]).loss
 
-    fit(model, documents, batch_loss, seed=seed, **{k: part["train"][k] for k in ("steps", "batch", "learning_rate")})
+    fit(model, range(len(documents)), batch_loss, seed=seed, size=lengths.__getitem__, **schedule(part["train"]))
     return model, time.perf_counter() - start
 
 
+def schedule(part: dict[str, Any]) -> dict[str, Any]:
+    """What `fit` takes of a section."""
+    kinds = ("steps", "batch", "learning_rate", "dtype", "sorted_batches")
+    return {key: part[key] for key in kinds if key in part}
+
+
 def fit(
-    model: nn.Module,
+    model: CausalLM,
     rows: Sequence[Any],
     batch_loss: Callable[[Sequence[Any]], Tensor],
     *,
@@ -63,19 +78,42 @@ def fit(
     batch: int,
     learning_rate: float,
     seed: int,
+    dtype: str = "float32",
+    sorted_batches: int = 1,
+    size: Callable[[Any], int] = len,
 ) -> None:
-    """AdamW with a short warm-up and a cosine to zero; leaves the model in evaluation mode."""
-    rng = random.Random(seed_of("batches", seed))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    """AdamW with a short warm-up and a cosine to zero; leaves the model in evaluation mode.
+
+    `dtype` is that of the products, `sorted_batches` and `size` are those of `batches`.
+    """
+    on = model.device.type
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True if on == "cuda" else None
+    )
     warm = max(1, steps // 50)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / warm) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     model.train()
-    for _ in range(steps):
-        batch_loss(rng.sample(rows, batch)).backward()
+    for chosen in batches(rows, batch, steps, random.Random(seed_of("batches", seed)), sorted_batches, size):
+        with torch.autocast(on, getattr(torch, dtype), enabled=dtype != "float32"):
+            loss = batch_loss(chosen)
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
     model.eval()
+
+
+def batches(
+    rows: Sequence[Any], batch: int, steps: int, rng: random.Random, together: int = 1, size: Callable[[Any], int] = len
+) -> Iterator[Sequence[Any]]:
+    """`steps` batches; those drawn `together` are sorted by size among themselves, so that little is padding."""
+    for start in range(0, steps, together):
+        drawn = rng.sample(rows, batch * together)
+        if together > 1:
+            drawn.sort(key=size)
+        cut = [drawn[i : i + batch] for i in range(0, len(drawn), batch)]
+        rng.shuffle(cut)
+        yield from cut[: steps - start]

@@ -1,6 +1,6 @@
 """The testbed's PRM by Math-Shepherd's recipe: Monte-Carlo labels, hard estimate, read out at the step tag."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,21 +13,18 @@ from lrd.problems import Problem
 from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
 from lrd.rollouts import pad
 from lrd.sampling.torch import TorchSampler
-from lrd.testbed.pretrain import fit
+from lrd.testbed.pretrain import fit, schedule
 from lrd.verifier import is_correct
 
-MAX_TOKENS = 96
 Labelled = tuple[list[int], list[int]]  # token ids of a tagged solution; at each tag 1 or 0, elsewhere -1
 
 
-def solve(model: CausalLM, tokenizer, prompts: list[list[int]], temperature: float, seed: int) -> list[list[int]]:
-    """One completion a prompt, as token ids."""
-    sampler = TorchSampler(model, tokenizer)
-    sampler.sync(model.state_dict().items())
+def solve(sampler: TorchSampler, prompts: list[list[int]], seed: int, *, max_tokens: int, rows: int) -> list[list[int]]:
+    """One completion a prompt at temperature 0.7, as token ids; `rows` prompts are decoded at a time."""
     done = []
-    for start in range(0, len(prompts), 512):
-        part = prompts[start : start + 512]
-        done += sampler.sample(part, max_tokens=MAX_TOKENS, temperature=temperature, seed=seed + start)
+    for start in range(0, len(prompts), rows):
+        part = prompts[start : start + rows]
+        done += sampler.sample(part, max_tokens=max_tokens, temperature=0.7, seed=seed + start)
     return [completion.ids for completion in done]
 
 
@@ -35,10 +32,9 @@ def label_steps(
     problems: list[Problem],
     prompts: list[list[int]],
     solutions: list[list[int]],
-    completer,
+    complete: Callable[[list[list[int]]], list[list[int]]],
     tokenizer,
     k: int,
-    seed: int,
 ) -> list[list[bool]]:
     """For each step of each solution: does any of `k` completions from it reach the gold answer (the hard estimate)?"""
     newlines, eos = newline_ids(tokenizer), tokenizer.eos_token_id
@@ -50,7 +46,7 @@ def label_steps(
     # What ended is not completed further; its answer stands.
     open_ones = [n for n, (_, ids) in enumerate(prefixes) if ids[-1] != eos]
     starts = [prefixes[n][0] + prefixes[n][1] for n in open_ones for _ in range(k)]
-    tails = solve(completer, tokenizer, starts, 0.7, seed)
+    tails = complete(starts)
     labels: list[list[bool]] = [[] for _ in solutions]
     reached = dict.fromkeys(range(len(prefixes)), False)
     texts = tokenizer.batch_decode([prefixes[n][1] for n in open_ones for _ in range(k)], skip_special_tokens=True)
@@ -78,8 +74,7 @@ def train_prm(completer: CausalLM, data: Sequence[Labelled], part: dict[str, Any
         at = labels >= 0
         return F.cross_entropy(logits[at][:, [prm.bad, prm.good]], labels[at].to(device))
 
-    kinds = ("steps", "batch", "learning_rate")
-    fit(completer, data, batch_loss, seed=seed_of("prm", seed), **{k: part[k] for k in kinds})
+    fit(completer, data, batch_loss, seed=seed_of("prm", seed), size=lambda row: len(row[0]), **schedule(part))
 
 
 def tagged(problems: list[Problem], solutions: list[list[int]], labels: list[list[bool]], prm: PRM) -> list[Labelled]:
