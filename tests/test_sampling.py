@@ -12,9 +12,11 @@ from lrd.models import token_logps
 from lrd.policy import Policy
 from lrd.problems import Problem
 from lrd.rollouts import Completion, collate
-from lrd.sampling import torch as engine
+from lrd.sampling import static as fixed, torch as engine
+from lrd.sampling.draw import draw
 from lrd.sampling.scripted import ScriptedSampler
-from lrd.sampling.torch import FusedDecoder, ModelDecoder, TorchSampler, draw
+from lrd.sampling.static import StaticDecoder
+from lrd.sampling.torch import FusedDecoder, ModelDecoder, TorchSampler
 
 CPU = torch.device("cpu")
 KINDS = {"qwen3": FusedDecoder, "llama": FusedDecoder, "gpt2": ModelDecoder, "neox": ModelDecoder}
@@ -136,6 +138,70 @@ def test_log_probabilities_are_those_of_a_full_forward_pass(kind, temperature, p
     for row, c in zip(logps, got):
         assert len(c.logps) == len(c.ids)
         torch.testing.assert_close(torch.tensor(c.logps), row[: len(c.ids)], atol=1e-4, rtol=0)
+
+
+# --- in fixed shapes, as on CUDA; here the same steps are not captured
+
+
+def in_fixed_shapes(sampler: TorchSampler) -> TorchSampler:
+    sampler._static = StaticDecoder(sampler._decoder)
+    return sampler
+
+
+@pytest.mark.parametrize("temperature, top_p", [(0, 1.0), (0.7, 0.95), (1.5, 1.0)])
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+def test_fixed_shapes_change_nothing(kind, temperature, top_p, pretrained, tokenizer, prompts, monkeypatch):
+    """The same tokens, whether rows move to smaller buffers at once, at times or never."""
+    model = likes_to_end(pretrained(kind, 3), tokenizer)
+    plain, static = sampler_of(model, tokenizer), in_fixed_shapes(sampler_of(model, tokenizer))
+    options = dict(temperature=temperature, top_p=top_p, seed=5)
+    moves = 0
+    for least, look, n in ((1, 1, 7), (2, 3, 42), (16, 16, 7), (4, 16, 5)):
+        monkeypatch.setattr(fixed, "ROWS", least)
+        monkeypatch.setattr(fixed, "LOOK_EVERY", look)
+        batch = (prompts * 6)[:n]
+        for cap in (1, 2, 40):
+            before = len(static._static._buffers)
+            got = static.sample(batch, max_tokens=cap, **options)
+            want = plain.sample(batch, max_tokens=cap, **options)
+            assert [(c.ids, c.truncated) for c in got] == [(c.ids, c.truncated) for c in want]
+            for a, b in zip(got, want):
+                torch.testing.assert_close(a.logps, b.logps, atol=1e-4, rtol=0)
+            moves += max(0, len(static._static._buffers) - before - 1)
+    assert moves > 1
+
+
+def test_fixed_shapes_leave_nothing_behind(pretrained, tokenizer, prompts):
+    """Buffers are used again: a batch after other ones is what it is alone, also after new weights."""
+    model, other = pretrained("qwen3", 3), pretrained("qwen3", 1)
+    static = in_fixed_shapes(sampler_of(model, tokenizer))
+    options = dict(max_tokens=20, temperature=1.0, seed=2)
+    first = static.sample(prompts[:3], **options)
+    static.sample(prompts, **options)  # more rows in the same buffers
+    assert static.sample(prompts[:3], **options) == first
+    static.sync(other.named_parameters())
+    assert [c.ids for c in static.sample(prompts[:3], **options)] != [c.ids for c in first]
+    static.sync(model.named_parameters())
+    assert static.sample(prompts[:3], **options) == first
+    assert len(static._static._buffers) == 1
+
+
+def test_weights_stay_where_they_are_on_cuda(pretrained, tokenizer, prompts):
+    """A captured step reads the addresses that it was captured with: new weights are copied there, and nowhere else."""
+    model, other = pretrained("qwen3", 3), pretrained("qwen3", 1)
+    sampler, plain = sampler_of(model, tokenizer), sampler_of(other, tokenizer)
+    untouched = {name: weight.clone() for name, weight in model.named_parameters()}
+    decoder = sampler._decoder
+    decoder.device, decoder.weights = torch.device("cuda"), None  # what decides how weights are kept
+    decoder.load(dict(model.named_parameters()))
+    places = [weight.data_ptr() for weight in engine._tensors(decoder.weights)]
+    decoder.load(dict(other.named_parameters()))
+    decoder.device = CPU
+    assert [weight.data_ptr() for weight in engine._tensors(decoder.weights)] == places
+    assert len(places) == 3 + 7 * 2  # embedding, head, norm; seven in each of two layers
+    options = dict(max_tokens=20, temperature=0)
+    assert sampler.sample(prompts, **options) == plain.sample(prompts, **options)
+    assert all(torch.equal(weight, untouched[name]) for name, weight in model.named_parameters())
 
 
 # --- the distribution

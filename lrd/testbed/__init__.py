@@ -37,7 +37,7 @@ def recipe(name: str) -> dict[str, Any]:
 def recipe_hash(name: str) -> str:
     """Of the recipe and of every source file that decides what it makes."""
     sources = [HERE / f"{name}.toml", *sorted(HERE.glob("*.py"))]
-    below = ("arithmetic.py", "problems.py", "rewards/process.py", "sampling/torch.py")
+    below = ("arithmetic.py", "problems.py", "rewards/process.py", "sampling/draw.py", "sampling/torch.py")
     sources += [HERE.parent / name for name in below]
     digest = hashlib.sha256(torch.__version__.encode())
     for path in sources:
