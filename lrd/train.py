@@ -95,6 +95,8 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         ref_logps = policy.reference_logps(batch)
         clock.lap("reference")
         metrics |= update(policy, optimizer, batch, learner, ref_logps, advantages)
+        if cell.rank is None:
+            metrics["weights_moved"] = moved(policy)
         clock.lap("update")
         sampler.sync(policy.weights())
         clock.lap("sync")
@@ -201,6 +203,14 @@ def update(
         optimizer.zero_grad()
         metrics = about | {"loss": loss.item(), "grad_norm": norm.item()}
     return metrics | {"skipped_updates": skipped}
+
+
+@torch.no_grad()
+def moved(policy: Policy) -> float:
+    """Share of a fully trained student's weights that differ from the base's, both as the forward pass reads them."""
+    pairs = list(zip(policy.model.parameters(), policy.reference.parameters(), strict=True))
+    different = sum((now.to(before.dtype) != before).sum() for now, before in pairs)
+    return float(different) / sum(before.numel() for _, before in pairs)
 
 
 @torch.no_grad()

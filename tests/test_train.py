@@ -179,6 +179,21 @@ def test_out_of_memory_is_said_in_those_words_with_what_to_change(make_cell, tmp
     assert "can't allocate memory" in reason["error"] and "Traceback" in reason["traceback"]
 
 
+def test_how_many_weights_moved(make_cell, tmp_path):
+    """Updates of 1e-9 vanish in bf16, but for the weights that are zero: the padding token's."""
+
+    def last(**changes):
+        runs = tmp_path / str(len(list(tmp_path.iterdir())))
+        _, rows = finish(make_cell(regime="distillation", **SHORT, **changes), runs)
+        return rows[-1].get("weights_moved")
+
+    bf16 = {"dtype": "bfloat16", "master_dtype": "bfloat16"}
+    assert last(rank=None, learning_rate=1e-9, **bf16) < 0.002
+    assert last(rank=None, learning_rate=0.1, **bf16) > 0.9
+    assert last(rank=None, learning_rate=1e-2) > 0.9
+    assert last(rank=4) is None  # an adapter leaves the base's weights as they are
+
+
 def test_cells_of_a_seed_see_the_same_prompts_in_the_same_order(make_cell, tmp_path):
     def seen(**changes):
         run, _ = finish(make_cell(**SHORT, **changes), tmp_path / str(changes))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 16  # tokens; a look waits for the GPU
 ROWS = 16  # of the smallest buffers; the others are twice the next smaller
-COLUMNS = 64  # prompts are as wide as a multiple of it, or each width would need graphs of its own
+COLUMNS = 128  # prompts are as wide as a multiple of it, or each width would need graphs of its own
 
 
 class StaticDecoder:
@@ -106,7 +106,7 @@ class Buffers:
         self.t.zero_()
         self.filled.zero_()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._step()
 
     def start(self, ids: Int[Tensor, "N S"], mask: Bool[Tensor, "N S"], uniform: Float[Tensor, "T N"]) -> None:
