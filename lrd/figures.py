@@ -171,6 +171,28 @@ def learning_curves(results: Results) -> Figure:
     return _finish(figure, axes)
 
 
+def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) -> Figure:
+    """Pass@1 over the steps, mean over seeds: one panel an arm, one line a value of `axis`, the chosen one bold."""
+    figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 4.8), sharex=True, sharey=True)
+    curves, values = results.of_finished(results.curves), sorted(results.cells[axis].unique())
+    shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(values)))
+    for ax, arm in zip(grid.flat, results.arms):
+        mine = curves[curves.arm == arm]
+        for i, value in enumerate(values):
+            line = mine[mine[axis] == value].groupby("step")["pass@1"].mean()
+            width = 2.6 if chosen.get(arm) == value else 1.1
+            ax.plot(line.index, line, color=shades[i], linestyle=DASHES[i % len(DASHES)], linewidth=width)
+        ax.set(title="FullFT" if arm == "full" else f"rank {arm[1:]}", ylim=(-0.02, 1.02))
+        _say_if_empty(ax, mine)
+    for ax in grid[1]:
+        ax.set_xlabel("step")
+    for ax in grid[:, 0]:
+        ax.set_ylabel("greedy pass@1")
+    key = [plt.Line2D([], [], color=s, linestyle=DASHES[i % len(DASHES)]) for i, s in enumerate(shades)]
+    figure.legend(key, [f"{v:g}" for v in values], title=label, loc="outside lower center", ncols=len(values))
+    return _finish(figure, grid)
+
+
 def over_steps(
     results: Results,
     metrics: tuple[str, ...] = ("advantage_std", "completions/mean_length", "completions/clipped_ratio"),

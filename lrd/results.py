@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, further_axes, grid, presets, shown
+from lrd.cell import Cell, further_axes, grid, presets, read_preset, shown
 from lrd.run import read_json, read_jsonl, runs_root, state
 
 DEFAULT = "tiny"  # the preset that anyone can run
@@ -76,10 +76,13 @@ class Results:
 
 
 def studied(runs: str | Path | None = None) -> str:
-    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell, the default's first."""
+    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell, the default's first.
+
+    A preset that stands on another one is an experiment beside it, not what the book is about.
+    """
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen
-    names = [DEFAULT, *(name for name in presets() if name != DEFAULT)]
+    names = [DEFAULT, *(name for name in presets() if name != DEFAULT and "base" not in read_preset(name))]
     return next((name for name in names if any((root(runs) / name).glob("*/done.json"))), DEFAULT)
 
 

@@ -1,0 +1,48 @@
+"""A sweep over one field of a cell: which value each arm gets, by a rule that its preset states before it runs.
+
+The rule: the value of the highest area under the pass@1 curve, the mean over seeds; of equal ones the smaller.
+"""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import pandas as pd
+
+from lrd.results import Results
+from lrd.stats import NOTHING, arm_name
+
+
+def areas(results: Results, axis: str) -> pd.DataFrame:
+    """Mean area of the finished cells: one row an arm, one column a value of the axis in rising order, NaN for none."""
+    table = results.finished.pivot_table(index="arm", columns=axis, values="area", aggfunc="mean")
+    return table.reindex(index=results.arms, columns=sorted(results.cells[axis].unique())).astype(float)
+
+
+def chosen(results: Results, axis: str) -> dict[str, float]:
+    """Arm → its value by the rule. An arm of which a cell is not finished has none yet."""
+    unfinished = set(results.cells.arm[~results.cells.cell.isin(results.finished.cell)])
+    best = areas(results, axis).drop(index=list(unfinished))
+    return best.idxmax(axis=1).to_dict()  # the first of equal ones, and columns rise
+
+
+def rows(results: Results, axis: str) -> list[tuple[str, ...]]:
+    """Arm, mean area at each value, the chosen value and whether it is at an end of the axis: it may not be best."""
+    table, best = areas(results, axis), chosen(results, axis)
+    ends = (table.columns[0], table.columns[-1])
+    return [
+        (
+            arm_name(arm),
+            *(NOTHING if area != area else f"{area:.3f}" for area in table.loc[arm]),
+            f"{best[arm]:g}{' (at the end)' if best[arm] in ends else ''}" if arm in best else "not finished",
+        )
+        for arm in table.index
+    ]
+
+
+def verdict(results: Results, axis: str) -> str:
+    """What the sweep says, in one sentence."""
+    best = chosen(results, axis)
+    if not best:
+        return "No arm's cells are all finished, so that none has been chosen."
+    texts = [f"{arm_name(arm)} gets {value:g}" for arm, value in best.items()]
+    return "; ".join(texts)[0].upper() + "; ".join(texts)[1:] + "."
