@@ -41,7 +41,7 @@ class Cell:
     dtype: str = "float32"  # of forward passes and frozen weights; trained weights have `master_dtype`
     master_dtype: str = "float32"  # "bfloat16" reproduces the original's full fine-tuning arm
 
-    # problems: "chain", a path to a .jsonl file, or an id on the Hub
+    # problems: one of TASKS, a path to a .jsonl file, or an id on the Hub
     train_data: str
     eval_data: str
     eval_problems: int = 100
@@ -203,6 +203,9 @@ REGIMES = {
     "distillation": "lrd.rewards.distillation",
 }
 """The registry of rewards: regime → the module whose `load` gives it."""
+
+TASKS = ("chain", "arithmetic")
+"""The tasks whose problems `problems.py` makes."""
 
 CHOICES = {
     "regime": tuple(REGIMES),

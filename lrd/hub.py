@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from lrd import UserError
-from lrd.cell import Cell, location
+from lrd.cell import TASKS, Cell, location
 
 REACH = 5.0  # seconds for the Hub's first answer
 # Math-Shepherd's own branch has pickles alone; this one is the Hub's bot's, with the same weights as safetensors.
@@ -19,8 +19,8 @@ DATA = [".parquet", ".jsonl", ".json", ".csv"]
 
 
 def on_hub(name: str) -> bool:
-    """Whether a name is an id on the Hub: neither a path, nor a `.jsonl` file, nor the arithmetic chain."""
-    return not re.match(r"\.?/", name) and not name.endswith(".jsonl") and name != "chain"
+    """Whether a name is an id on the Hub: neither a path, nor a `.jsonl` file, nor a task that is made here."""
+    return not re.match(r"\.?/", name) and not name.endswith(".jsonl") and name not in TASKS
 
 
 def model(name: str, role: str, *, weights: bool) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from hub import SUBJECTS, hendrycks, math_500
 from hypothesis import given, strategies as st
 
-from lrd import ROOT, UserError
+from lrd import ROOT, UserError, cell, problems
 from lrd.arithmetic import LEVELS, THEMES, Story, story
 from lrd.cell import grid
 from lrd.problems import Chain, Problem, as_problem, held_out, in_held_out_tenth, prompts_at, stream, train_pool
@@ -70,7 +70,11 @@ def test_values_are_the_last_digits(start, operations):
         assert digit == value % 10 and 0 <= digit <= 9
 
 
-@pytest.mark.parametrize("task", ["chain", "arithmetic"])
+def test_every_task_is_made():
+    assert set(cell.TASKS) == set(problems.TASKS)
+
+
+@pytest.mark.parametrize("task", cell.TASKS)
 def test_the_pools_are_disjoint(task):
     train, dropped = train_pool(task)
     test = held_out(task, 1000)
