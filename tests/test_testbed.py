@@ -3,17 +3,16 @@
 import random
 import re
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lrd import testbed
+from lrd import UserError, testbed
 from lrd.arithmetic import THEMES, Story
 from lrd.models import load_model, load_tokenizer
 from lrd.problems import as_problem, stream
-from lrd.rewards.process import PRM
+from lrd.rewards.process import PRM, read
 from lrd.testbed import prm as shepherd, working
 from lrd.testbed.corpus import CORPORA, tokenizer as corpus_tokenizer
 from lrd.testbed.pretrain import batches
@@ -124,8 +123,7 @@ def test_every_line_of_a_story_is_true_and_survives_its_tokenizer(seed, careful)
     ids = words(document).input_ids
     assert words.decode(ids) == document and words.unk_token_id not in ids
     assert len(words(text).input_ids) < 384  # the cap of preset small
-    judged = PRM.read(SimpleNamespace(tokenizer=words), made.text, text.split("\n"))  # pyright: ignore
-    assert words.unk_token_id not in judged
+    assert words.unk_token_id not in read(made.text, text.split("\n"), words)  # as the PRM reads it
 
 
 def test_authors_have_habits_of_their_own():
@@ -178,6 +176,22 @@ def test_labels_stand_at_the_tags(tokenizer, pretrained):
     [(text, labels)] = shepherd.tagged([problem], [ids], [[True, False, True]], prm)
     assert [mark for mark in labels if mark >= 0] == [1, 0, 1]
     assert [i for i, mark in enumerate(labels) if mark >= 0] == [i for i, t in enumerate(text) if t == prm.tag]
+
+
+def test_a_testbed_for_a_gpu_says_so_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(testbed, "ROOT", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="testbed 'small' is for a GPU, and PyTorch finds none here"):
+        testbed.build("small")
+
+
+def test_the_recipes_can_be_read():
+    for name in ("tiny", "small"):
+        what = testbed.recipe(name)
+        assert testbed._cell(name).train_data == what["task"]
+        for role in ("student", "teacher", "completer"):
+            train = what[role]["train"]
+            assert train["batch"] * train.get("sorted_batches", 1) <= train["documents"]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import filelock
 import torch
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, presets
+from lrd.cell import Cell, presets, read_preset
 from lrd.run import read_json, write_json
 
 HERE = Path(__file__).parent
@@ -57,6 +57,8 @@ def build(name: str, *, workers: int | None = None) -> dict[str, Any]:
 
 def _build(name: str, what: dict[str, Any], wanted: str, workers: int | None) -> dict[str, Any]:
     started, target = time.perf_counter(), ROOT / "models" / name
+    if read_preset(name)["resources"]["gpus"] and not torch.cuda.is_available():
+        raise UserError(f"testbed {name!r} is for a GPU, and PyTorch finds none here; tiny does without")
     part = target.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
