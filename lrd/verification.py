@@ -1,7 +1,8 @@
 """Checks of the machinery whose results the book shows: `python -m lrd.verification` records them anew.
 
 What cannot be computed while the book is built is recorded in `book/verification.json`: the loss against TRL's trainer
-(TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository) and cells run twice.
+(TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository), cells run twice, the
+forward pass that is left out, and how far weights move at either precision.
 Nothing of the record should depend on the machine: a test records again and compares. Torch-free at import.
 """
 
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,11 +32,13 @@ BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another
 TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
 LOSS_TYPES = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}  # our aggregation → TRL's name for it
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PARTS = ("verifier", "loss", "twice", "forward", "precision")
+WEIGHT_STD = 0.02  # what Qwen3's weights are drawn with (`initializer_range` of its config.json)
 GAP = "sampling/sampling_logp_difference"
 
 
 def recorded() -> dict[str, Any]:
-    """The record: `verifier`, `loss` and `twice`, as the functions of these names return them."""
+    """The record: for each of `PARTS` what the function `check_<part>` returns."""
     return read_json(RECORD) or {}
 
 
@@ -155,16 +159,127 @@ def check_twice(student: str, teacher: str, prm: str, steps: int = 3) -> dict[st
     found = []
     for regime in REGIMES:
         for rank in (4, None):
-            cell = Cell(
-                preset="test", regime=regime, rank=rank, seed=0, student=student, teacher=teacher, prm=prm,
-                train_data="chain", eval_data="chain", eval_problems=5, max_completion_tokens=12, steps=steps,
-                learning_rate=1e-2, eval_every=3, logged_completions=2,
-            )  # fmt: skip
+            cell = _cell((student, teacher, prm), regime=regime, rank=rank, steps=steps, learning_rate=1e-2)
             with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
                 one, two = _finish(cell, Path(first)), _finish(cell, Path(second))
             differing = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
             found.append({"regime": regime, "arm": cell.arm, "records": len(one), "differing": differing})
     return {"steps": steps, "cells": found}
+
+
+def check_forward(student: str, teacher: str, prm: str) -> dict[str, Any]:
+    """A third forward pass, as the original takes log π_old from, against the learner's own detached log π_θ.
+
+    For each kind of arm the largest absolute difference of any valid token's log-probability, and of any gradient of
+    the loss with the one or the other as log π_old; `moved` is the largest difference after one update, where the two
+    are different things: that the comparison can tell.
+    """
+    import torch
+
+    from lrd import grpo, models, problems, train
+    from lrd.policy import Policy
+    from lrd.sampling.torch import TorchSampler
+
+    found = []
+    for rank in (4, None):
+        cell = _cell((student, teacher, prm), rank=rank, learning_rate=1e-2)
+        policy = Policy(cell, models.device())
+        sampler = TorchSampler(policy.base, policy.tokenizer)
+        sampler.sync(policy.weights())
+        batch = train.sample(policy, sampler, problems.train_pool(cell.train_data)[0], 1)
+        mask, ref = batch.completion_mask, policy.reference_logps(batch)
+        advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device) * mask
+        learner = policy.logps(batch).logps
+        with torch.no_grad():
+            third = policy.logps(batch).logps
+        gradients = []
+        for old in (learner.detach(), third):
+            loss, _ = grpo.loss(
+                learner, old, ref, advantages, mask, clip_epsilon=cell.clip_epsilon, kl_coef=cell.kl_coef,
+                kl_estimator=cell.kl_estimator, aggregation="token", max_tokens=cell.max_completion_tokens,
+            )  # fmt: skip
+            gradients.append(torch.autograd.grad(loss, list(policy.trainable.values()), retain_graph=True))
+        for p, g in zip(policy.trainable.values(), gradients[0]):
+            p.data -= cell.learning_rate * g.sign()
+        with torch.no_grad():
+            moved = policy.logps(batch).logps
+        found.append(
+            {
+                "arm": cell.arm,
+                "logps": _largest([learner], [third], mask),
+                "gradients": _largest(*gradients),
+                "moved": round(_largest([learner], [moved], mask), 3),
+            }
+        )
+    return {"arms": found}
+
+
+def _largest(one: Sequence[Any], other: Sequence[Any], mask: Any = ...) -> float:
+    """The largest absolute difference between two lists of tensors, of each where the mask is set."""
+    return max((a - b)[mask].abs().max().item() for a, b in zip(one, other))
+
+
+def check_precision(student: str, teacher: str, learning_rate: float, steps: int = 100) -> dict[str, Any]:
+    """Full fine-tuning by distillation with trained weights in bf16, as the original has them, and in fp32.
+
+    For each precision, after the first update and after all: the share of matrix weights that differ from where they
+    began, and the root mean square of their change in units of the learning rate. Distillation, because it alone has a
+    gradient on every token whatever the student can do. `std` is the standard deviation of these weights.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from lrd.run import Run
+    from lrd.train import train
+
+    def matrices(folder: str | Path, dtype: str) -> Any:
+        weights = load_file(Path(folder) / "model.safetensors").values()
+        return torch.cat([w.to(getattr(torch, dtype)).double().flatten() for w in weights if w.ndim > 1])
+
+    found = []
+    for dtype in ("bfloat16", "float32"):
+        for n in (1, steps):
+            cell = _cell((student, teacher, student), rank=None, steps=n, learning_rate=learning_rate,
+                         master_dtype=dtype, eval_every=n)  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder:
+                run = Run(cell, Path(folder))
+                for _ in train(run):
+                    pass
+                change = matrices(run.path / "adapter", dtype) - matrices(student, dtype)
+                run.close()
+            found.append(
+                {
+                    "master_dtype": dtype,
+                    "updates": n,
+                    "moved": round((change != 0).double().mean().item(), 3),
+                    "distance": round(change.square().mean().sqrt().item() / learning_rate, 2),
+                }
+            )
+    return {
+        "learning_rate": learning_rate,
+        "std": round(matrices(student, "float32").std().item(), 3),
+        "runs": found,
+    }
+
+
+def bf16_barrier(learning_rate: float) -> float:
+    """The size from which on a bf16 weight stays where it is if it is to move by `learning_rate`: a power of two.
+
+    In [2^e, 2^(e+1)) neighbours are 2^(e−7) apart, and what is less than half of that is rounded away.
+    """
+    return 2.0 ** (math.floor(math.log2(learning_rate)) + 9)
+
+
+def _cell(models: Sequence[str], regime: str = "distillation", **settings: Any) -> Cell:
+    """A short cell of random models: student, teacher, PRM."""
+    student, teacher, prm = models
+    return Cell(
+        **{
+            "preset": "test", "regime": regime, "seed": 0, "student": student, "teacher": teacher, "prm": prm,
+            "train_data": "chain", "eval_data": "chain", "eval_problems": 5, "max_completion_tokens": 12,
+            "eval_every": 3, "logged_completions": 2,
+        } | settings
+    )  # fmt: skip
 
 
 def _finish(cell: Cell, runs: Path) -> dict[str, Any]:
@@ -184,8 +299,11 @@ def _finish(cell: Cell, runs: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def random_models():
-    """Directories of three random two-layer models with the testbed's tokenizer: student, teacher, PRM."""
+def random_models(std: float = 0.15):
+    """Directories of three random two-layer models with the testbed's tokenizer: student, teacher, PRM.
+
+    `std` is that of their matrices' weights.
+    """
     import torch
     from transformers import AutoModelForCausalLM, Qwen3Config
 
@@ -194,7 +312,7 @@ def random_models():
     tokenizer: Any = corpus_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None, initializer_range=0.15, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        bos_token_id=None, initializer_range=std, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=256,
         tie_word_embeddings=True,
     )  # fmt: skip
@@ -283,7 +401,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"verification: the verifier's record stays as it is: {error}", file=sys.stderr)
     with random_models() as (student, teacher, prm):
         record |= {"loss": check_loss(student), "twice": check_twice(student, teacher, prm)}
-    write_json(RECORD, {key: record[key] for key in ("verifier", "loss", "twice") if key in record})
+        record["forward"] = check_forward(student, teacher, prm)
+    published = Cell.load("paper", regime="outcome", rank="full", seed=0)
+    with random_models(WEIGHT_STD) as (student, teacher, _):
+        record["precision"] = check_precision(student, teacher, published.learning_rate)
+    write_json(RECORD, {key: record[key] for key in PARTS if key in record})
     print(f"verification: {RECORD.relative_to(ROOT)}")
     return 0
 

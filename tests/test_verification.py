@@ -1,13 +1,16 @@
 """The verification page's record, made anew and compared; and its live numbers, by hand."""
 
 import json
+import math
 import subprocess
 import sys
 
 import pytest
+import torch
 from test_results import write_run
 
 from lrd import ROOT, UserError, results, verification
+from lrd.cell import Cell
 from lrd.verification import GAP
 
 
@@ -56,6 +59,42 @@ def test_the_losss_record(record, models):
 def test_the_record_of_a_cell_run_twice(record, models):
     assert verification.check_twice(*models) == record["twice"]
     assert len(record["twice"]["cells"]) == 6 and all(cell["records"] == 4 for cell in record["twice"]["cells"])
+
+
+def test_the_record_of_the_third_forward_pass(record, models):
+    """Zero differences as recorded; how far an update moves the log-probabilities may hang on the machine."""
+    found = verification.check_forward(*models)["arms"]
+    kept = record["forward"]["arms"]
+    assert [arm["arm"] for arm in found] == [arm["arm"] for arm in kept] == ["r4", "full"]
+    for arm, its in zip(found, kept):
+        assert (arm["logps"], arm["gradients"]) == (its["logps"], its["gradients"]) == (0.0, 0.0)
+        assert arm["moved"] == pytest.approx(its["moved"], rel=0.05) and arm["moved"] > 0.1
+
+
+@pytest.mark.slow
+def test_the_record_of_bf16_weights(record):
+    """Run for real with the shares that rounding leaves to be expected of normal weights."""
+    kept = record["precision"]
+    with verification.random_models(verification.WEIGHT_STD) as (student, teacher, _):
+        found = verification.check_precision(student, teacher, kept["learning_rate"])
+    assert found["learning_rate"] == Cell.load("paper", regime="outcome", rank="full", seed=0).learning_rate
+    assert found["std"] == kept["std"] == 0.02
+    for row, its in zip(found["runs"], kept["runs"]):
+        assert (row["master_dtype"], row["updates"]) == (its["master_dtype"], its["updates"])
+        assert row["moved"] == pytest.approx(its["moved"], abs=0.01)
+        assert row["distance"] == pytest.approx(its["distance"], rel=0.05)
+    small = math.erf(verification.bf16_barrier(kept["learning_rate"]) / kept["std"] / math.sqrt(2))
+    assert found["runs"][0]["moved"] == pytest.approx(small, abs=0.01)  # those below the barrier, and no other
+
+
+@pytest.mark.parametrize("learning_rate", [1e-5, 3e-5, 3e-4, 2.0**-17])
+def test_from_the_barrier_on_a_bf16_weight_stays(learning_rate):
+    barrier = verification.bf16_barrier(learning_rate)
+    sizes = torch.tensor([barrier, 1.5 * barrier, 4 * barrier], dtype=torch.bfloat16)
+    for sign in (1, -1):
+        assert ((sizes.float() + sign * learning_rate * 0.999).bfloat16() == sizes)[1:].all()
+    below = torch.tensor([0.75 * barrier], dtype=torch.bfloat16)
+    assert ((below.float() + learning_rate * 1.001).bfloat16() != below).all()
 
 
 def test_a_differing_run_is_noticed(models, monkeypatch):
@@ -114,11 +153,15 @@ def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatc
     monkeypatch.setattr(verification, "ROOT", tmp_path)
     monkeypatch.setattr(verification, "check_loss", lambda student: {"batches": 0})
     monkeypatch.setattr(verification, "check_twice", lambda *models: {"steps": 0})
+    monkeypatch.setattr(verification, "check_forward", lambda *models: {"arms": []})
+    monkeypatch.setattr(verification, "check_precision", lambda student, teacher, rate: {"learning_rate": rate})
     assert verification.main(["--math500", str(tmp_path / "absent.jsonl")]) == 0
     assert json.loads(kept.read_text()) == {
         "verifier": record["verifier"],
         "loss": {"batches": 0},
         "twice": {"steps": 0},
+        "forward": {"arms": []},
+        "precision": {"learning_rate": 1e-5},
     }
     assert "stays as it is" in capsys.readouterr().err
 
