@@ -55,6 +55,9 @@ CHAIN = (
 )
 
 
+NO_ROWS = pd.DataFrame({"step": []})
+
+
 @dataclass(frozen=True)
 class Onset:
     """The onset lies after step `after` and not later than step `by`, both as exact as the signal's own resolution."""
@@ -101,11 +104,11 @@ def of_evals(steps: np.ndarray, values: np.ndarray, least: float, fraction: floa
 
 def found(results: Results, fraction: float = FRACTION) -> pd.DataFrame:
     """One row a finished cell, one column a signal of the chain: its `Onset` or None."""
-    steps, curves = results.of_finished(results.steps), evaluated(results)
+    steps, curves = by_cell(results)
     rows = []
     for cell in results.finished.itertuples():
         row = {"cell": cell.cell, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
-        mine = {False: steps[steps.cell == cell.cell], True: curves[curves.cell == cell.cell]}
+        mine = {False: steps.get(cell.cell, NO_ROWS), True: curves.get(cell.cell, NO_ROWS)}
         for signal in CHAIN:
             frame = mine[signal.evaluated]
             onset = None
@@ -119,6 +122,13 @@ def found(results: Results, fraction: float = FRACTION) -> pd.DataFrame:
         rows.append(row)
     columns = ["cell", "regime", "arm", "seed", *(signal.name for signal in CHAIN)]
     return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def by_cell(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Cell → its steps, and cell → its evaluations, of the finished ones and with no more columns than signals have."""
+    wanted = [name for name in results.steps if name in {"cell", "step", *(signal.column for signal in CHAIN)}]
+    steps = results.of_finished(results.steps)[wanted]
+    return dict(list(steps.groupby("cell"))), dict(list(evaluated(results).groupby("cell")))
 
 
 def evaluated(results: Results) -> pd.DataFrame:
@@ -207,11 +217,11 @@ def lead_lag(results: Results, regime: str, first: Signal, second: Signal) -> Le
 
     A signal of steps is then averaged over the steps since the evaluation before.
     """
-    steps, curves = results.of_finished(results.steps), evaluated(results)
+    steps, curves = by_cell(results)
     coarse = first.evaluated or second.evaluated
     most, curve_rows, spacing = (3 if coarse else 10), [], 1.0
     for cell in results.finished[results.finished.regime == regime].cell:
-        frame, curve = steps[steps.cell == cell], curves[curves.cell == cell]
+        frame, curve = steps.get(cell, NO_ROWS), curves.get(cell, NO_ROWS)
         if coarse and len(curve) > 1:
             spacing = float(np.median(np.diff(curve.step.to_numpy(float))))
         pair = [_on_grid(frame, curve, signal, coarse) for signal in (first, second)]

@@ -12,6 +12,7 @@ import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,12 @@ class Results:
     problems: list[str]
     axes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def finished(self) -> pd.DataFrame:
         """The rows of `cells` that are finished and evaluated: what statistics are made of."""
         return self.cells[(self.cells.state == "finished") & self.cells.final.notna()]
 
-    @property
+    @cached_property
     def curves(self) -> pd.DataFrame:
         """One row an evaluation: pass@1 of a cell at a step, with the share answered and truncated."""
         keys = ["cell", *KEYS, *self.axes, "step"]
@@ -247,7 +248,7 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFr
 
 def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
     """The frame with its numbers as numbers, without rows where it lacks a column; faults go to `trouble`."""
-    if broken := _broken_lines(path):
+    if len(frame) < _lines(path) and (broken := _broken_lines(path)):
         trouble.append(f"{path.name}: {_some_lines(broken)} cannot be read")
     if not len(frame):
         if there == "finished":
@@ -256,11 +257,18 @@ def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, tr
     if lacking := [name for name in columns if name not in frame]:
         trouble.append(f"{path.name} has no {', '.join(lacking)}")
         return frame[:0]
-    numbers = frame.drop(columns="problem", errors="ignore").apply(pd.to_numeric, errors="coerce")
+    numbers = frame.columns.difference(["problem"], sort=False)
+    loose = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
+    frame = frame.assign(**frame[loose].apply(pd.to_numeric, errors="coerce"))
     needed = [name for name in numbers if name in EVAL_COLUMNS]
-    if (bad := numbers[needed].isna().any(axis=1)).any():
+    if (bad := frame[needed].isna().any(axis=1)).any():
         trouble.append(f"{path.name}: {bad.sum()} rows have no number in {', '.join(needed)}")
-    return frame.assign(**numbers)[~bad]
+    return frame[~bad]
+
+
+def _lines(path: Path) -> int:
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    return text.count("\n") + (text != "" and not text.endswith("\n"))
 
 
 def _broken_lines(path: Path) -> list[int]:
