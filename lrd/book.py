@@ -1,6 +1,6 @@
 """The book: Jupyter Book over the repository, with a page for every executed cell.
 
-`build` adds the cells of the studied preset to `book/_toc.yml` and runs Jupyter Book from a clean state. The module is
+`build` adds the executed cells to `book/_toc.yml` and runs Jupyter Book from a clean state. The module is
 also a small Sphinx extension (see `_config.yml`): executed cells are stored as they ran, all under one title, and each
 gets its own name when it becomes a page.
 """
@@ -48,7 +48,10 @@ def build(root: Path = ROOT, *, output: Path | None = None) -> int:
 
 
 def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
-    """The table of contents with the preset's cells in it: under their regime's page, or together where it has none."""
+    """The table of contents with all cells in it: the preset's under their regime's page, those of other presets after.
+
+    A regime without a page of its own has its cells there, too.
+    """
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
     chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
     for name, after in STUDIES.items():
@@ -70,6 +73,10 @@ def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
             page = {"file": regime, "sections": []}
             sections.append(page)
         page["sections"].append(mine)
+    for other in results.with_runs(runs):
+        for cell in grid(other) if other != preset else []:
+            if results.has_page(runs / other / cell.name):
+                sections.append({"file": f"runs/{other}/{cell.name}/cell", "title": f"{other}: {cell.name}"})
     if sections:
         gallery["sections"] = sections
     return toc
@@ -101,7 +108,7 @@ def _name_cell(app: Any, document: str, source: list[str]) -> None:
             break  # the title that all cells share; papermill puts the notice of a failure before it
     command = f"lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed[1:]}"
     links = [
-        "[the table that it is part of](/notebooks/results.ipynb)",
+        "[the gallery that it is part of](/notebooks/gallery.ipynb)",
         f"`{command} --runs elsewhere` runs it again",
     ]
     title = f"# {regime}, {arm_name(arm)}, seed {seed[1:]}\n\n{' · '.join(links)}"

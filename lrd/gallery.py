@@ -1,4 +1,4 @@
-"""The gallery: every cell of the matrix as a row, to be sorted and filtered in the page, with no request to anywhere.
+"""The gallery: every cell of every preset that was run as a row, to be sorted and filtered in the page by itself.
 
 itables carries DataTables with it; `init_notebook_mode(connected=False)` in the notebook puts it into the page.
 """
@@ -7,6 +7,7 @@ itables carries DataTables with it; `init_notebook_mode(connected=False)` in the
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,29 @@ from lrd.results import Results
 from lrd.run import read_json
 
 DIGITS = {"base": 3, "final": 3, "peak": 3, "area": 3, "adv. std": 2, "seconds": 1, "CPU s": 1}
-LISTED = ["arm", "state", "hardware"]  # few values: each gets a list to choose from
+LISTED = ["preset", "arm", "state", "hardware"]  # few values: each gets a list to choose from
 WIDTH, HEIGHT = 96, 24  # of a sparkline, pixels
 
 
-def table(found: Results, runs: str | Path | None = None) -> Html:
-    """One row a cell, in the matrix's order; a click on a column's head sorts, its list and the search filter."""
-    shown = rows(found, runs)
+def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
+    """One row a cell, in its matrix's order; a click on a column's head sorts, its list and the search filter.
+
+    Where there are several presets, a column names them.
+    """
+    shown = pd.concat([rows(found, runs) for found in studies], ignore_index=True)
+    # Categories sort in their own order: rank 4 before rank 16.
+    arms = sorted({arm for found in studies for arm in found.arms}, key=lambda arm: (arm == "full", len(arm), arm))
+    shown["cell"] = pd.Categorical(shown["cell"], categories=shown["cell"], ordered=True)
+    shown["arm"] = pd.Categorical(shown["arm"], categories=[_arm(arm) for arm in arms])
+    if len(studies) == 1:
+        shown = shown.drop(columns="preset")
     columns = list(shown.columns)
     definitions: list[dict[str, Any]] = [
         {"targets": columns.index(name), "render": _fixed(digits), "type": "num", "className": "dt-right"}
         for name, digits in DIGITS.items()
     ]
     definitions += [
-        {"targets": [columns.index(name) for name in LISTED], "columnControl": [["searchList"]]},
+        {"targets": [columns.index(name) for name in LISTED if name in columns], "columnControl": [["searchList"]]},
         {"targets": columns.index("pass@1"), "orderable": False},
         {"targets": columns.index("hardware"), "className": "lrd-hardware"},
     ]
@@ -57,7 +67,7 @@ def table(found: Results, runs: str | Path | None = None) -> Html:
 
 
 def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
-    """What the gallery shows: HTML in the first columns, numbers as numbers; what was not measured is NaN or empty."""
+    """What the gallery shows of a preset: HTML, text, and numbers as numbers; what was not measured is NaN or empty."""
     regimes, arms = found.regimes, found.arms
     cells = found.cells.assign(r=found.cells.regime.map(regimes.index), a=found.cells.arm.map(arms.index))
     cells = cells.sort_values(["r", "a", "seed"])
@@ -66,9 +76,9 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
     links = [_link(found, row) for row in cells.itertuples()]
     return pd.DataFrame(
         {
-            # Categories sort in their own order: rank 4 before rank 16.
-            "cell": pd.Categorical(links, categories=links, ordered=True),
-            "arm": pd.Categorical([_arm(arm) for arm in cells.arm], categories=[_arm(arm) for arm in arms]),
+            "cell": links,
+            "preset": found.preset,
+            "arm": [_arm(arm) for arm in cells.arm],
             "pass@1": [
                 sparkline(curves.get(row.cell), figures.colour_of(row.regime, found)) for row in cells.itertuples()
             ],
@@ -134,8 +144,10 @@ def hardware(record: dict[str, Any]) -> str:
 
 
 def _link(found: Results, row: Any) -> str:
-    name = html.escape(row.cell)
-    return f"<a href='{html.escape(page(found, row.cell))}'>{name}</a>" if row.page else f"<span>{name}</span>"
+    name, whole = html.escape(row.cell), html.escape(f"{found.preset}/{row.cell}")
+    if not row.page:
+        return f"<span title='{whole}'>{name}</span>"
+    return f"<a href='{html.escape(page(found, row.cell))}' title='{whole}'>{name}</a>"
 
 
 def _arm(arm: str) -> str:

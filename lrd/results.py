@@ -87,6 +87,12 @@ def studied(runs: str | Path | None = None) -> str:
     return next((name for name in names if any((root(runs) / name).glob("*/done.json"))), DEFAULT)
 
 
+def with_runs(runs: str | Path | None = None) -> list[str]:
+    """The studied preset, whatever there is of it, and after it the others of which some cell was begun."""
+    first = studied(runs)
+    return [first, *(name for name in presets() if name != first and any((root(runs) / name).glob("*/config.json")))]
+
+
 def root(runs: str | Path | None = None) -> Path:
     """Where runs are read from: `runs`, or `LRD_RUNS`, or the clone's own."""
     return runs_root(runs or os.environ.get("LRD_RUNS"))

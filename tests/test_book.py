@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def broken_links_of(page: Path) -> list[str]:
     return [t for t in inside if not (page.parent / t).exists()]
 
 
+def with_a_widget(notebook: dict) -> dict:
+    """As a notebook is left that some library's progress bar was drawn in: a view and, in the metadata, its state."""
+    view, state = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+    data = {view: {"model_id": "a", "version_major": 2, "version_minor": 0}, "text/plain": "100%"}
+    output = {"output_type": "display_data", "metadata": {}, "data": data}
+    model = {"model_name": "LayoutModel", "model_module": "@jupyter-widgets/base", "state": {}}
+    widgets = {state: {"state": {"a": model}, "version_major": 2, "version_minor": 0}}
+    text, code = notebook["cells"]
+    cells = [text, code | {"outputs": [*code["outputs"], output]}]
+    return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": widgets}}
+
+
 @pytest.mark.slow
 def test_half_a_matrix_and_then_another_number(root):
     for seed in range(2):
@@ -63,6 +76,8 @@ def test_half_a_matrix_and_then_another_number(root):
     metrics = broken / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace("\n", "\nnot JSON\n", 1))
     (broken / "cell.ipynb").write_text("{")
+    other = shutil.copytree(root / "runs/tiny/outcome-r1-s0", root / "runs/small/outcome-r1-s0")
+    (other / "cell.ipynb").write_text(json.dumps(with_a_widget(NOTEBOOK)))
 
     assert book.build(root) == 0
     html = root / "_build" / "html"
@@ -78,6 +93,10 @@ def test_half_a_matrix_and_then_another_number(root):
     cell_page = html / "runs" / "tiny" / "outcome-r1-s0" / "cell.html"
     assert "<title>outcome, rank 1, seed 0" in cell_page.read_text()
     assert "One cell of the matrix" not in cell_page.read_text()
+    small = html / "runs" / "small" / "outcome-r1-s0" / "cell.html"
+    assert small.is_file() and "html-manager" not in small.read_text()
+    gallery = (html / "notebooks" / "gallery.html").read_text()
+    assert "../runs/small/outcome-r1-s0/cell.html" in gallery and "../runs/tiny/outcome-r1-s0/cell.html" in gallery
     assert json.loads((root / "runs/tiny/outcome-r1-s0/cell.ipynb").read_text()) == NOTEBOOK  # only shown, never run
     for page in (answer, results):
         assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text_of(page)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -31,19 +32,36 @@ def test_a_row_a_cell(runs):
     names = [link.split(">")[1].split("<")[0] for link in rows.cell]
     assert names[:4] == ["outcome-r1-s0", "outcome-r1-s1", "outcome-r1-s2", "outcome-r4-s0"]  # not r1, r16, r256, r4
     row = rows.iloc[names.index("outcome-r16-s1")]
-    assert row.cell == "<a href='../runs/tiny/outcome-r16-s1/cell.html'>outcome-r16-s1</a>"
+    assert row.cell == (
+        "<a href='../runs/tiny/outcome-r16-s1/cell.html' title='tiny/outcome-r16-s1'>outcome-r16-s1</a>"
+    )
     assert (row.base, row.peak, row.final, row.area) == (0.25, 1.0, 0.75, pytest.approx(0.75))
     assert (row.state, row.seconds, row["CPU s"]) == ("finished", 5.0, 3.5)
     assert row.hardware == "cuda, A &lt;b&gt;CPU&lt;/b&gt;, 8 cores, 31.5 GiB"
     broken, absent = rows.iloc[names.index("outcome-r4-s0")], rows.iloc[0]
     assert broken.final == 0.5 and broken.hardware == "" and math.isnan(broken["CPU s"])
-    assert (absent.cell, absent.state, absent["pass@1"]) == ("<span>outcome-r1-s0</span>", "absent", "")
+    assert (absent.cell, absent.state, absent["pass@1"]) == (
+        "<span title='tiny/outcome-r1-s0'>outcome-r1-s0</span>",
+        "absent",
+        "",
+    )
 
 
 def test_the_table_asks_nobody(runs):
-    text = gallery.table(results.load("tiny", runs), runs)
-    assert "<b>CPU" not in text and "src=" not in text and "<link" not in text
-    assert len(gallery.table(results.load("tiny", runs / "none"), runs / "none")) > 0
+    text = gallery.table([results.load("tiny", runs)], runs)
+    assert "<b>CPU" not in text and "src=" not in text and "<link" not in text and "<th>preset</th>" not in text
+    assert len(gallery.table([results.load("tiny", runs / "none")], runs / "none")) > 0
+
+
+def test_cells_of_two_presets_with_the_same_names(runs):
+    shutil.copytree(runs / "tiny" / "outcome-r16-s1", runs / "small" / "outcome-r16-s1")
+    (runs / "paper" / "outcome-r1-s0").mkdir(parents=True)  # nothing was begun in it
+    assert results.with_runs(runs) == ["tiny", "small"]
+    text = gallery.table([results.load(preset, runs) for preset in results.with_runs(runs)], runs)
+    for preset in ("tiny", "small"):
+        assert f"<a href='../runs/{preset}/outcome-r16-s1/cell.html' title='{preset}/outcome-r16-s1'>" in text
+        assert f"<span title='{preset}/process-full-s2'>" in text
+    assert "<th>preset</th>" in text
 
 
 def test_a_sparkline():
