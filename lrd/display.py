@@ -126,6 +126,37 @@ def regime_table(results: Results, published: dict[str, Any]) -> Html:
     return table(head, rows)
 
 
+def within(
+    results: Results,
+    metrics: Sequence[str],
+    regimes: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    steps: tuple[int, int],
+) -> Html:
+    """The chosen cells in the chosen steps: of each metric its last value, and the least and the largest in brackets.
+
+    Links lead to the executed notebooks themselves, as a live notebook has no pages.
+    """
+    cells = results.cells
+    chosen = cells[cells.regime.isin(regimes) & cells.arm.isin(arms) & cells.seed.isin(seeds)]
+    texts: dict[str, dict[str, str]] = {}
+    for metric in metrics:
+        frame = results.measured(metric)
+        by_cell = (
+            frame[frame.step.between(*steps)].sort_values("step").groupby("cell").value.agg(["last", "min", "max"])
+        )
+        texts[metric] = {
+            cell: f"{last:.3g} ({low:.3g} to {high:.3g})" for cell, last, low, high in by_cell.itertuples()
+        }
+    rows = []
+    for row in chosen.itertuples():
+        link = f"<a href='{page(results, row.cell).replace('.html', '.ipynb')}'>{row.cell}</a>"
+        values = [texts[metric].get(row.cell, stats.NOTHING) for metric in metrics]
+        rows.append((Html(link) if row.page else row.cell, row.state, *values))
+    return table(["cell", "state", *metrics], rows)
+
+
 def budget_table(frame: pd.DataFrame) -> Html:
     """Bits delivered beside bits held: means over seeds, one row a regime and arm, of a frame of `lrd.budget`."""
     rows, known = [], bool(frame.measured.notna().any())

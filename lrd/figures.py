@@ -7,7 +7,7 @@ dash too, so that they can be told apart in grey.
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -56,13 +56,20 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">"]
 FULL_MARKER = "*"
 
 METRICS = {
+    "pass@1": "greedy pass@1",
     "reward": "reward an episode",
     "advantage_std": "advantage std",
     "kl": "KL to the base (nats a token)",
+    "entropy": "entropy (nats a token)",
     "completions/mean_length": "completion length (tokens)",
     "completions/clipped_ratio": "share of completions cut",
+    "accuracy": "accuracy of sampled completions",
+    "frac_reward_zero_std": "share of prompts without a signal",
+    "grad_norm": "gradient norm before clipping",
+    "answered": "share of problems answered",
 }
-"""What a logged metric is called on an axis, with its unit."""
+"""What a metric of training batches, or of evaluations, is called on an axis, with its unit."""
+OF_A_CELL = ("reward", "advantage_std", "kl", "completions/mean_length", "completions/clipped_ratio")
 
 
 def cell_curves(steps: pd.DataFrame, evals: pd.DataFrame) -> Figure:
@@ -76,10 +83,10 @@ def cell_curves(steps: pd.DataFrame, evals: pd.DataFrame) -> Figure:
         axes[0].axhline(curve["mean"].iloc[0], color="0.5", linestyle=":")
         axes[0].annotate("base", (1, curve["mean"].iloc[0]), (0, 2), **_AT_RIGHT)
     axes[0].set(ylim=(-0.02, 1.02), ylabel="greedy pass@1 ± s.e.")
-    for ax, (key, label) in zip(axes[1:], METRICS.items()):
+    for ax, key in zip(axes[1:], OF_A_CELL):
         if key in steps:
             ax.plot(steps.step, steps[key], color="0.15", linewidth=1.1)
-        ax.set_ylabel(label)
+        ax.set_ylabel(METRICS[key])
     axes[5].set_ylim(-0.02, 1.02)
     for ax in grid[1]:
         ax.set_xlabel("step")
@@ -213,6 +220,52 @@ def over_steps(
     if axes[0, 0].get_legend_handles_labels()[0]:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=2.6)
     return _finish(figure, axes)
+
+
+def every_cell(
+    results: Results,
+    metric: str,
+    regimes: Sequence[str] | None = None,
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    steps: tuple[int, int] | None = None,
+) -> Figure:
+    """A metric over the steps of every cell: one row a regime, the arms side by side, one line a seed.
+
+    All there are, unless some are named; `steps` are the first and the last shown. Unfinished cells are dotted.
+    """
+    rows = [name for name in results.regimes if regimes is None or name in regimes]
+    arms = [arm for arm in results.arms if arms is None or arm in arms]
+    frame, finished = results.measured(metric), set(results.finished.cell)
+    if seeds is not None:
+        frame = frame[frame.seed.isin(seeds)]
+    first, last = steps or ((frame.step.min(), frame.step.max()) if len(frame) else (0, 1))
+    frame, pitch = frame[frame.step.between(first, last)], 1.12 * max(last - first, 1)  # arms stand that far apart
+    figure, axes = plt.subplots(
+        max(1, len(rows)), 1, figsize=(WIDTH, 0.8 + 1.25 * max(1, len(rows))), sharex=True, squeeze=False
+    )
+    for ax, regime in zip(axes[:, 0], rows):
+        mine = frame[frame.regime == regime]
+        for cell, its in mine[mine.arm.isin(arms)].groupby("cell"):
+            x = arms.index(its.arm.iloc[0]) * pitch + its.step - first
+            ax.plot(
+                x, its.value, "-" if cell in finished else ":", color=colour_of(regime, results), linewidth=1, alpha=0.8
+            )
+        for i in range(1, len(arms)):
+            ax.axvline(i * pitch - 0.06 * (last - first), color="0.8", linewidth=0.8)
+        low, high = (mine.value.min(), mine.value.max()) if len(mine) else (0.0, 1.0)
+        ax.set(title=regime, ylim=(min(1.05 * low, -0.03 * high), max(1.05 * high, -0.03 * low)))  # zero is in sight
+        ax.tick_params(axis="x", length=0)
+        _say_if_empty(ax, mine, "nothing is measured")
+    axes[-1, 0].set_xticks(
+        [i * pitch + (last - first) / 2 for i in range(len(arms))],
+        ["FullFT" if arm == "full" else f"rank {arm[1:]}" for arm in arms],
+    )
+    axes[-1, 0].set_xlim(-0.06 * (last - first), max(1, len(arms)) * pitch - 0.06 * (last - first))
+    axes[-1, 0].set_xlabel(f"each arm from step {first:.0f} to step {last:.0f}")
+    figure.supylabel(METRICS.get(metric, metric), fontsize=10)
+    sns.despine(figure)
+    return figure
 
 
 def differences(results: Results, found: "Mapping[str, Mapping[str, Contrast]]", margin: float) -> Figure:

@@ -71,6 +71,12 @@ class Results:
         ranks = sorted(self.cells["rank"].dropna().unique())
         return [f"r{int(rank)}" for rank in ranks] + (["full"] if (self.cells.arm == "full").any() else [])
 
+    def measured(self, metric: str) -> pd.DataFrame:
+        """One row a cell, finished or not, and step at which the metric is known: `value`, of a batch or evaluation."""
+        curves = self.curves
+        frame = curves if metric in curves else self.steps.reindex(columns=["cell", *KEYS, "step", metric])
+        return frame[["cell", *KEYS, "step", metric]].rename(columns={metric: "value"}).dropna(subset="value")
+
     def of_finished(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of `steps`, `evals` or `curves` that belong to finished cells."""
         return frame[frame.cell.isin(self.finished.cell)]

@@ -179,6 +179,19 @@ def test_from_the_start_page_to_an_executed_cell(site, browser, width):
 
 
 @pytest.mark.slow
+def test_the_explore_page_changes_its_metric_and_loads_no_widgets(site, browser):
+    page, faults = opened(browser, WIDE)
+    page.goto(f"{site.url}/notebooks/explore.html")
+    images = page.locator("article figure img")
+    assert [images.nth(i).is_visible() for i in range(3)] == [True, False, False]
+    page.get_by_text("Advantage std", exact=True).click()
+    assert [images.nth(i).is_visible() for i in range(3)] == [False, False, True]
+    assert not re.search(r"require(\.min)?\.js|html-manager|unpkg|jsdelivr|cdnjs", page.content())
+    assert faults == []
+    page.context.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_the_gallery_sorts_filters_and_leads_to_cells(site, browser, width):
     page, faults = opened(browser, width)

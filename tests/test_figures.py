@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 from test_results import write_run
 
-from lrd import display, figures, results
+from lrd import ROOT, display, figures, results
 from lrd.cell import Cell, grid
 
 DRAWN = [figures.rank_curves, figures.learning_curves, figures.over_steps]
@@ -77,6 +77,11 @@ def test_one_cell_with_and_without_data(half, empty):
 def test_a_colour_a_regime_and_a_marker_an_arm(half):
     assert len({figures.colour_of(regime, half) for regime in half.regimes}) == 3
     assert len(set(figures.markers_of(half.arms).values())) == len(half.arms)
+
+
+def test_every_metric_with_a_label_is_explained():
+    explained = (ROOT / "book" / "metrics.md").read_text()
+    assert [name for name in figures.METRICS if name.removeprefix("completions/") not in explained] == []
 
 
 def test_model_output_is_escaped():
