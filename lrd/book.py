@@ -21,7 +21,7 @@ from lrd.stats import arm_name
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
 CELLS = "book/cells"  # the page under which all cells hang
-STUDIES = {"rewards": "book/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
+STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
 
 def build(root: Path = ROOT, *, output: Path | None = None) -> int:

@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from lrd.results import Results, estimates_at
@@ -431,6 +432,78 @@ def step_times(bench: "Bench | None") -> Figure:
         key.append(plt.Line2D([], [], color="0.8", linewidth=6, label="not told apart"))
         figure.legend(handles=key, loc="outside lower center", ncols=4, handlelength=1.2, columnspacing=1.2)
     sns.despine(figure, left=True)
+    return figure
+
+
+def data_flow(results: Results) -> Figure:
+    """One step as boxes and arrows: from prompts to rollouts, deposits, advantages, the loss, and back to the weights.
+
+    Beside each regime's name stand the tokens of two completions; those that it deposits on are filled.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.3))
+    ax.set(xlim=(0, 100), ylim=(0, 51))
+    ax.axis("off")
+
+    def box(x: float, y: float, width: float, height: float, title: str, text: str, **style: Any) -> None:
+        style = {"edgecolor": "0.35", "facecolor": "white", "linewidth": 1.0} | style
+        ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=1", **style))
+        ax.text(x + width / 2, y + height - 2.8, title, ha="center", va="center", fontsize=9.5, weight="bold")
+        ax.text(x + width / 2, y + (height - 4) / 2, text, ha="center", va="center", fontsize=8.5, linespacing=1.35)
+
+    def arrow(*points: tuple[float, float], **style: Any) -> None:
+        xs, ys = zip(*points)
+        ax.plot(xs[:-1], ys[:-1], color="0.25", linewidth=1.1, solid_capstyle="butt", **style)
+        ax.annotate("", points[-1], points[-2], arrowprops=dict(arrowstyle="-|>", color="0.25", shrinkA=0, shrinkB=0))
+
+    box(0, 33, 15, 16, "prompts", "P a step, the same\nfor all cells\nof a seed")
+    box(20, 33, 17, 16, "sampler", "G completions of\neach prompt, from\nthese very weights")
+    box(42, 33, 16, 16, "rollouts", "N = P·G\ncompletions of at\nmost T tokens")
+    box(0, 4, 15, 16, "weights", "an adapter of\nrank r, or all")
+    box(20, 4, 15, 16, "AdamW", "one update\na rollout")
+    box(
+        40,
+        4,
+        20,
+        16,
+        "loss",
+        r"clipped ratio to $\pi_{old}$" "\n" r"and $\beta\cdot$KL to the" "\n" r"reference $\pi_{ref}$",
+    )
+    box(
+        65,
+        4,
+        35,
+        16,
+        "advantages",
+        "deposits normalized within a prompt;\ndense: as they are\nsparse: summed from here to the end",
+    )
+    ax.add_patch(
+        FancyBboxPatch((64, 24.5), 36, 25, boxstyle="round,pad=0,rounding_size=1", facecolor="0.95", edgecolor="0.35")
+    )
+    ax.text(82, 46.9, "one reward deposits", ha="center", va="center", fontsize=9.5, weight="bold")
+    ends = [(5, 9), (2, 6)]  # last tokens of the steps of two completions
+    patterns = {
+        "outcome": [{9}, {6}],
+        "process": [set(e) for e in ends],
+        "distillation": [set(range(10)), set(range(7))],
+    }
+    for i, regime in enumerate(results.regimes[:3]):
+        y = 41.6 - 7 * i
+        ax.text(65.5, y, regime, va="center", fontsize=9)
+        for row, (length, filled) in enumerate(zip((10, 7), patterns.get(regime, [set(), set()]))):
+            for t in range(length):
+                style = dict(facecolor=colour_of(regime, results) if t in filled else "white", edgecolor="0.45")
+                ax.add_patch(plt.Rectangle((80.5 + 1.85 * t, y + 0.25 - 2.1 * row), 1.45, 1.6, linewidth=0.7, **style))
+    arrow((15, 41), (20, 41))
+    arrow((37, 41), (42, 41))
+    arrow((58, 41), (64, 41))
+    arrow((82, 24.5), (82, 20))
+    arrow((65, 12), (60, 12))
+    arrow((40, 12), (35, 12))
+    arrow((20, 12), (15, 12))
+    arrow((7.5, 20), (7.5, 26.5), (28.5, 26.5), (28.5, 33))
+    arrow((50, 33), (50, 20))
+    ax.text(8.5, 24.2, "the next step's", fontsize=8.5, color="0.3")
+    ax.text(51, 26.5, r"log $\pi_\theta$, log $\pi_{ref}$" "\nof every token", va="center", fontsize=8.5, color="0.3")
     return figure
 
 

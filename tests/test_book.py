@@ -160,7 +160,7 @@ def test_a_page_is_named_after_its_cell():
     assert (notice, code) == (failure, NOTEBOOK["cells"][1])
     assert text["source"] == "\nA regime, an arm and a seed."
     other = ["# as it is"]
-    book._name_cell(None, "book/method", other)
+    book._name_cell(None, "book/theory", other)
     assert other == ["# as it is"]
 
 

@@ -158,7 +158,7 @@ def test_every_page(site, browser, width):
 @pytest.mark.slow
 def test_math_is_there_to_be_rendered(site, browser):
     page, _ = opened(browser, WIDE)
-    page.goto(f"{site.url}/book/method.html")
+    page.goto(f"{site.url}/notebooks/method.html")
     page.wait_for_selector("mjx-container")
     page.context.close()
 

@@ -79,6 +79,17 @@ def test_a_colour_a_regime_and_a_marker_an_arm(half):
     assert len(set(figures.markers_of(half.arms).values())) == len(half.arms)
 
 
+def test_the_data_flow_fills_the_tokens_that_rewards_deposit_on(half):
+    figure = figures.data_flow(half)
+    figure.canvas.draw()
+    squares = [p for p in figure.axes[0].patches if isinstance(p, matplotlib.patches.Rectangle)]
+    filled = [matplotlib.colors.to_hex(p.get_facecolor()).upper() for p in squares]
+    counts = [filled.count(figures.colour_of(regime, half)) for regime in half.regimes]
+    assert len(squares) == 3 * 17 and counts == [2, 4, 17]  # outcome, process, distillation over two completions
+    sizes = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip()]
+    assert min(sizes) >= 8
+
+
 def test_every_metric_with_a_label_is_explained():
     explained = (ROOT / "book" / "metrics.md").read_text()
     assert [name for name in figures.METRICS if name.removeprefix("completions/") not in explained] == []
