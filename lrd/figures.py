@@ -55,6 +55,7 @@ OKABE_ITO = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 DASHES = ["-", (0, (5, 1.5)), (0, (1.5, 1.2)), "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (8, 2))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">"]
 FULL_MARKER = "*"
+FILLS = ["full", "left", "bottom", "right", "top"]  # of a regime's marks where several share an axis
 
 METRICS = {
     "pass@1": "greedy pass@1",
@@ -366,12 +367,13 @@ def budget(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> Figure
         ax.plot(ends, ends, color="0.35", linewidth=1.1, zorder=1)
         for frame, filled in ((theirs, False), (ours, True)):
             for row in frame[frame[value] > 0].itertuples():
-                colour = colour_of(row.regime, results) if row.regime in results.regimes else "0.4"
+                known = row.regime in results.regimes
+                colour = colour_of(row.regime, results) if known else "0.4"
                 marker = markers.get(row.arm, "o")
-                face = dict(markerfacecolor=colour if filled else "none", markeredgewidth=0.5 if filled else 1.1)
+                fill = FILLS[results.regimes.index(row.regime) % len(FILLS)] if filled and known else "none"
                 ax.plot(
                     row.capacity, getattr(row, value), marker, markersize=9 if marker == FULL_MARKER else 6.5,
-                    color=colour, markeredgecolor="white" if filled else colour, alpha=0.85 if filled else 1, **face,
+                    color=colour, fillstyle=fill, markerfacecoloralt="white", markeredgewidth=0.8 if filled else 1.1,
                 )  # fmt: skip
         ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high), title=title, xlabel="capacity (bits)")
         ax.text(0.97, 0.42, "room for all that is delivered:\na flat curve decides nothing", transform=ax.transAxes,
@@ -379,7 +381,11 @@ def budget(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> Figure
         ax.text(0.03, 0.97, "more than is held", transform=ax.transAxes, va="top", fontsize=8.5, color="0.35")
         _say_if_empty(ax, ours[ours[value] > 0])
     axes[0].set_ylabel("delivered by a run (bits)")
-    key = [plt.Line2D([], [], color=colour_of(r, results), linewidth=4, label=r) for r in results.regimes]
+    key = [
+        plt.Line2D([], [], color=colour_of(r, results), marker="o", linestyle="", markersize=8, label=r,
+                   fillstyle=FILLS[i % len(FILLS)], markerfacecoloralt="white")
+        for i, r in enumerate(results.regimes)
+    ]  # fmt: skip
     key += [
         plt.Line2D([], [], color="0.3", marker=markers[arm], linestyle="", markersize=9 if arm == "full" else 6,
                    label="FullFT" if arm == "full" else f"rank {arm[1:]}")
