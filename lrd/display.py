@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython.core.getipython import get_ipython
+from IPython.display import publish_display_data
 
 from lrd import budget, stats, timings
 from lrd.cell import Cell
@@ -27,6 +29,17 @@ class Html(str):
 
     def _repr_html_(self) -> str:
         return self
+
+
+def glue(name: str, value: Any) -> None:
+    """Stores what a notebook would show of a value, for the page's sentences and figures: `myst_nb.glue`, unseen.
+
+    Its own function imports the whole of Sphinx, in every notebook anew; a test compares the two.
+    """
+    shown, about = get_ipython().display_formatter.format(value)  # pyright: ignore[reportOptionalMemberAccess]
+    prefix = "application/papermill.record/"
+    about["scrapbook"] = {"name": name, "mime_prefix": prefix}
+    publish_display_data({prefix + kind: data for kind, data in shown.items()}, metadata=about)
 
 
 def config_table(cell: Cell) -> Html:

@@ -76,6 +76,7 @@ def test_half_a_matrix_and_then_another_number(root):
     metrics = broken / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace("\n", "\nnot JSON\n", 1))
     (broken / "cell.ipynb").write_text("{")
+    (write_run(root / "runs", "distillation", 16, 1, {0: 5, 10: 8}) / "evals.jsonl").unlink()
     other = shutil.copytree(root / "runs/tiny/outcome-r1-s0", root / "runs/small/outcome-r1-s0")
     (other / "cell.ipynb").write_text(json.dumps(with_a_widget(NOTEBOOK)))
 
@@ -87,7 +88,7 @@ def test_half_a_matrix_and_then_another_number(root):
     for page in set(html.rglob("*.html")) - set((html / "_static").rglob("*.html")):
         assert broken_links_of(page) == [], page
     cells = sorted(path.parent.name for path in (html / "runs" / "tiny").glob("*/cell.html"))
-    assert cells == ["outcome-r1-s0", "outcome-r1-s1", "process-full-s0"]
+    assert cells == ["distillation-r16-s1", "outcome-r1-s0", "outcome-r1-s1", "process-full-s0"]
     for cell in cells:
         assert f"../runs/tiny/{cell}/cell.html" in results.read_text()
     cell_page = html / "runs" / "tiny" / "outcome-r1-s0" / "cell.html"
@@ -102,6 +103,7 @@ def test_half_a_matrix_and_then_another_number(root):
         assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text_of(page)
         assert "distillation-r4-s2: metrics.jsonl: line 2 cannot be read" in text_of(page)
         assert "cell.ipynb is missing or unreadable" in text_of(page)
+        assert "distillation-r16-s1: evals.jsonl is missing or empty" in text_of(page)
         assert "outcome-full-s0: absent" in text_of(page)
     assert "0.775 ± 0.035" in text_of(answer) and "0.250" in text_of(answer)
     equivalence, stability = (text_of(html / "notebooks" / f"{name}.html") for name in ("equivalence", "stability"))
@@ -124,8 +126,10 @@ def test_no_runs_at_all(root):
     assert book.build(root) == 0
     answer = text_of(root / "_build" / "html" / "notebooks" / "answer.html")
     assert "54 absent" in answer and "not measured" in answer
-    for page in ("equivalence", "stability"):
+    for page in ("equivalence", "stability", "explore", "gallery", "budget"):
         assert "54 absent" in text_of(root / "_build" / "html" / "notebooks" / f"{page}.html")
+    method = text_of(root / "_build" / "html" / "notebooks" / "method.html")
+    assert "no rank has two finished seeds in common" in method and "108 of 500" in method  # the record needs no runs
     assert not (root / "_build" / "html" / "runs").exists()
 
 

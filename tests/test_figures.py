@@ -5,8 +5,10 @@ import matplotlib
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 from matplotlib.text import Text
+from nbclient import NotebookClient
 from test_results import write_run
 
 from lrd import ROOT, display, figures, results
@@ -135,6 +137,23 @@ def test_tables_of_nothing(empty):
     assert not any("nan" in shown for shown in tables)
     assert "54 absent" in display.missing(empty)
     assert "&lt;span" not in display.regime_table(empty, published)
+
+
+@pytest.mark.slow
+def test_glued_as_myst_nb_glues():
+    """In a real kernel, since what is stored is what the kernel would show."""
+    notebook = nbformat.v4.new_notebook()
+    imports = "%matplotlib inline\nimport myst_nb\nimport matplotlib.pyplot as plt\nfrom lrd import display"
+    values = "values = ['0.5 ± 0.1', 0.375, plt.subplots(figsize=(1, 1))[0], display.Html('<b>x</b>')]"
+    sources = [
+        f"{imports}\n{values}\nplt.close()",
+        "for i, value in enumerate(values):\n    myst_nb.glue(f'name_{i}', value, display=False)",
+        "for i, value in enumerate(values):\n    display.glue(f'name_{i}', value)",
+    ]
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    _, theirs, ours = NotebookClient(notebook).execute().cells
+    assert len(ours.outputs) == 4 and ours.outputs == theirs.outputs
+    assert "application/papermill.record/image/png" in ours.outputs[2].data
 
 
 def test_settings_that_differ_name_their_cells():
