@@ -8,6 +8,7 @@ statistic decides. No code asks for a preset's name.
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import re
 import tomllib
@@ -232,7 +233,15 @@ AT_LEAST = {
 POSITIVE = ("temperature", "top_p", "logp_temperature", "max_grad_norm", "clip_epsilon", "lora_alpha")
 
 
+def check_name(name: str, what: str) -> str:
+    """The name as it is where it can be that of a file, whatever is joined before it; else a `UserError`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(f"{what} {name!r} is no name: it takes letters, digits, '.', '_' and '-', the first no sign")
+    return name
+
+
 def _check(cell: Cell) -> None:
+    check_name(cell.preset, "preset")
     for key, allowed in CHOICES.items():
         value = getattr(cell, key)
         if value not in allowed:
@@ -266,7 +275,7 @@ def _coerce(key: str, value: Any) -> Any:
     """The value in its field's type, or a `UserError` that names both."""
     if key == "rank":
         return _rank(value)
-    wanted = typing.get_type_hints(Cell)[key]
+    wanted = _types()[key]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (
@@ -280,6 +289,11 @@ def _coerce(key: str, value: Any) -> Any:
     if plain and isinstance(value, wanted) and not isinstance(value, bool):
         return value
     raise UserError(f"{key} is {value!r}; it has to be of type {getattr(wanted, '__name__', wanted)}")
+
+
+@functools.cache
+def _types() -> dict[str, Any]:
+    return typing.get_type_hints(Cell)
 
 
 def _nearest(word: Any, known: Any) -> str:

@@ -18,7 +18,7 @@ import filelock
 import torch
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, presets, read_preset
+from lrd.cell import Cell, check_name, presets, read_preset
 from lrd.run import read_json, write_json
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations
 
 def recipe(name: str) -> dict[str, Any]:
     """The recipe of a testbed, from `lrd/testbed/<name>.toml`."""
-    path = HERE / f"{name}.toml"
+    path = HERE / f"{check_name(name, 'preset')}.toml"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in HERE.glob("*.toml")))
         raise UserError(f"there is no testbed recipe {name!r}; there are {there}")
