@@ -85,7 +85,7 @@ def test_micro_batches_and_slices_change_nothing(rank, make_cell, rollouts, monk
 
 
 def test_bfloat16_gradients_are_those_of_float32_to_rounding(make_cell, rollouts):
-    """Forward and gradient of the mixed-precision policy against plain float32, eager, with all logits: 7 % of random weights of 0.15."""
+    """The mixed-precision policy against plain float32, eager, with all logits: 7 %, on random weights of 0.15."""
     for rank in (4, None):
         mixed, plain = (Policy(make_cell(rank=rank, dtype=dtype), CPU) for dtype in ("bfloat16", "float32"))
         with torch.no_grad():
