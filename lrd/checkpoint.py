@@ -24,7 +24,11 @@ def save(path: Path, step: int, config: dict, trainable: Mapping[str, nn.Paramet
             tensors[f"optimizer/{key}/{name}"] = value
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    save_file(tensors, part, {"step": str(step), "config": json.dumps(config, sort_keys=True)})
+    try:
+        save_file(tensors, part, {"step": str(step), "config": json.dumps(config, sort_keys=True)})
+    except BaseException:  # a full disk: what fits no longer must not take the room of what does
+        part.unlink(missing_ok=True)
+        raise
     replace(part, path)
 
 
@@ -38,13 +42,18 @@ def restore(path: Path, config: dict, trainable: Mapping[str, nn.Parameter], opt
             about = file.metadata()
             if json.loads(about["config"]) != config:
                 raise UserError(f"{path.parent.parent.name}: the checkpoint is of another configuration; move it away")
+            if not 0 <= int(about["step"]) <= config["steps"]:
+                raise ValueError(f"step {about['step']}")
             for name, p in trainable.items():
-                p.copy_(file.get_tensor(f"weight/{name}"))
+                weight = file.get_tensor(f"weight/{name}")
+                if weight.shape != p.shape:  # which `copy_` would stretch
+                    raise ValueError(f"{name} has shape {tuple(weight.shape)}, not {tuple(p.shape)}")
+                p.copy_(weight)
             for key in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
                 if key.startswith("optimizer/"):
                     _, kind, name = key.split("/", 2)
                     p = trainable[name]
                     optimizer.state[p][kind] = file.get_tensor(key).to(p.device)
             return int(about["step"])
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path.parent.parent.name}: the checkpoint cannot be read ({error}); move it away") from None

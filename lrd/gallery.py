@@ -116,10 +116,9 @@ def sparkline(curve: pd.DataFrame | None, colour: str = "currentColor") -> str:
 def read_provenance(path: Path) -> dict[str, Any]:
     """A run's provenance, or nothing where it cannot be read: `Results.problems` names that."""
     try:
-        record = read_json(path / "provenance.json")
-    except (UserError, OSError):
+        return read_json(path / "provenance.json") or {}
+    except UserError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def cpu_seconds(record: dict[str, Any]) -> float:

@@ -24,7 +24,7 @@ import psutil
 
 from lrd import ROOT, UserError, hub, problems
 from lrd.cell import Cell, grid, read_preset
-from lrd.run import LESS_MEMORY, Held, Run, describe, read_json, read_jsonl, runs_root, state, write_json
+from lrd.run import LESS_MEMORY, Held, Run, describe, read_json, read_jsonl, reason, runs_root, state, write_json
 from lrd.signals import on_stop
 
 RETRIES = 2  # of a cell that was lost with its kernel, worker or host; one that raises is not run again
@@ -120,8 +120,10 @@ def _signal_kernel(number: int) -> None:
 
 
 def _ended(path: Path, why: str = "") -> Outcome:
-    failed = read_json(path / "failed.json") or {}
-    return Outcome(state(path), why or failed.get("error", ""), failed.get("traceback", ""))
+    with contextlib.suppress(UserError):  # a garbled one is the reason itself
+        traceback = str((read_json(path / "failed.json") or {}).get("traceback", ""))
+        return Outcome(state(path), why or reason(path), traceback)
+    return Outcome(state(path), why or reason(path))
 
 
 def _done(run: Run) -> bool:
@@ -427,7 +429,7 @@ def status(preset: str, runs: str | None = None) -> str:
             line += f" {sum(last) / len(last):>7.3f}" if last else f" {'–':>7}"
             line += f" {sum(m['step_time'] for m in metrics):>8.1f}"
         if now == "failed":
-            line += f"  {(read_json(path / 'failed.json') or {}).get('error', '')}"
+            line += f"  {reason(path)}"
         lines.append(line)
     lines.append(" · ".join(f"{n} {what}" for what, n in sorted(counts.items())))
     return "\n".join(lines)

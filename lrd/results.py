@@ -21,7 +21,7 @@ import pandas as pd
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell, further_axes, grid, presets, read_preset, shown
-from lrd.run import read_json, read_jsonl, runs_root, state
+from lrd.run import broken_lines, read_json, read_jsonl, reason, runs_root, state
 
 DEFAULT = "tiny"  # the preset that anyone can run
 KEYS = ["regime", "arm", "seed"]
@@ -238,8 +238,8 @@ def card(preset: str) -> dict[str, Any] | None:
 def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
     trouble: list[str] = [] if there == "finished" else [there]
     about = {"trainable_parameters": np.nan}
-    if there == "failed" and (error := _json(path / "failed.json", trouble).get("error")):
-        trouble[0] = f"failed: {error}"
+    if there == "failed" and (why := reason(path)):
+        trouble[0] = f"failed: {why}"
     run = _json(path / "provenance.json", trouble).get("run")
     about["trainable_parameters"] = (run if isinstance(run, dict) else {}).get("trainable_parameters", np.nan)
     config = _json(path / "config.json", trouble)
@@ -260,7 +260,7 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFr
 
 def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
     """The frame with its numbers as numbers, without rows where it lacks a column; faults go to `trouble`."""
-    if len(frame) < _lines(path) and (broken := _broken_lines(path)):
+    if len(frame) < _lines(path) and (broken := broken_lines(path)):
         trouble.append(f"{path.name}: {_some_lines(broken)} cannot be read")
     if not len(frame):
         if there == "finished":
@@ -283,21 +283,6 @@ def _lines(path: Path) -> int:
     return text.count("\n") + (text != "" and not text.endswith("\n"))
 
 
-def _broken_lines(path: Path) -> list[int]:
-    """Line numbers that `read_jsonl` leaves out."""
-    broken = []
-    text = path.read_text(errors="replace") if path.is_file() else ""
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):  # as `read_jsonl` splits
-        try:
-            row = json.loads(line)
-            good = isinstance(row, dict) and isinstance(row.get("step"), int)
-        except ValueError:
-            good = False
-        if not good:
-            broken.append(number)
-    return broken
-
-
 def _some_lines(numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
     return f"line {shown}" if len(numbers) == 1 else f"lines {shown} ({len(numbers)} in all)"
@@ -305,11 +290,10 @@ def _some_lines(numbers: list[int]) -> str:
 
 def _json(path: Path, trouble: list[str]) -> dict[str, Any]:
     try:
-        value = read_json(path)
+        return read_json(path) or {}
     except UserError as error:
         trouble.append(str(error))
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _concat(frames: Iterable[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:

@@ -12,10 +12,13 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -26,10 +29,13 @@ import psutil
 
 from lrd import ROOT, UserError, hub
 from lrd.cell import Cell
+from lrd.redact import redact
 
 CHECKPOINT = "checkpoint/state.safetensors"
 LOCK, LAUNCH = "lock", "launch.lock"
 GRACE = 1.0  # seconds to wait for a directory: who asks for its state holds it for a moment
+RESERVE = 2**14  # bytes kept for the reason of a failure, so that a full disk can still be named
+LONGEST = 2**18  # bytes of a file unknown to git that provenance keeps; a longer one is only named
 
 
 def runs_root(runs: str | Path | None = None) -> Path:
@@ -48,7 +54,14 @@ class Run:
         """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished."""
         self.cell = cell
         self.path = runs_root(runs) / cell.preset / cell.name
+        self._clock = time.monotonic()  # of a session; the wall clock may jump
         self._lock = _lock(self.path)
+        for key, value in self.cell.config.items():
+            if isinstance(value, str) and redact(value) != value:
+                raise UserError(
+                    f"setting {key!r} of cell {self.cell.name} holds a secret of the environment, which would be kept "
+                    f"with the run: {redact(value)!r}"
+                )
         if hold:
             self.hold()
 
@@ -97,20 +110,20 @@ class Run:
 
     def check(self) -> None:
         """Raises `UserError` where the directory holds another cell than this one, whoever has it now."""
-        there = read_json(self.path / "config.json")
+        finished, there = self.finished, read_json(self.path / "config.json")
         if there is None:
             return
         asked = self.cell.config
         keys = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
         if keys:
-            state = "a finished" if self.finished else "an unfinished"
+            state = "a finished" if finished else "an unfinished"
             diff = ", ".join(f"{key} = {there.get(key)!r} (asked for: {asked.get(key)!r})" for key in keys)
             raise UserError(
                 f"{self._shown} holds {state} cell of another configuration: {diff}; "
                 f"ask for that one, or give another directory with --runs"
             )
 
-        trained = ((read_json(self.path / "provenance.json") or {}).get("run") or {}).get("models") or {}
+        trained = self._provenance().get("run", {}).get("models", {})
         for role, now in self.models.items():
             if now and trained.get(role) and now != trained[role]:
                 raise UserError(
@@ -118,20 +131,34 @@ class Run:
                     f"move it away, or give another directory with --runs"
                 )
 
+    def _provenance(self) -> dict[str, Any]:
+        """What provenance.json holds so far. Raises `UserError` where no run can have written it."""
+        record = read_json(self.path / "provenance.json") or {}
+        run, sessions = record.get("run", {}), record.get("sessions", [])
+        if not (
+            isinstance(run, dict)
+            and isinstance(run.get("models", {}), dict)
+            and isinstance(sessions, list)
+            and all(isinstance(session, dict) for session in sessions)
+        ):
+            raise UserError(f"{self._shown}/provenance.json is not as a run writes it; move it away")
+        return record
+
     @property
     def models(self) -> dict[str, str | None]:
-        """What tells the cell's models from others of the same name, where they are at hand."""
-        return {role: fingerprint(getattr(self.cell, role)) for role in ("student", "teacher", "prm")}
+        """What tells the cell's models and problems from others of the same name, where they are at hand."""
+        roles = ("student", "teacher", "prm", "train_data", "eval_data")
+        return {role: fingerprint(getattr(self.cell, role)) for role in roles}
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """Who trained the cell, and when: the first from the start, each other from its `from_step` on."""
-        return (read_json(self.path / "provenance.json") or {}).get("sessions", [])
+        return self._provenance().get("sessions", [])
 
     @property
     def finished(self) -> bool:
-        """Whether the cell is done; then it is only ever read."""
-        return (self.path / "done.json").is_file()
+        """Whether the cell is done; then it is only ever read. Raises `UserError` where that cannot be told."""
+        return read_json(self.path / "done.json") is not None
 
     @property
     def checkpoint(self) -> Path:
@@ -139,19 +166,24 @@ class Run:
         return self.path / CHECKPOINT
 
     def begin(self, *, step: int | None, about: dict[str, Any]) -> None:
-        """Records who starts the cell, or resumes it after `step`, and cuts records that lie beyond that point."""
+        """Records who starts the cell, or resumes it after `step`, and cuts records that lie beyond that point.
+
+        Raises `UserError`, and changes nothing, where records before that point are missing.
+        """
+        before = self._provenance()
+        if step:
+            self._check_records(step)
         write_json(self.path / "config.json", self.cell.config)
         (self.path / "failed.json").unlink(missing_ok=True)
+        (self.path / ".failed.json.part").write_bytes(os.urandom(RESERVE))  # `write_text` takes its room
         for name in ("metrics", "evals", "completions"):
             path = self.path / f"{name}.jsonl"
             # The evaluation at the checkpoint's own step comes before the checkpoint and stays.
             kept = [] if step is None else [row for row in read_jsonl(path) if row["step"] <= step]
             write_text(path, "".join(map(_line, kept)))
-        before = read_json(self.path / "provenance.json") or {}
-        sessions = [
-            *before.get("sessions", []),
-            {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD")},
-        ]
+        self._clock = time.monotonic()
+        session = {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD"), "host": platform.node()}
+        sessions = [*before.get("sessions", []), session]
         write_json(
             self.path / "provenance.json",
             provenance(self.cell)
@@ -160,6 +192,27 @@ class Run:
                 "sessions": sessions,
             },
         )
+
+    def _check_records(self, step: int) -> None:
+        """A checkpoint says that all before it was recorded; where it was not, the resumed cell would have a hole."""
+        for name in ("metrics", "evals", "completions"):
+            rows = list(_rows(self.path / f"{name}.jsonl"))
+            if None in rows[:-1]:  # the last line may have been cut by a kill
+                raise UserError(
+                    f"{self._shown}/{name}.jsonl: line {rows.index(None) + 1} cannot be read; mend it or move the "
+                    f"directory away"
+                )
+        wanted = {
+            "metrics": dict.fromkeys(range(1, step + 1), 1),
+            "evals": dict.fromkeys(range(0, step, self.cell.eval_every), self.cell.eval_problems),
+        }
+        for name, rows_at in wanted.items():
+            there = Counter(row["step"] for row in read_jsonl(self.path / f"{name}.jsonl"))
+            if holes := [n for n in rows_at if there[n] != rows_at[n]]:
+                raise UserError(
+                    f"{self._shown}/{name}.jsonl is not whole at step {holes[0]}, before the checkpoint (step {step}); "
+                    f"mend it or move the directory away"
+                )
 
     def last_accuracy(self) -> float:
         """pass@1 of the last evaluation on record; NaN before the first."""
@@ -175,9 +228,10 @@ class Run:
             os.fsync(file.fileno())  # a checkpoint that outlives a loss of power says that these lines are there
 
     def fail(self, error: BaseException, step: int) -> None:
-        """Leaves the reason of a failure for `lrd status`."""
+        """Leaves the reason of a failure for `lrd status`, where there is room for it."""
         reason = {"step": step, "error": describe(error), "traceback": "".join(traceback.format_exception(error))}
-        write_json(self.path / "failed.json", reason)
+        with contextlib.suppress(OSError):  # the error itself goes on up
+            write_json(self.path / "failed.json", reason)
 
     def finish(self) -> None:
         """Writes `done.json`, the last file of a finished cell, and gives the directory up.
@@ -191,12 +245,14 @@ class Run:
                 raise RuntimeError(
                     f"{self.cell.name} is at step {last} of {self.cell.steps}; train it to the end first"
                 )
-            before = read_json(self.path / "provenance.json") or {}
+            before = self._provenance()
+            ended = {"ended": _now(), "seconds": round(time.monotonic() - self._clock, 1)}
             # Of the whole process, imports included.
-            before["sessions"][-1] |= {"ended": _now(), "cpu_seconds": round(time.process_time(), 1)}
+            before["sessions"][-1] |= ended | {"cpu_seconds": round(time.process_time(), 1)}
             write_json(self.path / "provenance.json", before)
             summary = {"finished": _now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
             write_json(self.path / "done.json", summary)
+            (self.path / ".failed.json.part").unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
@@ -212,8 +268,11 @@ def _lock(path: Path, name: str = LOCK) -> filelock.BaseFileLock:
 
 def state(path: Path) -> str:
     """`absent`, `running`, `interrupted`, `failed` or `finished`, from the files and the locks alone."""
-    if (path / "done.json").is_file():
-        return "finished"
+    try:
+        if read_json(path / "done.json") is not None:
+            return "finished"
+    except UserError:  # nobody can tell: `reason` names the file
+        return "failed"
     try:
         for lock in (_lock(path, name) for name in (LAUNCH, LOCK) if (path / name).is_file()):
             with lock.acquire(blocking=False):
@@ -227,11 +286,22 @@ def state(path: Path) -> str:
     return "interrupted" if (path / "config.json").is_file() else "absent"
 
 
+def reason(path: Path) -> str:
+    """Why the cell of a run directory failed, in one line; empty where it did not."""
+    try:
+        read_json(path / "done.json")
+        return str((read_json(path / "failed.json") or {}).get("error", ""))
+    except UserError as error:
+        return str(error)
+
+
 def fingerprint(name: str) -> str | None:
     """Of a checkpoint below the project: a hash of its configuration and of size and both ends of its weights.
 
-    Of a model of the Hub: the revision in the local cache. None where there is neither.
+    Of a file of problems: a hash. Of a model of the Hub: the revision in the local cache. None where there is none.
     """
+    if name.endswith(".jsonl"):
+        return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()[:16] if (ROOT / name).is_file() else None
     if hub.on_hub(name):
         from huggingface_hub import try_to_load_from_cache
 
@@ -268,7 +338,7 @@ def provenance(cell: Cell) -> dict[str, Any]:
     """Everything that a rerun needs to know: code, versions, hardware, command, seeds. No environment variables."""
     return {
         "command": _command(cell),
-        "git": {"sha": _git("rev-parse", "HEAD"), "diff": _git("diff", "HEAD", "--", ".", ":!runs")},
+        "git": {"sha": _git("rev-parse", "HEAD")} | _changes(),
         "python": platform.python_version(),
         "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
         "hardware": {
@@ -276,6 +346,7 @@ def provenance(cell: Cell) -> dict[str, Any]:
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+            "gpus": gpus(),
         },
         "seed": cell.seed,
     }
@@ -294,11 +365,11 @@ def _command(cell: Cell) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all: written beside the file, flushed to disk, then put in its place."""
+    """Whole or not at all, and without secrets: written beside the file, flushed to disk, then put in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     with part.open("w") as file:
-        file.write(text)
+        file.write(redact(text))
     replace(part, path)
 
 
@@ -323,26 +394,37 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The file's value, or None where there is no file. Raises `UserError` where it is not JSON."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's object, or None where there is no file. Raises `UserError` where it does not hold one."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path.parent.name}/{path.name} is not readable JSON ({error}); move it away") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path.parent.name}/{path.name} is not a JSON object; move it away")
+    return value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Every whole line; a last line that was cut by a kill is left out, as are lines that are no JSON object."""
-    rows = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(errors="replace").split("\n"):  # not splitlines: a completion may hold a U+2028
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(row)
-    return rows
+    return [row for row in _rows(path) if row is not None]
+
+
+def broken_lines(path: Path) -> list[int]:
+    """Numbers of the lines that `read_jsonl` leaves out."""
+    return [number for number, row in enumerate(_rows(path), 1) if row is None]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any] | None]:
+    """A row for each line, None for one that is no JSON object with a step."""
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    for line in text.removesuffix("\n").split("\n") if text else []:  # not splitlines: text may hold a U+2028
+        row = None
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+        yield row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -362,9 +444,42 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _git(*args: str) -> str | None:
-    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, errors="replace")
-    return done.stdout.strip() if done.returncode == 0 else None
+def _git(*args: str, **environment: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *args], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, errors="replace"
+        )
+    except OSError:  # no git here
+        return None
+    return done.stdout.removesuffix("\n") if done.returncode == 0 else None
+
+
+def _changes() -> dict[str, Any]:
+    """How the working tree differs from its commit: a diff for `git apply`.
+
+    Code, presets and notebooks that git does not know yet are part of it, since a new reward is such a file; of those
+    too long for it, `untracked` gives the size in bytes.
+    """
+    unknown = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "lrd", "notebooks") or ""
+    sizes = {name: (ROOT / name).stat().st_size for name in unknown.split("\0") if (ROOT / name).is_file()}
+    short = [name for name, size in sizes.items() if size <= LONGEST]
+    with tempfile.TemporaryDirectory() as folder:
+        index = f"{folder}/index"  # git's own stays as it is
+        with contextlib.suppress(OSError):
+            shutil.copy(ROOT / (_git("rev-parse", "--git-path", "index") or ""), index)
+        if short:
+            _git("add", "--intent-to-add", "--", *short, GIT_INDEX_FILE=index)
+        diff = _git("diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".", ":!runs", GIT_INDEX_FILE=index)
+    return {"diff": diff and diff + "\n", "untracked": {k: n for k, n in sizes.items() if k not in short}}
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of each NVIDIA GPU, in nvidia-smi's words; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+        return done.stdout.splitlines() if done.returncode == 0 else []
+    return []
 
 
 def _cpu_model() -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from lrd import UserError, results, stats
 from lrd.cell import Cell
-from lrd.run import read_jsonl
+from lrd.run import broken_lines, read_jsonl
 
 NOTEBOOK: dict[str, Any] = {
     "cells": [
@@ -155,7 +155,7 @@ def test_records_that_are_no_object_raise_nothing(tmp_path, name, content):
     (path / name).write_text(content)
     found = results.load("tiny", tmp_path)
     assert row_of(found, "outcome-r4-s1").final == 0.75
-    assert [name in text for text in problems_of(found, "outcome-r4-s1")] == ([True] if content == "{broken" else [])
+    assert [name in text for text in problems_of(found, "outcome-r4-s1")] == [True]
 
 
 def test_a_cell_of_other_settings_is_named(tmp_path):
@@ -229,7 +229,7 @@ def test_an_order_of_differences_that_may_all_be_zero_is_no_trend(tmp_path):
 def test_a_line_separator_within_a_record_ends_no_line(tmp_path):
     path = tmp_path / "evals.jsonl"
     path.write_text('{"step": 0, "problem": "a\u2028b"}\n{"step": 0}\n{"ste', encoding="utf-8")
-    assert results._broken_lines(path) == [3] and len(read_jsonl(path)) == 2
+    assert broken_lines(path) == [3] and len(read_jsonl(path)) == 2
 
 
 def test_nothing_measured_is_said_so(tmp_path):

@@ -166,15 +166,15 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(make_cell, tmp_path):
 
 
 def test_beginning_at_a_step_cuts_what_lies_beyond_it(make_cell, tmp_path):
-    run = Run(make_cell(), tmp_path)
+    run = Run(make_cell(eval_every=5, eval_problems=2), tmp_path)
     run.begin(step=None, about={})
     run.record("metrics", [{"step": i} for i in range(1, 8)])
-    run.record("evals", [{"step": i} for i in (0, 5, 5, 10)])
+    run.record("evals", [{"step": i} for i in (0, 0, 5, 5, 10)])
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "rew')  # killed in mid-write
     run.begin(step=5, about={})
     assert [row["step"] for row in read_jsonl(run.path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
-    assert [row["step"] for row in read_jsonl(run.path / "evals.jsonl")] == [0, 5, 5]
+    assert [row["step"] for row in read_jsonl(run.path / "evals.jsonl")] == [0, 0, 5, 5]
     assert (run.path / "metrics.jsonl").read_text().count("\n") == 5
     assert [s["from_step"] for s in read_json(run.path / "provenance.json")["sessions"]] == [0, 5]
 

@@ -334,4 +334,4 @@ def test_config_and_provenance_are_complete(make_cell, tmp_path):
     linear = [(32, 64), (32, 32), (32, 32), (64, 32), (32, 48), (32, 48), (48, 32)]
     assert about["run"]["trainable_parameters"] == 2 * cell.rank * sum(map(sum, linear))
     assert about["run"]["train_problems"] == len(train_pool("chain")[0])
-    assert about["sessions"][0].keys() == {"started", "from_step", "git", "ended", "cpu_seconds"}
+    assert about["sessions"][0].keys() == {"started", "from_step", "git", "host", "ended", "seconds", "cpu_seconds"}
