@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     matrix.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     status = command("status", _status, "the state of every cell, from the files alone")
+    status.add_argument("--json", action="store_true", help="the same for machines")
     status.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     for name, what in (
@@ -120,9 +121,9 @@ def _study(args) -> int:
 
 
 def _status(args) -> int:
-    from lrd import matrix
+    from lrd import status
 
-    print(matrix.status(args.preset, args.runs))
+    print((status.as_json if args.json else status.table)(args.preset, args.runs))
     return 0
 
 

@@ -142,7 +142,7 @@ def read_preset(preset: str) -> dict[str, Any]:
     if preset not in presets():
         raise UserError(f"unknown preset {preset!r}{_nearest(preset, presets())}; there are {', '.join(presets())}")
     try:
-        table = tomllib.loads((PRESETS / f"{preset}.toml").read_text())
+        table = dict(_parsed((PRESETS / f"{preset}.toml").read_text()))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"lrd/presets/{preset}.toml is not valid TOML: {error}") from None
     if "base" not in table:
@@ -164,6 +164,9 @@ def further_axes(preset: str) -> list[str]:
 def shown(value: Any) -> str:
     """A field's value as a name holds it: safe in a path, the same on every machine."""
     return re.sub(r"[^\w.+-]", "_", "+".join(value) if isinstance(value, tuple) else str(value))
+
+
+_parsed = functools.cache(tomllib.loads)  # a grid reads its preset for each cell
 
 
 def location(name: str, role: str) -> str:

@@ -24,7 +24,7 @@ import psutil
 
 from lrd import ROOT, UserError, hub, problems
 from lrd.cell import Cell, grid, read_preset
-from lrd.run import LESS_MEMORY, Held, Run, describe, read_json, read_jsonl, reason, runs_root, state, write_json
+from lrd.run import LESS_MEMORY, Held, Run, describe, read_json, reason, runs_root, state, write_json
 from lrd.signals import on_stop
 
 RETRIES = 2  # of a cell that was lost with its kernel, worker or host; one that raises is not run again
@@ -408,28 +408,3 @@ def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None) -> Outcome
         return Outcome("running")
     except UserError as error:
         return Outcome("failed", str(error))
-
-
-def status(preset: str, runs: str | None = None) -> str:
-    """The preset's cells as a table: state, position, last reward, last pass@1, seconds, and why one failed."""
-    todo = grid(preset)
-    width = max([24, *(len(cell.name) for cell in todo)])
-    lines = [f"{key}: {text}" for key, text in read_preset(preset).get("about", {}).items()]
-    lines += [f"{'cell':<{width}} {'state':<12} {'step':>8} {'reward':>8} {'pass@1':>7} {'seconds':>8}"]
-    counts: Counter[str] = Counter()
-    for cell in todo:
-        path = runs_root(runs) / preset / cell.name
-        now = state(path)
-        counts[now] += 1
-        metrics, evals = read_jsonl(path / "metrics.jsonl"), read_jsonl(path / "evals.jsonl")
-        line = f"{cell.name:<{width}} {now:<12}"
-        if metrics:
-            line += f" {metrics[-1]['step']:>4}/{cell.steps:<3} {metrics[-1]['reward'] or 0:>8.3f}"
-            last = [row["correct"] for row in evals if row["step"] == evals[-1]["step"]]
-            line += f" {sum(last) / len(last):>7.3f}" if last else f" {'–':>7}"
-            line += f" {sum(m['step_time'] for m in metrics):>8.1f}"
-        if now == "failed":
-            line += f"  {reason(path)}"
-        lines.append(line)
-    lines.append(" · ".join(f"{n} {what}" for what, n in sorted(counts.items())))
-    return "\n".join(lines)

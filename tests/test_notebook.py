@@ -205,14 +205,6 @@ def test_the_matrix_is_the_grid_of_its_preset():
     assert not hasattr(matrix, "ray")  # the seam: Ray is loaded only where cells run
 
 
-def test_the_status_of_a_cell_without_evaluations(tmp_path):
-    path = tmp_path / "tiny" / "outcome-r1-s0"
-    path.mkdir(parents=True)
-    (path / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5, "step_time": 0.1}\n')
-    row = next(line for line in matrix.status("tiny", str(tmp_path)).splitlines() if line.startswith(path.name))
-    assert row.split()[1:] == ["absent", "1/80", "0.500", "–", "0.1"]
-
-
 def test_relative_runs_count_from_the_clone():
     assert runs_root("elsewhere") == ROOT / "elsewhere"
     assert runs_root() == ROOT / "runs"
