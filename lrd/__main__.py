@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import tomllib
+from collections import Counter
 from typing import Any
 
 from lrd import UserError
@@ -62,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, "the state of every cell, from the files alone")
     status.add_argument("--json", action="store_true", help="the same for machines")
     status.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+
+    sync = commands.add_parser("sync", help="gather the runs that other hosts kept on disks of their own")
+    sync.set_defaults(run=_sync)
+    sync.add_argument("sources", nargs="+", metavar="SOURCE", help="a runs directory, as path or host:path")
+    sync.add_argument("--all", action="store_true", help="cells that are not finished as well")
+    sync.add_argument("--runs", metavar="DIR", help="where to, from the clone (default: runs)")
 
     for name, what in (
         ("baseline", "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k"),
@@ -125,6 +132,22 @@ def _status(args) -> int:
 
     print((status.as_json if args.json else status.table)(args.preset, args.runs))
     return 0
+
+
+def _sync(args) -> int:
+    from lrd.sync import sync
+
+    refused = 0
+    for source in args.sources:
+        verdicts = sync(source, args.runs, unfinished=args.all)
+        for verdict in verdicts:
+            print(f"{verdict.what:<8} {verdict.cell}: {verdict.why}")
+        counts = Counter(verdict.what for verdict in verdicts)
+        print(
+            f"{source}: " + ", ".join(f"{counts[what]} {what}" for what in ("copied", "skipped", "refused")), flush=True
+        )
+        refused += counts["refused"]
+    return 1 if refused else 0
 
 
 def _book(args) -> int:
