@@ -30,7 +30,7 @@ def outputs(path):
 
 def test_a_cell_through_the_command_line_leaves_its_executed_notebook(as_options, tmp_path):
     asked = ("cell", "tiny", "--regime", "process", "--rank", 4, "--seed", 0, *as_options, "--runs", tmp_path)
-    done = lrd(*asked)
+    done = lrd(*asked, LRD_TRACKER="tensorboard")
     assert done.returncode == 0, done.stderr
     assert "process-r4-s0: finished" in done.stdout
     path = tmp_path / "tiny" / "process-r4-s0"
@@ -42,6 +42,7 @@ def test_a_cell_through_the_command_line_leaves_its_executed_notebook(as_options
     assert any("image/png" in o.data for o in shown if "data" in o)
     assert "trained to step 2" in "".join(o.text for o in shown if o.output_type == "stream")
     assert not [o for o in shown if "widget" in json.dumps(o)]
+    assert list((path / "tensorboard").glob("events.out.*"))
 
     before = (path / "cell.ipynb").read_bytes()
     again = lrd(*asked)
