@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from lrd import UserError
-from lrd.cell import presets
+from lrd.cell import DEFAULT, presets
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the cells")
         study.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
+    doctor = commands.add_parser("doctor", help="what a preset's cells need, and whether this host has it")
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("preset", nargs="?", default=DEFAULT, help=f"one of {', '.join(presets())} ({DEFAULT})")
+    doctor.add_argument("--runs", metavar="DIR", help="where run directories will lie, from the clone (default: runs)")
+
     command("bench", _bench, "time our step and sampler against TRL's and transformers'")
 
     book = commands.add_parser("book", help="build the book from what lies in runs/")
@@ -148,6 +153,19 @@ def _sync(args) -> int:
         )
         refused += counts["refused"]
     return 1 if refused else 0
+
+
+def _doctor(args) -> int:
+    from lrd import doctor
+
+    todo = 0
+    for finding in doctor.examine(args.preset, args.runs):
+        print(f"{'ok ' if finding.ok else 'DO '} {finding.what:<11} {finding.said}", flush=True)
+        todo += not finding.ok
+    print(
+        f"{todo} to do before preset {args.preset!r} can run here" if todo else f"preset {args.preset!r} can run here"
+    )
+    return 1 if todo else 0
 
 
 def _book(args) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 from lrd import ROOT, UserError
 
 PRESETS = Path(__file__).parent / "presets"
+DEFAULT = "tiny"  # the preset that anyone can run
 
 
 @dataclass(frozen=True, kw_only=True)

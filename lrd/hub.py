@@ -4,6 +4,7 @@ A repository is used as its snapshot in the local cache, a directory like any ot
 again: every cell of a matrix reads the same files, with or without a network.
 """
 
+import contextlib
 import functools
 import re
 from pathlib import Path
@@ -44,35 +45,40 @@ def check(cell: Cell) -> None:
             data_set(source)
 
 
-@functools.cache
-def _snapshot(name: str, role: str, whole: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+def cached(name: str, role: str, *, weights: bool = True) -> Path | None:
+    """The directory of a model or data set of the Hub in the local cache; None where it is not there."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    kind, revision = "dataset" if role == "data set" else "model", REVISIONS.get(name, "main")
-    wanted = None if kind == "dataset" else [*SMALL, "*.safetensors"] if whole else SMALL
+    needed = DATA if role == "data set" else [".safetensors" if weights else ".json"]
+    with contextlib.suppress(LocalEntryNotFoundError):
+        found = _fetch(name, role, weights, offline=True)
+        if any(path.suffix in needed for path in found.rglob("*")):  # another program may have cached less
+            return found
+    return None
 
-    needed = DATA if kind == "dataset" else [".safetensors" if whole else ".json"]
 
-    def fetch(offline: bool) -> Path:
-        where = snapshot_download(
-            name, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=offline
-        )
-        return Path(where)
+@functools.cache
+def _snapshot(name: str, role: str, weights: bool) -> Path:
+    from huggingface_hub import HfApi
 
     try:
-        try:
-            found = fetch(offline=True)
-            if any(path.suffix in needed for path in found.rglob("*")):  # another program may have cached less
-                return found
-        except LocalEntryNotFoundError:
-            pass
-        HfApi().repo_info(
-            name, repo_type=kind, revision=revision, timeout=REACH
-        )  # the download's own would wait longer
-        return fetch(offline=False)
+        if there := cached(name, role, weights=weights):
+            return there
+        kind = "dataset" if role == "data set" else "model"
+        # The download's own would wait longer.
+        HfApi().repo_info(name, repo_type=kind, revision=REVISIONS.get(name, "main"), timeout=REACH)
+        return _fetch(name, role, weights, offline=False)
     except Exception as error:  # two HTTP libraries' kinds, the Hub's and the file system's
         raise UserError(f"cannot load {role} {name!r}: {_reason(error)}") from None
+
+
+def _fetch(name: str, role: str, weights: bool, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    kind, revision = "dataset" if role == "data set" else "model", REVISIONS.get(name, "main")
+    wanted = None if kind == "dataset" else [*SMALL, "*.safetensors"] if weights else SMALL
+    where = snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=offline)
+    return Path(where)
 
 
 def _reason(error: Exception) -> str:

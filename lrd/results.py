@@ -20,10 +20,9 @@ import numpy as np
 import pandas as pd
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, further_axes, grid, presets, read_preset, shown
+from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown
 from lrd.run import broken_lines, read_json, read_jsonl, reason, runs_root, state
 
-DEFAULT = "tiny"  # the preset that anyone can run
 KEYS = ["regime", "arm", "seed"]
 STEP_COLUMNS = ["step", "advantage_std", "step_time"]
 EVAL_COLUMNS = ["step", "problem", "correct", "answered", "length", "truncated"]
