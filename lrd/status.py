@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import UserError
-from lrd.cell import Cell, grid
+from lrd.cell import Cell, grid, read_preset
 from lrd.run import read_json, reason, runs_root, state
 
 RECENT = 5  # steps that `step_time` is a mean of
@@ -61,10 +61,11 @@ def read(cells: Sequence[Cell], runs: str | Path | None = None) -> list[Row]:
 
 
 def table(preset: str, runs: str | None = None) -> str:
-    """The preset's cells, one a line, and below them how many are in which state."""
+    """What the preset says of itself, its cells, one a line, and below them how many are in which state."""
     rows = read(grid(preset), runs)
     widths = [max(map(len, column)) for column in zip(COLUMNS, *(row.shown for row in rows))]
-    lines = [_aligned(COLUMNS, widths)]
+    lines = [f"{key}: {text}" for key, text in read_preset(preset).get("about", {}).items()]
+    lines.append(_aligned(COLUMNS, widths))
     lines += [f"{_aligned(row.shown, widths)}  {row.note}".rstrip() for row in rows]
     return "\n".join([*lines, summary(rows)])
 

@@ -152,7 +152,7 @@ def test_a_refused_cell_leaves_its_reason_for_status(as_options, tmp_path):
     done = lrd("cell", "tiny", *words, "--set", "teacher='./models/tiny/nothing'")
     assert done.returncode == 2 and "teacher './models/tiny/nothing' is not a directory" in done.stderr
     assert state(tmp_path / "tiny" / "distillation-r1-s0") == "failed"
-    row = next(r for r in matrix.status("tiny", str(tmp_path)).splitlines() if r.startswith("distillation-r1-s0"))
+    row = next(r for r in status.table("tiny", str(tmp_path)).splitlines() if r.startswith("distillation-r1-s0"))
     assert "failed" in row and "teacher './models/tiny/nothing' is not a directory" in row
 
 
@@ -195,7 +195,7 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
     assert output == tmp_path / "small-lr" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
     given = {key: parameters[key] for key in ("regime", "rank", "seed")} | parameters["overrides"]
     assert Cell.load(parameters["preset"], **given) == cell
-    shown = matrix.status("small-lr", str(tmp_path)).splitlines()
+    shown = status.table("small-lr", str(tmp_path)).splitlines()
     assert shown[0] == "question: Which learning rate does each arm of preset small get?"
     assert [line.split()[:2] for line in shown if line.startswith(cell.name)] == [[cell.name, "absent"]]
 
