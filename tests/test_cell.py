@@ -82,6 +82,7 @@ def test_the_papers_values_are_those_of_the_report():
         teacher="Qwen/Qwen3-8B",
         prm="peiyi9979/math-shepherd-mistral-7b-prm",
         dtype="bfloat16",
+        engine="vllm",
         master_dtype="float32",  # not the report's
         train_data="EleutherAI/hendrycks_math",
         eval_data="HuggingFaceH4/MATH-500",

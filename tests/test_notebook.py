@@ -8,7 +8,7 @@ import sys
 import nbformat
 import pytest
 
-from lrd import ROOT, matrix, results
+from lrd import ROOT, matrix, results, status
 from lrd.cell import Cell, grid
 from lrd.run import read_json, runs_root, state
 
