@@ -1,19 +1,25 @@
 """The book: Jupyter Book over the repository, with a page for every executed cell.
 
 `build` adds the executed cells to `book/_toc.yml` and runs Jupyter Book from a clean state. The module is
-also a small Sphinx extension (see `_config.yml`): executed cells are stored as they ran, all under one title, and each
-gets its own name when it becomes a page.
+also a small Sphinx extension (see `_config.yml`). It executes the analysis notebooks side by side, where Sphinx would
+wait for one after the other; and executed cells, stored as they ran and under one title, get a name each as pages.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
+from nbclient import NotebookClient
+from traitlets.config import Config
 
 from lrd import ROOT, results
 from lrd.cell import Cell, grid
@@ -21,6 +27,8 @@ from lrd.stats import arm_name
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
 CELLS = "book/cells"  # the page under which all cells hang
+ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs/ is shown as it ran
+AT_A_TIME = min(4, os.cpu_count() or 1)
 STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
 
@@ -89,9 +97,39 @@ def short_title(cell: Cell) -> str:
 
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx's entry point."""
+    app.connect("env-before-read-docs", _execute_ahead)
+    app.connect("source-read", _take_executed)
     app.connect("source-read", _name_cell)
     app.connect("html-page-context", _without_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _execute_ahead(app: Any, env: Any, documents: list[str]) -> None:
+    """Starts to execute the analysis notebooks, in the order in which they will be read."""
+    pool = ThreadPoolExecutor(AT_A_TIME)
+    app.lrd_executed = {
+        name: pool.submit(execute, Path(env.doc2path(name))) for name in documents if name.startswith(ANALYSIS)
+    }
+    pool.shutdown(wait=False)
+
+
+def execute(path: Path) -> str:
+    """The notebook with its outputs, as JSON, marked as one that need not be executed again."""
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory(prefix="lrd-") as sockets:
+        kernel = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+        folder = {"metadata": {"path": str(path.parent)}}
+        NotebookClient(notebook, timeout=180, resources=folder, config=kernel).execute()
+    notebook.metadata["mystnb"] = {"execution_mode": "off"}
+    return nbformat.writes(notebook)
+
+
+def _take_executed(app: Any, document: str, source: list[str]) -> None:
+    """Puts the executed notebook in place of its source; one that failed is left to myst-nb, which says how."""
+    ahead: Future[str] | None = app.lrd_executed.pop(document, None)
+    if ahead:
+        with contextlib.suppress(Exception):
+            source[0] = ahead.result()
 
 
 def _name_cell(app: Any, document: str, source: list[str]) -> None:

@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 import yaml
 from test_results import NOTEBOOK, write_run
@@ -166,6 +168,34 @@ def test_a_page_is_named_after_its_cell():
     other = ["# as it is"]
     book._name_cell(None, "book/theory", other)
     assert other == ["# as it is"]
+
+
+def test_analysis_notebooks_are_executed_ahead_and_side_by_side(tmp_path):
+    """Each of two waits until the other has begun; a third one fails and is left as it was."""
+    meet = "import pathlib, time\npathlib.Path('{0}').touch()\nwhile not pathlib.Path('{1}').exists(): time.sleep(0.01)"
+    sources = {"notebooks/a": meet.format("a", "b"), "notebooks/b": meet.format("b", "a"), "notebooks/c": "1 / 0"}
+    for name, code in sources.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{code}\nprint('ran')")])
+        (tmp_path / f"{name}.ipynb").parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    app = SimpleNamespace()
+    env = SimpleNamespace(doc2path=lambda name: str(tmp_path / f"{name}.ipynb"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "AT_A_TIME", 2)
+        book._execute_ahead(app, env, ["book/theory", *sources, "runs/tiny/outcome-r1-s0/cell"])
+    assert sorted(app.lrd_executed) == sorted(sources)
+    for name in sources:
+        source = [before := Path(env.doc2path(name)).read_text()]
+        book._take_executed(app, name, source)
+        after = json.loads(source[0])
+        if name == "notebooks/c":
+            assert source == [before]  # myst-nb executes it once more and warns
+        else:
+            assert after["cells"][0]["outputs"][0]["text"] == ["ran\n"]
+            assert after["metadata"]["mystnb"] == {"execution_mode": "off"}
+    other = ["prose"]
+    book._take_executed(app, "book/theory", other)
+    assert other == ["prose"]
 
 
 def test_runs_are_never_executed_and_analysis_always():
