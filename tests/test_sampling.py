@@ -186,6 +186,19 @@ def test_fixed_shapes_leave_nothing_behind(pretrained, tokenizer, prompts):
     assert len(static._static._buffers) == 1
 
 
+def test_a_large_batch_goes_step_by_step(pretrained, tokenizer, prompts, monkeypatch):
+    """Its cache would be kept, and with it the memory."""
+    static = in_fixed_shapes(sampler_of(pretrained("qwen3", 3), tokenizer))
+    cache = static._decoder.empty(16, 128 + 128)  # 7 prompts of at most 28 tokens, and 20 more
+    size = sum(x.nbytes for x in [*cache.keys, *cache.values])
+    monkeypatch.setattr(fixed, "LARGEST", size - 1)
+    first = static.sample(prompts, max_tokens=20, temperature=0)
+    assert not static._static._buffers
+    monkeypatch.setattr(fixed, "LARGEST", size)
+    assert [c.ids for c in static.sample(prompts, max_tokens=20, temperature=0)] == [c.ids for c in first]
+    assert len(static._static._buffers) == 1
+
+
 def test_weights_stay_where_they_are_on_cuda(pretrained, tokenizer, prompts):
     """A captured step reads the addresses that it was captured with: new weights are copied there, and nowhere else."""
     model, other = pretrained("qwen3", 3), pretrained("qwen3", 1)

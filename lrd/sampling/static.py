@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOOK_EVERY = 16  # tokens; a look waits for the GPU
 ROWS = 16  # of the smallest buffers; the others are twice the next smaller
 COLUMNS = 128  # prompts are as wide as a multiple of it, or each width would need graphs of its own
+LARGEST = 4 << 30  # bytes of a batch's cache; with larger ones launches are not what takes the time, and memory is
 
 
 class StaticDecoder:
@@ -29,6 +30,10 @@ class StaticDecoder:
         self._decoder = decoder
         self._buffers: dict[tuple, Buffers] = {}
         self._pool = torch.cuda.graph_pool_handle() if decoder.device.type == "cuda" else None
+
+    def fits(self, rows: int, width: int, room: int) -> bool:
+        """Whether buffers for such a batch are worth their memory: it is kept, and smaller ones take as much again."""
+        return self._decoder.bytes(_rows(rows), _columns(width) + _columns(room)) <= LARGEST
 
     def sample(
         self,
@@ -40,15 +45,13 @@ class StaticDecoder:
         top_p: float,
     ) -> tuple[Int[Tensor, "N T"], Float[Tensor, "N T"], Int[Tensor, " N"], Bool[Tensor, " N"]]:
         """Tokens, their log-probabilities, how many of them count, and whether a row ended before the cap."""
-        (room, n), wide = uniform.shape, -ids.shape[1] % COLUMNS
+        (room, n), wide = uniform.shape, _columns(ids.shape[1]) - ids.shape[1]
         ids, mask = (torch.nn.functional.pad(x, (wide, 0)) for x in (ids, mask))
         tokens, logps = torch.zeros_like(uniform, dtype=torch.long), torch.zeros_like(uniform)
         length, ended = torch.zeros_like(uniform[0], dtype=torch.long), torch.zeros_like(uniform[0], dtype=torch.bool)
 
         def buffers(count: int) -> Buffers:
-            rows = ROWS
-            while rows < count:
-                rows *= 2
+            rows = _rows(count)
             key = (rows, ids.shape[1], room, temperature, top_p)
             if key not in self._buffers:
                 self._buffers[key] = Buffers(self._decoder, rows, ids.shape[1], room, eos, temperature, top_p)
@@ -76,6 +79,17 @@ class StaticDecoder:
         return tokens.t(), logps.t(), length, ended
 
 
+def _rows(count: int) -> int:
+    rows = ROWS
+    while rows < count:
+        rows *= 2
+    return rows
+
+
+def _columns(count: int) -> int:
+    return -(-count // COLUMNS) * COLUMNS
+
+
 class Buffers:
     """All that a step reads and writes, for a number of rows; those that nobody asked for count as ended."""
 
@@ -83,7 +97,7 @@ class Buffers:
         self.rows, self._decoder, self._eos = rows, decoder, eos
         self._temperature, self._top_p = temperature, top_p
         self._graph: torch.cuda.CUDAGraph | None = None
-        self.cache: Cache = decoder.empty(rows, width + -(-room // COLUMNS) * COLUMNS)
+        self.cache: Cache = decoder.empty(rows, width + _columns(room))
         on = decoder.device
         self.filled, self.t = (torch.zeros(1, dtype=torch.long, device=on) for _ in range(2))
         self.uniform, self.logps = (torch.zeros(room, rows, device=on) for _ in range(2))

@@ -60,7 +60,7 @@ class TorchSampler:
         ids, mask = (x.to(self._device) for x in pad(prompts, self._pad, left=True))
         generator = torch.Generator(self._device).manual_seed(seed)
         uniform = torch.rand(max_tokens, len(prompts), generator=generator, device=self._device)
-        if self._static is not None:
+        if self._static is not None and self._static.fits(len(ids), ids.shape[1], max_tokens):
             found = self._static.sample(ids, mask, uniform, self._eos, temperature, top_p)
         else:
             found = self._step_by_step(ids, mask, uniform, temperature, top_p)
@@ -196,6 +196,11 @@ class FusedDecoder:
         else:  # to where they were: captured steps read them there
             for mine, theirs in zip(_tensors(self.weights), _tensors(fresh)):
                 mine.copy_(theirs)
+
+    def bytes(self, rows: int, width: int) -> int:
+        """Of the keys and values of such a cache."""
+        each = 2 * self.config.num_hidden_layers * self.config.num_key_value_heads * self.head_dim
+        return each * rows * width * self.weights[0].element_size()
 
     def empty(self, rows: int, width: int) -> Cache:
         """Room for `width` tokens a row."""
