@@ -289,7 +289,8 @@ def _start_ray(address: str | None, cpus: int) -> None:
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({describe(error)}); `ray start --head` starts one and says "
-                f"where, and without --address and RAY_ADDRESS cells run on this machine"
+                f"where, RAY_AUTH_MODE and the token have to be its own, and without --address and RAY_ADDRESS cells "
+                f"run on this machine"
             ) from None
         return
     for left in reversed(range(RAY_STARTS)):
@@ -334,7 +335,11 @@ def _drive(start: Callable, todo: list[Cell], jobs: int, runs: str | None) -> tu
                 held.clear()
             if asked and not stopping:
                 stopping = True
-                print("lrd: running cells finish their step and save their state; Ctrl-C again stops them at once")
+                print(
+                    "lrd: running cells finish their step and save their state; Ctrl-C again stops them at once",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 for future in pending:
                     ray.cancel(future)  # a SIGINT for the worker that runs it
             while waiting and len(pending) < jobs:
@@ -378,8 +383,12 @@ def _progress(total: int) -> Iterator[Callable[[list[Cell], dict[str, Outcome]],
     with tqdm(total=total, unit="cell", smoothing=0, mininterval=1, dynamic_ncols=True) as bar:
 
         def show(running: list[Cell], outcomes: dict[str, Outcome]) -> None:
+            counts = {"running": len(running)} | Counter(outcome.state for outcome in outcomes.values())
+            before = bar.postfix
+            bar.set_postfix(counts, refresh=False)
             bar.update(len(outcomes) - bar.n)
-            bar.set_postfix({"running": len(running)} | Counter(outcome.state for outcome in outcomes.values()))
+            if bar.postfix != before:  # a log keeps every refresh
+                bar.refresh()
 
         yield show
 

@@ -264,6 +264,45 @@ def test_one_cell_stops_on_sigterm_and_its_kernel_does_not_outlive_it(launches):
     assert state(path) == "interrupted"
 
 
+def test_what_is_lost_is_started_again_and_what_fails_is_not(settings, tmp_path, monkeypatch):
+    """The driver's own decisions, the outcomes of its tasks being given."""
+    cells = grid("tiny", {"rank": [1, 4], "seed": [0]}, **settings)
+    script = {
+        cells[0].name: ["finished"],
+        cells[1].name: ["failed"],
+        cells[2].name: ["interrupted", "absent", "finished"],  # lost twice
+        cells[3].name: ["interrupted"] * 9,  # for good
+        cells[4].name: ["running", "finished"],  # another launch has it, and loses it
+        cells[5].name: ["running"],  # another launch has it, and it fails there
+    }
+    run = Run(cells[5], tmp_path)
+    run.fail(ZeroDivisionError("of all things"), step=1)
+    run.close()
+    started: list[str] = []
+
+    def start(cell):
+        assert len(started) - len(ended) < 2  # `jobs` at a time
+        started.append(cell.name)
+        return cell.name, started.count(cell.name)
+
+    ended: list[str] = []
+
+    def outcome(future, path):
+        name, times = future
+        ended.append(name)
+        return matrix.Outcome(script[name][times - 1], "why")
+
+    monkeypatch.setattr(matrix, "_ready", lambda pending: list(pending)[:1])
+    monkeypatch.setattr(matrix, "_outcome", outcome)
+    outcomes, stopped = matrix._drive(start, cells, 2, str(tmp_path))
+    assert not stopped
+    assert {name: o.state for name, o in outcomes.items()} == dict(
+        zip((cell.name for cell in cells), ["finished", "failed", "finished", "interrupted", "finished", "failed"])
+    )
+    assert outcomes[cells[5].name].reason == "ZeroDivisionError: of all things"
+    assert [started.count(cell.name) for cell in cells] == [1, 1, 3, 1 + matrix.RETRIES, 2, 1]
+
+
 def test_a_kernel_orphaned_before_it_was_up_ends_by_itself(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()

@@ -75,9 +75,8 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
     assert done.returncode == 1, done.stderr
     assert "distillation-r1-s0: failed: IsADirectoryError" in done.stderr
     assert state(broken) == "failed"
-    # Not run again, and its traceback stands in the log, in the files that status reads, and in the notebook.
-    assert len(read_json(broken / "provenance.json")["sessions"]) == 1
-    assert "Traceback (most recent call last)" in done.stderr and "in record" in done.stderr
+    # Its traceback stands in the log, in the files that status reads, and in the notebook.
+    assert done.stderr.count("Traceback (most recent call last)") == 1
     assert "Traceback (most recent call last)" in read_json(broken / "failed.json")["traceback"]
     assert [o.ename for o in outputs(broken / "cell.ipynb") if o.output_type == "error"] == ["IsADirectoryError"]
     names = ["outcome-r1-s0", "outcome-full-s0", "distillation-full-s0"]
@@ -164,11 +163,11 @@ def test_a_missing_model_stops_the_cell_before_training(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_matrix_that_no_machine_here_can_run_says_so(tmp_path, monkeypatch):
+def test_a_matrix_that_no_machine_here_can_run_says_so(as_options, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    done = lrd("matrix", "paper", "--regimes", "outcome", "--ranks", 1, "--seeds", 0, "--runs", tmp_path)
+    done = lrd("matrix", "tiny", *as_options, "--gpus-per-cell", 0.5, "--runs", tmp_path)
     assert done.returncode == 2
-    assert "a cell of preset 'paper' takes 1 GPU" in done.stderr
+    assert "a cell of preset 'tiny' takes 0.5 GPU and 1 CPU" in done.stderr
     assert "Traceback" not in done.stderr
 
 
