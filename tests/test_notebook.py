@@ -135,7 +135,6 @@ def test_input_that_cannot_work_is_one_sentence_and_status_2(words, sentence, tm
         (["--set", "train_data='none.jsonl'"], "there is no file 'none.jsonl'"),
         (["--gpus-per-cell", -1], "--gpus-per-cell is -1"),
         (["--gpus-per-cell", 1.5], "--gpus-per-cell is 1.5; it has to be a fraction of one GPU, or whole ones"),
-        (["--address", "127.0.0.1:9"], "no Ray cluster answers at '127.0.0.1:9'"),
     ],
 )
 def test_a_matrix_refuses_what_any_of_its_cells_would_before_the_first_starts(as_options, words, sentence, tmp_path):
@@ -144,6 +143,13 @@ def test_a_matrix_refuses_what_any_of_its_cells_would_before_the_first_starts(as
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence(as_options, tmp_path):
+    done = lrd("matrix", "tiny", *as_options, "--runs", tmp_path, RAY_ADDRESS="127.0.0.1:9")
+    assert done.returncode == 2
+    assert "no Ray cluster answers at '127.0.0.1:9' (ConnectionRefusedError" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_refused_cell_leaves_its_reason_for_status(as_options, tmp_path):
@@ -188,7 +194,7 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
 
     seen = []
     monkeypatch.setattr(papermill, "execute_notebook", lambda *args, **kwargs: seen.append(args))
-    monkeypatch.setattr("lrd.hub.check", lambda cell: None)  # its models are made on a GPU
+    monkeypatch.setattr(matrix.hub, "check", lambda cell: None)  # its models are made on a GPU
     cell = Cell.load("small-lr", rank="full", seed=101, learning_rate=3e-5, steps=7)
     matrix.execute(cell, {"steps": 7}, str(tmp_path))
     [(_, output, parameters)] = seen
