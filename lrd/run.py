@@ -178,8 +178,12 @@ class Run:
         (self.path / ".failed.json.part").write_bytes(os.urandom(RESERVE))  # `write_text` takes its room
         for name in ("metrics", "evals", "completions"):
             path = self.path / f"{name}.jsonl"
-            # The evaluation at the checkpoint's own step comes before the checkpoint and stays.
+            if not path.is_file():
+                continue
             kept = [] if step is None else [row for row in read_jsonl(path) if row["step"] <= step]
+            # The evaluation at the checkpoint's own step comes before the checkpoint and stays, if it is whole.
+            if name == "evals" and sum(row["step"] == step for row in kept) != self.cell.eval_problems:
+                kept = [row for row in kept if row["step"] != step]
             write_text(path, "".join(map(_line, kept)))
         self._clock = time.monotonic()
         session = {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD"), "host": platform.node()}
@@ -213,6 +217,10 @@ class Run:
                     f"{self._shown}/{name}.jsonl is not whole at step {holes[0]}, before the checkpoint (step {step}); "
                     f"mend it or move the directory away"
                 )
+
+    def evaluated(self, step: int) -> bool:
+        """Whether the evaluation at a step is on record."""
+        return any(row["step"] == step for row in read_jsonl(self.path / "evals.jsonl"))
 
     def last_accuracy(self) -> float:
         """pass@1 of the last evaluation on record; NaN before the first."""

@@ -79,9 +79,11 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         return sum(row["correct"] for row in rows) / len(rows)
 
     sampler.sync(policy.weights())
-    accuracy = evaluated(0) if restored is None else run.last_accuracy()
+    begun = restored or 0
+    due = begun % cell.eval_every == 0 or begun == cell.steps  # a cell that failed then was saved without it
+    accuracy = evaluated(begun) if due and not run.evaluated(begun) else run.last_accuracy()
     skipped_in_a_row = 0
-    for step in until_stopped(range((restored or 0) + 1, cell.steps + 1), save):
+    for step in until_stopped(range(begun + 1, cell.steps + 1), save):
         shown = step % cell.eval_every == 1 or step == cell.steps
         clock = Laps(device)
         batch = sample(policy, sampler, pool, step, logps=shown)

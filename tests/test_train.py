@@ -270,6 +270,18 @@ def test_three_in_a_row_fail_the_cell_with_its_state_saved(make_cell, tmp_path, 
     assert state(run.path) == "finished"
 
 
+def test_a_cell_that_failed_where_an_evaluation_was_due_makes_up_for_it(make_cell, tmp_path, monkeypatch):
+    cell = make_cell(**SHORT | {"steps": 6, "eval_every": 3})
+    nan_loss_at(monkeypatch, {1, 2, 3})
+    run = Run(cell, tmp_path)
+    with pytest.raises(Diverged, match="steps 1 to 3"):
+        list(train(run))
+    monkeypatch.undo()
+    _, rows = finish(cell, tmp_path)
+    assert rows[0]["step"] == 4
+    assert [row["step"] for row in read_jsonl(run.path / "evals.jsonl")] == [0] * 5 + [3] * 5 + [6] * 5
+
+
 def test_a_nan_reward_skips_the_update_too(make_cell, tmp_path, monkeypatch):
     def load(cell, tokenizer, device):
         def reward(rollouts, logps):
