@@ -3,6 +3,7 @@
 Torch is imported only where it is looked at: a broken installation is a finding, too.
 """
 
+import dataclasses
 import os
 import shutil
 import statistics
@@ -200,8 +201,7 @@ def trial(cell: Cell) -> Finding:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as runs:
         try:
-            cell = Cell.load(cell.preset, regime=cell.regime, rank=cell.rank, seed=cell.seed, **short)
-            outcome = matrix.execute(cell, short, runs)
+            outcome = matrix.execute(dataclasses.replace(cell, **short), short, runs)
         except UserError as error:
             return Finding(False, "cell", str(error))
         metrics = read_jsonl(Path(runs) / cell.preset / cell.name / "metrics.jsonl")

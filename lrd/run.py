@@ -55,7 +55,7 @@ class Run:
         self.cell = cell
         self.path = runs_root(runs) / cell.preset / cell.name
         self._clock = time.monotonic()  # of a session; the wall clock may jump
-        self._lock = _lock(self.path)
+        self._lock = lock_of(self.path)
         for key, value in self.cell.config.items():
             if isinstance(value, str) and redact(value) != value:
                 raise UserError(
@@ -83,7 +83,7 @@ class Run:
         The kernel takes the directory itself, once it is up: it may outlive its launcher, by the second in which
         ipykernel notices, and must keep others out for that long. Two locks, then, and each goes with its process.
         """
-        lock = _lock(self.path, LAUNCH)
+        lock = lock_of(self.path, LAUNCH)
         self._acquire(lock)
         try:
             yield
@@ -268,7 +268,8 @@ class Run:
         self._lock.release()
 
 
-def _lock(path: Path, name: str = LOCK) -> filelock.BaseFileLock:
+def lock_of(path: Path, name: str = LOCK) -> filelock.BaseFileLock:
+    """A lock of a run directory."""
     # One that the operating system drops with its owner, whatever ended it, or none: the library's way out where a
     # file system knows no such lock is a file that a dead owner leaves behind.
     return filelock.FileLock(path / name, fallback_to_soft=False)
@@ -282,7 +283,7 @@ def state(path: Path) -> str:
     except UserError:  # nobody can tell: `reason` names the file
         return "failed"
     try:
-        for lock in (_lock(path, name) for name in (LAUNCH, LOCK) if (path / name).is_file()):
+        for lock in (lock_of(path, name) for name in (LAUNCH, LOCK) if (path / name).is_file()):
             with lock.acquire(blocking=False):
                 pass
     except filelock.Timeout:

@@ -17,13 +17,14 @@ from typing import NamedTuple
 import filelock
 
 from lrd import UserError
-from lrd.run import GRACE, read_json, runs_root, state
+from lrd.run import GRACE, LAUNCH, LOCK, lock_of, read_json, runs_root, state
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"\w[\w.+=-]*")
 DECIDING = ("done.json", "config.json", "provenance.json")  # what tells one run of a cell from another
 
 OPTIONS = ("--recursive", "--times", "--no-links")
-NOT_COPIED = ("--exclude=/*/*/lock", "--exclude=.*.part")
+LOCKS = (LAUNCH, LOCK)
+NOT_COPIED = (*(f"--exclude=/*/*/{name}" for name in LOCKS), "--exclude=.*.part")
 
 
 class Verdict(NamedTuple):
@@ -100,9 +101,11 @@ def _place(staged: Path, here: Path) -> bool:
     """Puts a whole copy in the place of what is there, `done.json` last; False where somebody runs the cell."""
     here.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(here / "lock").acquire(timeout=GRACE):
+        with contextlib.ExitStack() as held:
+            for name in LOCKS:
+                held.enter_context(lock_of(here, name).acquire(timeout=GRACE))
             for old in here.iterdir():
-                if old.name != "lock":
+                if old.name not in LOCKS:
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
             for new in sorted(staged.iterdir(), key=lambda path: path.name == "done.json"):
                 os.replace(new, here / new.name)

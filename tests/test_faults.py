@@ -280,6 +280,16 @@ def test_no_axis_value_leaves_the_runs_directory(unchecked, axis, value):
 
 
 # --- secrets
+def test_no_value_of_a_further_axis_leaves_the_runs_directory(tmp_path, monkeypatch):
+    presets = shutil.copytree(ROOT / "lrd" / "presets", tmp_path / "presets")
+    monkeypatch.setattr(cell_module, "PRESETS", presets)
+    text = (presets / "tiny.toml").read_text()
+    (presets / "wide.toml").write_text(text.replace("[axes]", '[axes]\ntrain_data = ["../../x", "/x", "..", "a\\\\b"]'))
+    for cell in grid("wide"):
+        path = Run(cell, tmp_path / "runs", hold=False).path
+        assert path.resolve().parent == (tmp_path / "runs" / "wide").resolve(), path
+
+
 
 
 def test_secrets_are_what_the_names_say_in_every_form_that_json_gives_them(monkeypatch):

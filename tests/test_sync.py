@@ -25,6 +25,7 @@ def write_run(runs: Path, cell: str = CELL, *, began: str = "a", finished: bool 
     path = runs / cell
     (path / "adapter").mkdir(parents=True)
     (path / "lock").touch()
+    (path / "launch.lock").touch()
     (path / "config.json").write_text(json.dumps({"steps": 3} | config))
     sessions = [{"started": word, "host": "h"} for word in began]
     (path / "provenance.json").write_text(json.dumps({"sessions": sessions}))
@@ -104,11 +105,12 @@ def test_what_becomes_of_a_cell_that_is_not_finished_here(tmp_path, mine, theirs
     assert (path / "lock").is_file()
 
 
-def test_a_cell_that_runs_here_is_left_alone(tmp_path):
+@pytest.mark.parametrize("name", ["lock", "launch.lock"])
+def test_a_cell_that_runs_here_is_left_alone(tmp_path, name):
     path = write_run(tmp_path / "here", finished=False)
     write_run(tmp_path / "there")
     before = contents(path)
-    with filelock.FileLock(path / "lock"):
+    with filelock.FileLock(path / name):
         assert said(tmp_path / "there", tmp_path / "here") == [("refused", "it runs here")]
         assert contents(path) == before
 
@@ -201,10 +203,12 @@ def test_names_and_links_of_a_source_lead_nowhere_else(tmp_path):
     write_run(tmp_path / "there")
     write_run(tmp_path / "there", "tiny/.hidden")
     write_run(tmp_path / "there", "tiny/a b")
+    further = "tiny/outcome-full-learning_rate=1e-05-lora_targets=q_proj+v_proj-s0"
+    write_run(tmp_path / "there", further)
     write_run(tmp_path / "outside", "tiny/x")
     (tmp_path / "there" / "tiny" / "link").symlink_to(tmp_path / "outside" / "tiny" / "x")
     (tmp_path / "there" / CELL / "secret").symlink_to("/etc/hostname")
-    assert [v.cell for v in sync(str(tmp_path / "there"), str(tmp_path / "here"))] == [CELL]
+    assert [v.cell for v in sync(str(tmp_path / "there"), str(tmp_path / "here"))] == [further, CELL]
     assert not (tmp_path / "here" / CELL / "secret").exists()
 
 
