@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ KERNEL_SECONDS = 600  # that a kernel may take to start: a busy machine, a cold 
 class Outcome(NamedTuple):
     """How the execution of one cell ended."""
 
+from lrd.status import Watch
     state: str
     reason: str = ""
     traceback: str = ""
@@ -328,7 +329,7 @@ def _drive(start: Callable, todo: list[Cell], jobs: int, runs: str | None) -> tu
     outcomes: dict[str, Outcome] = {}
     lost: Counter[str] = Counter()
     stopping = False
-    with on_stop() as asked, _progress(len(todo)) as show:
+    with on_stop() as asked, Watch(todo, runs) as watch:
         while waiting or pending or held:
             if asked:
                 waiting.clear()
@@ -361,7 +362,7 @@ def _drive(start: Callable, todo: list[Cell], jobs: int, runs: str | None) -> tu
                     outcomes[cell.name] = _ended(paths[cell.name])
                 else:
                     waiting.append(cell)
-            show([*pending.values(), *held], outcomes)
+            watch.update([*pending.values(), *held])
     return outcomes, stopping
 
 
@@ -373,24 +374,6 @@ def _ready(pending: dict[Any, Cell]) -> list[Any]:
         time.sleep(1)
         return []
     return ray.wait(list(pending), timeout=1)[0]
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[list[Cell], dict[str, Outcome]], None]]:
-    """What is shown of a matrix while it runs: a function of the cells under way and of how others ended."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="cell", smoothing=0, mininterval=1, dynamic_ncols=True) as bar:
-
-        def show(running: list[Cell], outcomes: dict[str, Outcome]) -> None:
-            counts = {"running": len(running)} | Counter(outcome.state for outcome in outcomes.values())
-            before = bar.postfix
-            bar.set_postfix(counts, refresh=False)
-            bar.update(len(outcomes) - bar.n)
-            if bar.postfix != before:  # a log keeps every refresh
-                bar.refresh()
-
-        yield show
 
 
 def _outcome(future: Any, path: Path) -> Outcome:

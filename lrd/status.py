@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,42 +111,52 @@ def duration(seconds: float | None) -> str:
 class Watch:
     """Shows cells while they run: a table that is redrawn in a terminal, one line for each change of state elsewhere.
 
-    A context; `update` reads the files again.
+    A context; `update` is called again and again within it.
     """
 
     def __init__(self, cells: Sequence[Cell], runs: str | Path | None = None):
         from rich.console import Console
         from rich.live import Live
 
-        self._runs, self._console = runs, Console(highlight=False)
+        console = Console(highlight=False)
+        self._runs, self._next = runs, 0.0
         self._rows = {cell: Row(cell.name, "absent", 0, cell.steps) for cell in cells}
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> "Watch":
         if self._live:
             self._live.start()
-        self.update()
+        self.refresh(self._rows)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.update()
+        self.refresh(self._rows)
         if self._live:
             self._live.stop()
 
-    def update(self) -> None:
-        """Reads what can have changed, and shows it."""
-        before, self._rows = (
-            self._rows,
-            {cell: row if row.state == "finished" else read([cell], self._runs)[0] for cell, row in self._rows.items()},
-        )
+    def update(self, cells: Iterable[Cell]) -> None:
+        """Reads the cells that are under way, unless it did so a moment ago."""
+        start = time.monotonic()
+        if start >= self._next:
+            self.refresh(cells)
+            self._next = time.monotonic() + max(1.0, 20 * (time.monotonic() - start))  # a twentieth of the time at most
+
+    def refresh(self, cells: Iterable[Cell]) -> None:
+        """Reads these cells and those that were running, and shows what became of them."""
+        running = {cell for cell, row in self._rows.items() if row.state == "running"}
+        changed = []
+        for cell in [cell for cell in self._rows if cell in running.union(cells)]:
+            (row,) = read([cell], self._runs)
+            if row.state != self._rows[cell].state:
+                changed.append(row)
+            self._rows[cell] = row
         rows = list(self._rows.values())
         if self._live:
             self._live.update(self._table(rows), refresh=True)
             return
-        for row, old in zip(rows, before.values()):
-            if row.state != old.state:
-                what = [row.note, f"pass@1 {row.accuracy:.3f}" if row.accuracy is not None else ""]
-                print(": ".join(filter(None, [row.cell, row.state, *what])), f"({summary(rows)})", flush=True)
+        for row in changed:
+            what = [row.note, f"pass@1 {row.accuracy:.3f}" if row.accuracy is not None else ""]
+            print(": ".join(filter(None, [row.cell, row.state, *what])), f"({summary(rows)})", flush=True)
 
     @staticmethod
     def _table(rows: Sequence[Row]):

@@ -199,8 +199,8 @@ def test_where_there_is_no_terminal_each_change_is_a_line(tmp_path, held, capsys
     with status.Watch(cells, tmp_path) as watch:
         path = write_run(tmp_path, cells[0], 20, evaluated={20: 10}, ago=80)
         held(path)
-        watch.update()
-        watch.update()
+        watch.refresh(cells[:1])
+        watch.refresh(cells[:1])
         (path / "done.json").write_text("{}")
         broken = write_run(tmp_path, cells[1], 1, evaluated={})
         (broken / "failed.json").write_text('{"error": "Diverged: at once"}')
@@ -211,13 +211,26 @@ def test_where_there_is_no_terminal_each_change_is_a_line(tmp_path, held, capsys
     ]
 
 
+def test_only_what_can_have_changed_is_read_and_not_all_the_time(tmp_path, held, monkeypatch):
+    cells = [cell_of(rank=rank) for rank in (1, 4, 16)]
+    held(write_run(tmp_path, cells[0], 2, evaluated={}))
+    asked, real = [], status.read
+    monkeypatch.setattr(status, "read", lambda cells, runs: asked.extend(c.rank for c in cells) or real(cells, runs))
+    with status.Watch(cells, tmp_path) as watch:
+        asked.clear()
+        for _ in range(100):
+            watch.update(cells[1:2])
+        assert asked == [1, 4]  # the one that was running, and the one that is said to be under way; once
+    assert asked == [1, 4] + [1, 4, 16]
+
+
 def test_in_a_terminal_the_table_is_redrawn_in_its_place(tmp_path, held):
     held(write_run(tmp_path, cell_of(), 20, evaluated={20: 10}, ago=80))
     code = f"""if True:
         from lrd import status
         from lrd.cell import grid
         with status.Watch(grid("tiny"), {str(tmp_path)!r}) as watch:
-            watch.update()
+            watch.update(grid("tiny"))
     """
     parent, child = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
