@@ -24,8 +24,21 @@ import psutil
 
 from lrd import ROOT, UserError, hub, problems
 from lrd.cell import Cell, grid, read_preset
-from lrd.run import LESS_MEMORY, Held, Run, describe, read_json, reason, runs_root, state, write_json
+from lrd.run import (
+    LESS_MEMORY,
+    Held,
+    Run,
+    describe,
+    leave_reason,
+    read_json,
+    reason,
+    runs_root,
+    state,
+    write_json,
+    write_text,
+)
 from lrd.signals import on_stop
+from lrd.status import Watch
 
 RETRIES = 2  # of a cell that was lost with its kernel, worker or host; one that raises is not run again
 RAY_STARTS = 3  # Ray gives its own processes 15 s to start, which a busy machine may exceed
@@ -38,7 +51,6 @@ KERNEL_SECONDS = 600  # that a kernel may take to start: a busy machine, a cold 
 class Outcome(NamedTuple):
     """How the execution of one cell ended."""
 
-from lrd.status import Watch
     state: str
     reason: str = ""
     traceback: str = ""
@@ -86,8 +98,12 @@ def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | Non
     except Held:
         raise
     except UserError as refused:  # training leaves nothing of what it refuses
-        write_json(failed, {"error": str(refused)})
+        leave_reason(path, str(refused))
         raise
+    except OSError as full:  # the executed copy cannot be saved, perhaps because training has filled the disk
+        if not failed.is_file():
+            leave_reason(path, describe(full))
+        return reason(path) or describe(full)
     except (DeadKernelError, RuntimeError) as died:
         if stopped:  # before training, or for the second time
             raise KeyboardInterrupt from None
@@ -96,12 +112,12 @@ def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | Non
         if _oom_kills() == kills:
             return "its kernel died"
         why = f"out of memory: {LESS_MEMORY} (its kernel died while this host killed a process for want of memory)"
-        write_json(failed, {"error": why})
+        leave_reason(path, why)
         return why
     if error and error.ename == "KeyboardInterrupt":
         raise KeyboardInterrupt
     if error and not failed.is_file():  # not from training, which leaves its own
-        write_json(failed, {"error": f"{error.ename}: {error.evalue}", "traceback": _plain(str(error))})
+        leave_reason(path, f"{error.ename}: {error.evalue}", traceback=_plain(str(error)))
     return ""
 
 
@@ -174,15 +190,18 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
     A `UserError` in the notebook is raised as one.
     """
     import papermill
+    from papermill.iorw import papermill_io
     from traitlets.config import Config
 
+    where = os.path.relpath(output, ROOT) if output.is_relative_to(ROOT) else str(output)
+    papermill_io.register(where, _Copy())
     sockets = tempfile.mkdtemp(prefix="lrd-")  # short: a socket's path has at most 107 characters
     parameters |= {"runs": runs} if runs else {}
     try:
         with contextlib.chdir(ROOT):  # so that the executed copy names no path of this machine
             papermill.execute_notebook(
                 f"notebooks/{name}.ipynb",
-                os.path.relpath(output, ROOT) if output.is_relative_to(ROOT) else output,
+                where,
                 parameters,
                 kernel_name="python3",
                 cwd=str(ROOT),
@@ -203,6 +222,16 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
     return None
+
+
+class _Copy:
+    """How papermill writes an executed copy: whole or not at all, and without secrets."""
+
+    def write(self, text: str, path: str) -> None:
+        write_text(Path(path), text)
+
+    def pretty_path(self, path: str) -> str:
+        return path
 
 
 def check(cells: list[Cell], runs: str | None = None) -> None:
@@ -387,7 +416,7 @@ def _outcome(future: Any, path: Path) -> Outcome:
         return Outcome("interrupted", "stopped; the same command goes on from its last state")
     except (RayTaskError, OutOfMemoryError) as error:  # raised outside the notebook; Ray's own guard of a host's memory
         outcome = Outcome("failed", describe(getattr(error, "cause", error)), _plain(str(error)))
-        write_json(path / "failed.json", {"error": outcome.reason, "traceback": outcome.traceback})
+        leave_reason(path, outcome.reason, traceback=outcome.traceback)
         return outcome
     except RayError as error:
         return Outcome("interrupted", f"lost with its worker or host ({describe(error)})")

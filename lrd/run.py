@@ -236,10 +236,8 @@ class Run:
             os.fsync(file.fileno())  # a checkpoint that outlives a loss of power says that these lines are there
 
     def fail(self, error: BaseException, step: int) -> None:
-        """Leaves the reason of a failure for `lrd status`, where there is room for it."""
-        reason = {"step": step, "error": describe(error), "traceback": "".join(traceback.format_exception(error))}
-        with contextlib.suppress(OSError):  # the error itself goes on up
-            write_json(self.path / "failed.json", reason)
+        """Leaves the reason of a failure for `lrd status`."""
+        leave_reason(self.path, describe(error), step=step, traceback="".join(traceback.format_exception(error)))
 
     def finish(self) -> None:
         """Writes `done.json`, the last file of a finished cell, and gives the directory up.
@@ -293,6 +291,12 @@ def state(path: Path) -> str:
     if (path / "failed.json").is_file():
         return "failed"
     return "interrupted" if (path / "config.json").is_file() else "absent"
+
+
+def leave_reason(path: Path, error: str, **about: Any) -> None:
+    """Writes `failed.json`, where there is room for it: who calls this has the error to raise or to return."""
+    with contextlib.suppress(OSError):
+        write_json(path / "failed.json", {"error": error} | about)
 
 
 def reason(path: Path) -> str:

@@ -6,6 +6,7 @@ the shapes and dtypes of its tensors checked against its signature.
 # ruff: noqa: E402 (the environment and the checks have to stand before the imports that read them)
 
 import inspect
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,12 @@ def settings(checkpoint) -> dict[str, Any]:
     """What makes a cell of preset `tiny` short, and independent of the testbed."""
     models = {"student": checkpoint("qwen3"), "teacher": checkpoint("qwen3", 1), "prm": checkpoint("qwen3", 2)}
     return {"steps": 2, "eval_every": 2, "eval_problems": 4, "max_completion_tokens": 8} | models
+
+
+@pytest.fixture(scope="session")
+def as_options(settings) -> list[str]:
+    """The same for the command line."""
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from safetensors.torch import load_file, save_file
+from test_notebook import lrd
 
 from lrd import ROOT, UserError, cell as cell_module, checkpoint, redact, results, run as run_module
 from lrd.cell import Cell, grid, read_preset
@@ -279,7 +280,6 @@ def test_no_axis_value_leaves_the_runs_directory(unchecked, axis, value):
         Cell.load("tiny", **{"regime": "outcome", "rank": 1, "seed": 0} | {axis: value})
 
 
-# --- secrets
 def test_no_value_of_a_further_axis_leaves_the_runs_directory(tmp_path, monkeypatch):
     presets = shutil.copytree(ROOT / "lrd" / "presets", tmp_path / "presets")
     monkeypatch.setattr(cell_module, "PRESETS", presets)
@@ -290,6 +290,7 @@ def test_no_value_of_a_further_axis_leaves_the_runs_directory(tmp_path, monkeypa
         assert path.resolve().parent == (tmp_path / "runs" / "wide").resolve(), path
 
 
+# --- secrets
 
 
 def test_secrets_are_what_the_names_say_in_every_form_that_json_gives_them(monkeypatch):
@@ -337,6 +338,21 @@ def test_no_secret_reaches_provenance_or_the_reason_of_a_failure(make_cell, tmp_
     assert read_json(run.path / "provenance.json")["git"]["diff"] == "+<HF_TOKEN>\n"
     assert reason(run.path) == "RuntimeError: 401 for <HF_TOKEN>"
     assert not [name for name, content in contents(run.path).items() if b"planted" in content]
+
+
+def test_no_secret_reaches_a_notebook_or_what_lies_beside_it(as_options, tmp_path):
+    """One that stands in the command line, in parameters, in an error and in its traceback."""
+    secret = "hf_planted_0123"
+    runs = tmp_path / f"of-{secret}"
+    path = runs / "tiny" / "outcome-r4-s0"
+    (path / "completions.jsonl" / "x").mkdir(parents=True)  # training fails, and the error names the path
+    asked = ["cell", "tiny", "--regime", "outcome", "--rank", 4, "--seed", 0, *as_options, "--runs", runs]
+    done = lrd(*asked, HF_TOKEN=secret)
+    assert done.returncode == 1 and "failed (IsADirectoryError" in done.stdout
+    notebook = (path / "cell.ipynb").read_text()
+    assert "<HF_TOKEN>" in notebook and "IsADirectoryError" in notebook
+    assert "<HF_TOKEN>" in reason(path)
+    assert [name for name, content in contents(path).items() if secret.encode() in content] == []
 
 
 # --- provenance
@@ -453,3 +469,18 @@ def test_a_full_disk_fails_the_cell_and_room_finishes_it(
         whole = tmp_path / "test" / run.path.name
         finish(make_cell, whole, **changes)
     assert_same(run.path, whole)
+
+
+@pytest.mark.slow
+def test_a_cell_whose_disk_fills_up_says_so_and_a_relaunch_finishes_it(as_options, small_disk):
+    asked = ["cell", "tiny", "--regime", "outcome", "--rank", 4, "--seed", 0, *as_options, "--runs", small_disk]
+    fill(small_disk, 150_000)
+    done = lrd(*asked)
+    path = small_disk / "tiny" / "outcome-r4-s0"
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "outcome-r4-s0: failed (" in done.stdout and "No space left on device" in done.stdout
+    assert state(path) == "failed" and "No space left on device" in reason(path)
+    (small_disk / "filler").unlink()
+    done = lrd(*asked)
+    assert done.returncode == 0, done.stderr
+    assert state(path) == "finished" and results.has_page(path)

@@ -18,11 +18,6 @@ def lrd(*args, **env):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=240)
 
 
-@pytest.fixture(scope="session")
-def as_options(settings):
-    return [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-
-
 def outputs(path):
     notebook = nbformat.read(path, as_version=4)
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
