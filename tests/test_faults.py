@@ -19,9 +19,9 @@ from lrd import ROOT, UserError, cell as cell_module, checkpoint, redact, result
 from lrd.cell import Cell, grid, read_preset
 from lrd.run import Run, provenance, read_json, read_jsonl, reason, state
 from lrd.train import train
+from lrd.verification import TIMES
 
 SHORT = {"steps": 4, "eval_every": 2, "eval_problems": 5, "max_completion_tokens": 12, "logged_completions": 2}
-TIMES = ("step_time", "time/rollout", "time/score", "time/update")
 
 
 @pytest.fixture(scope="module")

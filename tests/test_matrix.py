@@ -23,9 +23,9 @@ from lrd import ROOT, matrix
 from lrd.cell import Cell, grid
 from lrd.run import LAUNCH, LOCK, Run, read_json, read_jsonl, state
 from lrd.train import train
+from lrd.verification import TIMES
 
 WAIT = 400  # seconds, on a machine with much else to do
-TIMES = ("step_time", "time/rollout", "time/score", "time/update")
 
 
 class Launches:

@@ -14,9 +14,9 @@ from lrd.problems import train_pool
 from lrd.run import Run, read_json, read_jsonl, state
 from lrd.sampling.scripted import ScriptedSampler
 from lrd.train import Diverged, train
+from lrd.verification import TIMES
 
 SHORT = {"steps": 4, "eval_every": 2, "eval_problems": 5, "max_completion_tokens": 12, "logged_completions": 2}
-TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
 
 
 def finish(cell, runs):
