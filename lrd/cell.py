@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import itertools
+import os
 import re
 import tomllib
 import types
@@ -131,7 +132,8 @@ class Cell:
 
 def presets() -> list[str]:
     """Names of the presets there are."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+    names = os.listdir(PRESETS)  # a name of a cell asks for it: `glob` takes five times as long
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def read_preset(preset: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -193,7 +194,7 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
     cell = Cell.load("small-lr", rank="full", seed=101, learning_rate=3e-5, steps=7)
     matrix.execute(cell, {"steps": 7}, str(tmp_path))
     [(_, output, parameters)] = seen
-    assert output == tmp_path / "small-lr" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
+    assert Path(output) == tmp_path / "small-lr" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
     given = {key: parameters[key] for key in ("regime", "rank", "seed")} | parameters["overrides"]
     assert Cell.load(parameters["preset"], **given) == cell
     shown = status.table("small-lr", str(tmp_path)).splitlines()
