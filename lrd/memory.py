@@ -88,10 +88,10 @@ def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[st
     return {name: n / GIB for name, n in used.items() if n} | {"CUDA": CUDA}
 
 
-def check(cell: Cell, device: torch.device, scorer: str | None = None) -> None:
+def check(cell: Cell, device: torch.device, scorer: str | None = None, *, has_engine: bool = False) -> None:
     """Raises `UserError` where a cell needs more memory than there is; `scorer` is the role of the reward's own model.
 
-    Free memory of the GPU counts, or the machine's where there is none.
+    Free memory of the GPU counts, or the machine's where there is none; `has_engine`: an engine has its share already.
     """
     sizes = [
         size(load_config(name, role), cell.lora_targets)
@@ -104,6 +104,8 @@ def check(cell: Cell, device: torch.device, scorer: str | None = None) -> None:
     needed = needed_gib(cell, *sizes)
     if device.type != "cuda":
         del needed["CUDA"]
+    if has_engine:
+        del needed["engine"]
     if (total := sum(needed.values())) > free:
         parts = ", ".join(f"{name} {gib:.1f}" for name, gib in needed.items())
         raise UserError(

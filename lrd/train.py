@@ -58,7 +58,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     cell, device = run.cell, models.device()
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
-    memory.check(cell, device, rewards.model_of(cell))
+    memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
     # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
     reward = rewards.load(cell, models.load_tokenizer(cell.student, "student"), device)
     policy = Policy(cell, device)

@@ -149,6 +149,14 @@ def test_enough_memory_is_not_remarked_on(card, published, monkeypatch):
         memory.check(cell, card(139), rewards.model_of(cell))
 
 
+def test_an_engine_that_is_there_already_is_not_counted_again(card, published):
+    """Process and full fine-tuning: 114 GiB in all, of them 9.3 the engine's."""
+    cell = paper("process", rank="full")
+    with pytest.raises(UserError, match="engine 9.3"):
+        memory.check(cell, card(110), "PRM")
+    memory.check(cell, card(110), "PRM", has_engine=True)
+
+
 def test_a_tiny_cell_takes_next_to_nothing(make_cell):
     student = size(load_config(make_cell().student, "student"), Cell.lora_targets)
     assert sum(needed_gib(make_cell(max_completion_tokens=96), student).values()) < memory.CUDA + 0.2
