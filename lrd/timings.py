@@ -5,6 +5,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +106,9 @@ def nearest(arm: str, arms: Sequence[str]) -> str | None:
 
 
 def matrix_hours(bench: Bench, preset: str = "paper") -> pd.DataFrame:
-    """GPU-hours of a preset's cells, one row a regime and arm: cold start, steps and evaluations, over its seeds.
+    """GPU-hours of a preset's cells, one row a regime and arm: start, steps and evaluations, over its seeds.
 
-    `measured` says whether that very step was. Evaluations and cold starts are those of the same regime and arm, or the
+    `measured` says whether that very step was. Evaluations and starts are those of the same regime and arm, or the
     mean of what there is.
     """
     exact = set(zip(at_full_length(bench).regime, at_full_length(bench).arm))
@@ -116,7 +117,7 @@ def matrix_hours(bench: Bench, preset: str = "paper") -> pd.DataFrame:
         beside = [c for c in bench.cells if (c["regime"], c["arm"]) == (cell.regime, cell.arm)] or bench.cells
         start, evaluation = (
             sum(c[k] for c in beside) / len(beside) if beside else math.nan
-            for k in ("cold_start_seconds", "eval_seconds")
+            for k in ("warm_start_seconds", "eval_seconds")
         )
         evaluations = 1 + math.ceil(cell.steps / cell.eval_every)
         step = step_seconds(bench, cell.regime, cell.arm)
@@ -134,7 +135,7 @@ def facts(found: list[Bench], preset: str = "paper") -> dict[str, str]:
     theirs = published()["cost"]
     about = {"their_step": f"{theirs['step_seconds']:.1f}", "their_hours": f"{theirs['gpu_hours']:.0f}"}
     names = ("gpu", "date", "prompts", "samples", "prompt_tokens", "completion_tokens", "least", "hours", "packages")
-    about |= dict.fromkeys((*names, "copy", "rate", "headline"), NOTHING)
+    about |= dict.fromkeys((*names, "copy", "rate", "headline", "cold", "warm", "token", "token_least"), NOTHING)
     if not found:
         return about | {"headline": "Nothing has been measured yet: `lrd bench paper` does, on a GPU host."}
     bench = found[-1]
@@ -144,6 +145,14 @@ def facts(found: list[Bench], preset: str = "paper") -> dict[str, str]:
         about["least"] = f"{sum(bench.roofline.values()):.1f}"
     if bench.ceilings:
         about["copy"], about["rate"] = f"{bench.ceilings['copy_tb_s']:.1f}", f"{bench.ceilings['bf16_tflop_s']:,.0f}"
+    for name in ("cold", "warm"):
+        if seconds := [cell[f"{name}_start_seconds"] for cell in bench.cells]:
+            about[name] = f"{statistics.mean(seconds):.0f}"
+    sixteen = at_full_length(bench).query("regime == 'outcome' and arm == 'r16'")
+    if bench.roofline and len(sixteen):
+        tokens = bench.shapes["completion_tokens"]
+        about["token"] = f"{1000 * bench.parts.loc[sixteen.index[0], 'rollout'] / tokens:.1f}"
+        about["token_least"] = f"{1000 * bench.roofline['decode'] / tokens:.1f}"
     hours = matrix_hours(bench, preset).hours.sum(skipna=False)
     if hours > 0:
         about["hours"] = f"{hours:.0f}"

@@ -1,7 +1,9 @@
 """The benchmark of the original's scale, with toys in the place of its stand-ins: what it makes and what it counts."""
 
 import json
+import time
 
+import psutil
 import pytest
 import torch
 
@@ -73,8 +75,8 @@ def test_rows_are_measured_steps_of_the_stand_ins(tmp_path, monkeypatch):
         assert row["steps"] == 1 and 0 < row["mean_length"] <= row["completion_tokens"]
         assert sum(row["parts"].values()) == pytest.approx(row["step"])
         assert row["parts"]["rollout"] > 0 and row["logp_difference"] >= 0
-    (about,) = measured["cells"]
-    assert about["cold_start_seconds"] > 0 and about["eval_seconds"] > 0
+    assert measured["eval_seconds"] > 0
+    assert 0 < bench_gpu.first_step("paper", tmp_path) < time.time() - psutil.Process().create_time()
     problems = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     assert {len(row["problem"].split()) for row in problems} == {bench_gpu.PROMPT - 2}
 

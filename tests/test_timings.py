@@ -52,7 +52,15 @@ INVENTED = {
         row("trl", "outcome", "r16", 9.0),
         row("trl", "outcome", "full", 8.4),
     ],
-    "cells": [{"regime": "outcome", "arm": "r16", "cold_start_seconds": 100.0, "eval_seconds": 10.0}],
+    "cells": [
+        {
+            "regime": "outcome",
+            "arm": "r16",
+            "cold_start_seconds": 130.0,
+            "warm_start_seconds": 100.0,
+            "eval_seconds": 10.0,
+        }
+    ],
     "notes": ["what stands between: <b>sampling</b>"],
 }
 
