@@ -60,7 +60,7 @@ def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     model = model.to(to).eval()
     _check_head(model, name, role)
     if to.type == "cuda":
-        _fuse_kernels(model)
+        fuse_kernels(model)
     return model
 
 
@@ -76,7 +76,7 @@ def _check_head(model: CausalLM, name: str, role: str) -> None:
     raise UserError(f"{role} {name!r} ({model.config.model_type}) does more to its logits than multiply by a head")
 
 
-def _fuse_kernels(model: CausalLM) -> None:
+def fuse_kernels(model: CausalLM) -> None:
     """Liger's RMSNorm, rotary embedding and SwiGLU where it is installed and knows the architecture."""
     if importlib.util.find_spec("liger_kernel"):
         from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports] (of the gpu extra)

@@ -112,7 +112,7 @@ def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str,
     words = tokenizer(what["task"])
     template = cell.prompt_template
     model, seconds = pretrain(what["task"], what[role], seed_of(role, what["seed"]), words, template)
-    model.save_pretrained(into / role)
+    model.to(getattr(torch, cell.dtype)).save_pretrained(into / role)
     words.save_pretrained(into / role)
     return {"parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 1)}
 
@@ -150,7 +150,7 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
         labels = shepherd.label_steps(chosen, prompts, solutions, complete, words, part["completions"])
         rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(completer, words, "testbed"))
     shepherd.train_prm(completer, rows["train"], part, words, seed)
-    completer.save_pretrained(into / "prm")
+    completer.to(getattr(torch, cell.dtype)).save_pretrained(into / "prm")
     words.save_pretrained(into / "prm")
     marks = [mark for _, labels in rows["held-out"] for mark in labels if mark >= 0]
     return {
@@ -169,7 +169,7 @@ def _measure(role: str, into: Path, cell: Cell) -> dict[str, Any]:
     from lrd.sampling.torch import TorchSampler
 
     torch.set_num_threads(1)
-    model = load_model(str(into / role), role, "float32", device())
+    model = load_model(str(into / role), role, cell.dtype, device())
     words = load_tokenizer(str(into / role), role)
     sampler = TorchSampler(model, words)
     sampler.sync(model.state_dict().items())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from lrd.models import CausalLM, device
+from lrd.models import CausalLM, device, fuse_kernels
 from lrd.policy import seed_of
 from lrd.problems import stream
 from lrd.testbed.corpus import CORPORA
@@ -52,6 +52,8 @@ def pretrain(
     )
     model: CausalLM = Qwen3ForCausalLM(config)
     model.to(to)
+    if to.type == "cuda":
+        fuse_kernels(model)
 
     def batch_loss(rows: Sequence[int]) -> Tensor:
         at, width = torch.tensor(rows, device=to), max(lengths[row] for row in rows)
