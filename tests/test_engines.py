@@ -6,7 +6,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from lrd import UserError, sampling
+from lrd import ROOT, UserError, sampling
+from lrd.cell import Cell
+from lrd.evaluate import encode
+from lrd.policy import Policy
+from lrd.problems import held_out
 from lrd.rollouts import Completion
 from lrd.sampling import Sampler, vllm as engine
 from lrd.sampling.torch import TorchSampler
@@ -127,3 +131,33 @@ def test_without_vllm_pytorch_samples_and_says_so(make_cell, pretrained, tokeniz
 def test_an_unknown_engine_is_a_user_error(make_cell):
     with pytest.raises(UserError, match=r"unknown engine 'vlm' \(did you mean vllm\?\)"):
         make_cell(engine="vlm")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="vLLM decodes on a GPU, and there is none here")
+def test_greedy_decoding_agrees_with_pytorchs_to_the_first_near_tie():
+    """Both round to bf16, in another order: completions may part only where two tokens are about as likely."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    cell = Cell.load("small", regime="outcome", rank=16, seed=0, engine="vllm", eval_problems=200, eval_batch=200)
+    if not (ROOT / cell.student).is_dir():
+        pytest.skip("`lrd testbed small` trains the checkpoint that this test decodes with")
+    policy = Policy(cell, torch.device("cuda"))
+    prompts = [encode(p, cell, policy.tokenizer) for p in held_out(cell.eval_data, cell.eval_problems)]
+    found = {}
+    for name, sampler in (
+        ("torch", TorchSampler(policy.base, policy.tokenizer)),
+        ("vllm", engine.VLLMSampler(cell, policy.base, policy.tokenizer)),
+    ):
+        sampler.sync(policy.weights())
+        found[name] = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, temperature=0)
+    margins = []
+    for prompt, a, b in zip(prompts, found["torch"], found["vllm"], strict=True):
+        parted = next((i for i, (x, y) in enumerate(zip(a.ids, b.ids)) if x != y), None)
+        if parted is not None:
+            context = torch.tensor([prompt + a.ids[:parted]], device="cuda")
+            with torch.no_grad():
+                logps = policy.base(context).logits[0, -1].float().log_softmax(-1)
+            margins.append(float((logps[a.ids[parted]] - logps[b.ids[parted]]).abs()))
+        else:
+            assert a.ids == b.ids
+    print(f"{len(margins)} of {len(prompts)} completions part, at margins up to {max(margins, default=0):.3f} nats")
+    assert len(margins) < 0.3 * len(prompts) and max(margins, default=0) < 0.3
