@@ -17,7 +17,7 @@ from lrd.models import load_config
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
-ROOM = 2048  # tokens of a prompt that an engine keeps room for
+ROOM = 512  # tokens of a prompt that an engine keeps room for
 PROMPT = 256  # tokens of a prompt in a training batch
 PASS = 2**14  # tokens that are read at a time where no gradient is wanted
 LOGITS = 2**28  # in memory at once, in fp32, three times over for their gradient

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lrd import UserError, hub
 from lrd.cell import Cell
+from lrd.memory import ROOM
 from lrd.rollouts import Completion
 
 TRIED = ("0.25", "0.34")  # from the first, below the second
@@ -38,6 +39,8 @@ class VLLMSampler:
         self._eos = [tokenizer.eos_token_id] if ids is None else ids if isinstance(ids, list) else [ids]
         self._longest = min(cell.max_completion_tokens + PROMPT_ROOM, model.config.max_position_embeddings)
         rows = max(cell.prompts_per_step * cell.samples_per_prompt, min(cell.eval_batch, cell.eval_problems))
+        # Rows of longer prompts wait until others have ended.
+        cached = max(self._longest, rows * min(self._longest, cell.max_completion_tokens + ROOM))
         self._llm = LLM(
             model=str(hub.model(cell.student, "student", weights=True)),
             dtype=cell.dtype,
@@ -46,7 +49,7 @@ class VLLMSampler:
             max_model_len=self._longest,
             max_num_seqs=rows,
             # A fixed share of the card, known before anything is loaded: learner and reward models keep the rest.
-            kv_cache_memory_bytes=rows * self._longest * cache_bytes(model.config, model.dtype),
+            kv_cache_memory_bytes=cached * cache_bytes(model.config, model.dtype),
             gpu_memory_utilization=0.01,  # not used with the line above, but its share has to be free
             enable_prefix_caching=False,  # what was cached would be another policy's
             disable_log_stats=True,
