@@ -40,7 +40,7 @@ book: $(STAMP)  ## builds the book from what lies in runs/
 
 test: lint  ## lint, then all tests
 	@echo "test: pytest over tests/"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q --nbval-lax $(PAGES)
 
 lint: $(STAMP)  ## ruff check, ruff format --check and pyright; changes nothing
