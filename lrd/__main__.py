@@ -1,4 +1,4 @@
-"""The command line: `lrd testbed · baseline · rewards · cell · matrix · status · bench · book`."""
+"""The command line, `lrd --help`."""
 
 import argparse
 import os
@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("sources", nargs="+", metavar="SOURCE", help="a runs directory, as path or host:path")
     sync.add_argument("--all", action="store_true", help="cells that are not finished as well")
     sync.add_argument("--runs", metavar="DIR", help="where to, from the clone (default: runs)")
+
+    pack = command("pack", _pack, "compress the logs of finished cells, for a repository to keep them")
+    pack.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     for name, what in (
         ("baseline", "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k"),
@@ -153,6 +156,19 @@ def _sync(args) -> int:
         )
         refused += counts["refused"]
     return 1 if refused else 0
+
+
+def _pack(args) -> int:
+    from lrd.cell import grid
+    from lrd.run import pack, runs_root, state
+
+    paths = [runs_root(args.runs) / args.preset / cell.name for cell in grid(args.preset)]
+    finished = [path for path in paths if state(path) == "finished"]
+    for path in finished:
+        pack(path)
+    size = sum(file.stat().st_size for path in finished for file in path.iterdir() if file.is_file())
+    print(f"{args.preset}: {len(finished)} of {len(paths)} cells are finished and packed, {size / 1e6:.1f} MB")
+    return 0
 
 
 def _doctor(args) -> int:

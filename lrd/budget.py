@@ -21,7 +21,7 @@ import pandas as pd
 from lrd import ROOT
 from lrd.cell import Cell, grid
 from lrd.results import Results, root
-from lrd.run import read_jsonl
+from lrd.run import read_jsonl, read_log
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
 LEVELS = 256  # values that a real-valued deposit is told apart to: 8 bits, 1/256 of a probability or of a nat
@@ -202,10 +202,10 @@ def logged_deposits(path: Path) -> tuple[list[float], str | None]:
     """The deposits of a run's logged completions, and what is wrong with the file, if anything."""
     rows = read_jsonl(path)
     try:
-        lines = sum(bool(line.strip()) for line in path.read_text(errors="replace").split("\n"))
+        lines = sum(bool(line.strip()) for line in read_log(path).decode(errors="replace").split("\n"))
         pairs = [p for row in rows for p in zip(row["token_rewards"], row["deposit_mask"])]
         found = [float(value) for value, deposited in pairs if deposited and value is not None]
-    except FileNotFoundError:
+    except OSError:
         return [], f"{path.name} is missing: the entropy of its deposits is not known"
     except (KeyError, TypeError, ValueError):
         return [], f"{path.name} has no deposits: their entropy is not known"

@@ -30,6 +30,9 @@ class Html(str):
     def _repr_html_(self) -> str:
         return self
 
+    def __repr__(self) -> str:
+        return f"<HTML, {len(self):,} characters>"  # a notebook keeps both, and nobody reads markup
+
 
 def glue(name: str, value: Any) -> None:
     """Stores what a notebook would show of a value, for the page's sentences and figures: `myst_nb.glue`, unseen.

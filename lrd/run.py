@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import lzma
 import math
 import os
 import platform
@@ -430,9 +431,28 @@ def broken_lines(path: Path) -> list[int]:
     return [number for number, row in enumerate(_rows(path), 1) if row is None]
 
 
+def read_log(path: Path) -> bytes:
+    """A log as it was written, from `<name>.xz` where it was packed. Raises `OSError` where it is neither."""
+    packed = path.with_name(f"{path.name}.xz")
+    return lzma.decompress(packed.read_bytes()) if packed.is_file() and not path.is_file() else path.read_bytes()
+
+
+def pack(path: Path) -> None:
+    """Compresses the logs of a finished cell's directory, for a repository to keep: to a thirtieth."""
+    if not (path / "done.json").is_file():
+        raise UserError(f"{path.parent.name}/{path.name} is not finished, and only what is finished is packed")
+    for log in path.glob("*.jsonl"):
+        part, packed = log.with_name(f".{log.name}.part"), log.with_name(f"{log.name}.xz")
+        part.write_bytes(lzma.compress(log.read_bytes(), preset=9))
+        replace(part, packed)
+        log.unlink()
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any] | None]:
     """A row for each line, None for one that is no JSON object with a step."""
-    text = path.read_text(errors="replace") if path.is_file() else ""
+    text = ""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, lzma.LZMAError):
+        text = read_log(path).decode(errors="replace")
     for line in text.removesuffix("\n").split("\n") if text else []:  # not splitlines: text may hold a U+2028
         row = None
         with contextlib.suppress(ValueError, RecursionError):

@@ -6,6 +6,7 @@ Of records only the end is read, and neither torch nor pandas is imported: a tho
 import contextlib
 import datetime
 import json
+import lzma
 import re
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lrd import UserError
 from lrd.cell import Cell, grid, read_preset
-from lrd.run import read_json, reason, runs_root, state
+from lrd.run import read_json, read_log, reason, runs_root, state
 
 RECENT = 5  # steps that `step_time` is a mean of
 LEFT = ("absent", "running", "interrupted")  # what a matrix still has to run; a failed cell waits for its user
@@ -226,12 +227,18 @@ def _session(path: Path) -> dict[str, Any]:
 
 def _tail(path: Path, size: int) -> bytes:
     """The whole lines among the last `size` bytes, each led by its newline; nothing where there is no such file."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        end = file.seek(0, 2)
-        file.seek(max(0, end - size))
-        text = file.read() if end > size else b"\n" + file.read()
-        return text[text.find(b"\n") : text.rfind(b"\n")]  # what follows the last newline is being written
-    return b""
+    text = b""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - size))
+            text = file.read() if end > size else b"\n" + file.read()
+    except FileNotFoundError:
+        with contextlib.suppress(OSError, lzma.LZMAError):
+            text = (b"\n" + read_log(path))[-size:]
+    except OSError:
+        pass
+    return text[text.find(b"\n") : text.rfind(b"\n")]  # what follows the last newline is being written
 
 
 def _object(text: bytes) -> dict[str, Any]:
