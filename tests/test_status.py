@@ -163,7 +163,7 @@ def test_the_last_session_is_found_in_what_a_run_really_writes(make_cell, tmp_pa
 def test_a_thousand_cells_are_answered_within_a_second(tmp_path, monkeypatch):
     """Start and imports included, by the processor's clock and the best of three: other tests may run beside this one.
 
-    A processor shared with them is slower too, so a loop that takes 0.06 s of an idle one stands beside as its yardstick.
+    A processor that is shared is slower too: a loop that takes 0.06 s of an idle one is the yardstick.
     """
     axes = 'regime = ["outcome", "process"]\nrank = [1, 4, 16, 64]\nseed = [' + ", ".join(map(str, range(125))) + "]"
     tiny = (ROOT / "lrd" / "presets" / "tiny.toml").read_text()
