@@ -13,8 +13,9 @@ AXIS = "learning_rate"
 @pytest.fixture
 def swept(tmp_path):
     """Rank 16 likes 3e-4 and 1e-3 the same, full fine-tuning the largest; of rank 1 a cell is missing."""
-    right = {"r16": {3e-5: 5, 1e-4: 9, 3e-4: 16, 1e-3: 16, 3e-3: 2}, "r1": dict.fromkeys([3e-5, 1e-4, 3e-4, 1e-3], 9)}
-    right["full"] = {3e-5: 6, 1e-4: 7, 3e-4: 8, 1e-3: 9, 3e-3: 10}
+    right = {"r16": {1e-5: 4, 3e-5: 5, 1e-4: 9, 3e-4: 16, 1e-3: 16, 3e-3: 2}}
+    right["r1"] = dict.fromkeys([1e-5, 3e-5, 1e-4, 3e-4, 1e-3], 9)
+    right["full"] = {1e-5: 5, 3e-5: 6, 1e-4: 7, 3e-4: 8, 1e-3: 9, 3e-3: 10}
     for cell in grid("small-lr"):
         if cell.learning_rate in right.get(cell.arm, {}):
             seeds = 1 if cell.seed == 101 else -1  # the mean over seeds is the number above
@@ -25,13 +26,13 @@ def swept(tmp_path):
 def test_the_rule(swept):
     assert sweep.chosen(swept, AXIS) == {"r16": 3e-4, "full": 3e-3}
     table = sweep.areas(swept, AXIS)
-    assert list(table.columns) == [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
+    assert list(table.columns) == [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
     assert table.loc["r16", 3e-4] == pytest.approx((4 + 16) / 2 / 20)  # of 20 problems, from 4 to 16 right
     rows = {row[0]: row[1:] for row in sweep.rows(swept, AXIS)}
-    assert rows["rank 16"] == ("0.225", "0.325", "0.500", "0.500", "0.150", "0.0003")
+    assert rows["rank 16"] == ("0.200", "0.225", "0.325", "0.500", "0.500", "0.150", "0.0003")
     assert rows["full fine-tuning"][-1] == "0.003 (at the end)"
     assert rows["rank 1"][-2:] == (NOTHING, "not finished")
-    assert rows["rank 256"] == (NOTHING,) * 5 + ("not finished",)
+    assert rows["rank 256"] == (NOTHING,) * 6 + ("not finished",)
     assert sweep.verdict(swept, AXIS) == "Rank 16 gets 0.0003; full fine-tuning gets 0.003."
 
 
@@ -47,8 +48,8 @@ def test_a_sweep_that_was_not_run_says_so(tmp_path):
 def test_the_chosen_curve_is_bold(swept):
     figure = figures.sweep(swept, AXIS, sweep.chosen(swept, AXIS), "learning rate")
     panel = next(ax for ax in figure.axes if ax.get_title(loc="left") == "rank 16")
-    assert [line.get_linewidth() > 2 for line in panel.lines] == [False, False, True, False, False]
-    assert list(panel.lines[2].get_ydata()) == [0.2, 0.8]
+    assert [line.get_linewidth() > 2 for line in panel.lines] == [False, False, False, True, False, False]
+    assert list(panel.lines[3].get_ydata()) == [0.2, 0.8]
     figures.close(figure)
 
 
