@@ -52,6 +52,7 @@ def package(monkeypatch):
     fake.LLM, fake.SamplingParams, fake.TokensPrompt = LLM, SimpleNamespace, dict
     monkeypatch.setitem(sys.modules, "vllm", fake)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.25.1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     return fake
 
 
@@ -111,19 +112,25 @@ def test_a_prompt_that_the_engine_has_no_room_for(sampler):
 def test_an_untried_version_is_a_user_error(version, package, monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: version)
     with pytest.raises(UserError, match=rf"vLLM {version} is installed; .* 0\.25 up to"):
-        engine.check_version()
+        engine.check()
 
 
 @pytest.mark.parametrize("version", ["0.25.0", "0.25.1", "0.33.0"])
 def test_tried_versions_pass(version, package, monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: version)
-    engine.check_version()
+    engine.check()
+
+
+def test_a_machine_without_a_gpu_is_a_user_error(package, monkeypatch, make_cell, pretrained, tokenizer):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="'vllm' decodes on a GPU, and PyTorch finds none here; --set engine=torch"):
+        engine.VLLMSampler(make_cell(engine="vllm"), pretrained(), tokenizer)
 
 
 def test_without_vllm_pytorch_samples_and_says_so(make_cell, pretrained, tokenizer, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs vLLM, which is not installed"):
-        engine.check_version()
+        engine.check()
     with pytest.warns(UserWarning, match="vLLM is not installed"):
         assert isinstance(sampling.load(make_cell(engine="vllm"), pretrained(), tokenizer), TorchSampler)
 

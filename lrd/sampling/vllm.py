@@ -29,7 +29,7 @@ class VLLMSampler:
     """Completes prompts with vLLM; the model's shape comes from the cell's student, its weights from `sync` alone."""
 
     def __init__(self, cell: Cell, model, tokenizer):
-        check_version()
+        check()
         # The weights are handed over as tensors, so the engine has to live in this very process.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -107,8 +107,8 @@ def cache_bytes(config: Any, dtype: torch.dtype) -> int:
     return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize
 
 
-def check_version() -> None:
-    """Raises `UserError` where vLLM is missing or of a version that was never tried."""
+def check() -> None:
+    """Raises `UserError` where vLLM is missing, of a version that was never tried, or without a GPU."""
     found = None
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found = importlib.metadata.version("vllm")
@@ -121,3 +121,5 @@ def check_version() -> None:
             f"vLLM {found} is installed; this engine works with {TRIED[0]} up to, not including, {TRIED[1]}: "
             f"install one of those, or --set engine=torch"
         )
+    if not torch.cuda.is_available():
+        raise UserError("engine 'vllm' decodes on a GPU, and PyTorch finds none here; --set engine=torch does without")
