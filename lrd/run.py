@@ -184,7 +184,7 @@ class Run:
             # The evaluation at the checkpoint's own step comes before the checkpoint and stays, if it is whole.
             if name == "evals" and sum(row["step"] == step for row in kept) != self.cell.eval_problems:
                 kept = [row for row in kept if row["step"] != step]
-            write_text(path, "".join(map(_line, kept)))
+            _write(path, "".join(map(_line, kept)))  # as recorded: digits of a number may be some short secret's, too
         self._clock = time.monotonic()
         session = {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD"), "host": platform.node()}
         sessions = [*before.get("sessions", []), session]
@@ -378,11 +378,11 @@ def _command(cell: Cell) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all, and without secrets: written beside the file, flushed to disk, then put in its place."""
+    """Whole or not at all, and without secrets."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     with part.open("w") as file:
-        file.write(redact(text))
+        file.write(text)
     replace(part, path)
 
 
@@ -409,6 +409,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's object, or None where there is no file. Raises `UserError` where it does not hold one."""
+    _write(path, redact(text))
+
+
+def _write(path: Path, text: str) -> None:
+    """Written beside the file, flushed to disk, then put in its place."""
     try:
         value = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
