@@ -5,6 +5,8 @@ Torch-free: the book reads runs on machines that never train.
 
 import contextlib
 import datetime
+import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -280,14 +282,8 @@ def state(path: Path) -> str:
             return "finished"
     except UserError:  # nobody can tell: `reason` names the file
         return "failed"
-    try:
-        for lock in (lock_of(path, name) for name in (LAUNCH, LOCK) if (path / name).is_file()):
-            with lock.acquire(blocking=False):
-                pass
-    except filelock.Timeout:
+    if any(_is_held(path / name) for name in (LAUNCH, LOCK)):
         return "running"
-    except PermissionError:  # somebody else's runs, which this user may only read
-        pass
     if (path / "failed.json").is_file():
         return "failed"
     return "interrupted" if (path / "config.json").is_file() else "absent"
@@ -297,6 +293,35 @@ def leave_reason(path: Path, error: str, **about: Any) -> None:
     """Writes `failed.json`, where there is room for it: who calls this has the error to raise or to return."""
     with contextlib.suppress(OSError):
         write_json(path / "failed.json", {"error": error} | about)
+def _is_held(lock: Path) -> bool:
+    """Whether somebody owns a lock. Asked with a shared one: who asks meanwhile is no owner, and need not be able to
+    write."""
+    try:
+        file = lock.open("rb")
+    except OSError:  # there is none, or it is not this user's to read
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)  # another: nobody can lock anything here
+    return False
+
+
+def notebook_ended(path: Path) -> bool:
+    """Whether the executed notebook is whole: it goes on after training has ended, and may be killed then.
+
+    So is one that was run by hand, and none at all: the cell was trained elsewhere.
+    """
+    try:
+        about = json.loads((path / "cell.ipynb").read_text())["metadata"]
+        return about.get("papermill", {"end_time": "by hand"})["end_time"] is not None
+    except FileNotFoundError:
+        return True
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):
+        return False
+
+
 
 
 def reason(path: Path) -> str:
