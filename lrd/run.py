@@ -49,6 +49,10 @@ class Held(UserError):
     """The cell's directory belongs to another process for now."""
 
 
+class Unreadable(UserError):
+    """A record of the cell is not as a run writes it: a matter of this cell alone."""
+
+
 class Run:
     """One cell's directory, held by this process until `close`, so that no other trains the same cell."""
 
@@ -143,7 +147,7 @@ class Run:
             and isinstance(sessions, list)
             and all(isinstance(session, dict) for session in sessions)
         ):
-            raise UserError(f"{self._shown}/provenance.json is not as a run writes it; move it away")
+            raise Unreadable(f"{self._shown}/provenance.json is not as a run writes it; move it away")
         return record
 
     @property
@@ -289,10 +293,6 @@ def state(path: Path) -> str:
     return "interrupted" if (path / "config.json").is_file() else "absent"
 
 
-def leave_reason(path: Path, error: str, **about: Any) -> None:
-    """Writes `failed.json`, where there is room for it: who calls this has the error to raise or to return."""
-    with contextlib.suppress(OSError):
-        write_json(path / "failed.json", {"error": error} | about)
 def _is_held(lock: Path) -> bool:
     """Whether somebody owns a lock. Asked with a shared one: who asks meanwhile is no owner, and need not be able to
     write."""
@@ -322,6 +322,10 @@ def notebook_ended(path: Path) -> bool:
         return False
 
 
+def leave_reason(path: Path, error: str, **about: Any) -> None:
+    """Writes `failed.json`, where there is room for it: who calls this has the error to raise or to return."""
+    with contextlib.suppress(OSError):
+        write_json(path / "failed.json", {"error": error} | about)
 
 
 def reason(path: Path) -> str:
@@ -405,6 +409,11 @@ def _command(cell: Cell) -> str:
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all, and without secrets."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, redact(text))
+
+
+def _write(path: Path, text: str) -> None:
+    """Written beside the file, flushed to disk, then put in its place."""
     part = path.with_name(f".{path.name}.part")
     with part.open("w") as file:
         file.write(text)
@@ -433,20 +442,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's object, or None where there is no file. Raises `UserError` where it does not hold one."""
-    _write(path, redact(text))
-
-
-def _write(path: Path, text: str) -> None:
-    """Written beside the file, flushed to disk, then put in its place."""
+    """The file's object, or None where there is no file. Raises `Unreadable` where it does not hold one."""
     try:
         value = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path.parent.name}/{path.name} is not readable JSON ({error}); move it away") from None
+        raise Unreadable(f"{path.parent.name}/{path.name} is not readable JSON ({error}); move it away") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path.parent.name}/{path.name} is not a JSON object; move it away")
+        raise Unreadable(f"{path.parent.name}/{path.name} is not a JSON object; move it away")
     return value
 
 
