@@ -1,4 +1,4 @@
-"""The command line: `lrd testbed · baseline · rewards · cell · matrix · status · bench · book`."""
+"""The command line: `lrd testbed · baseline · rewards · cell · matrix · status · sync · doctor · bench · book`."""
 
 import argparse
 import os
