@@ -31,10 +31,10 @@ from lrd.run import (
     describe,
     leave_reason,
     notebook_ended,
-    read_json,
     reason,
     runs_root,
     state,
+    trace,
     write_json,
     write_text,
 )
@@ -143,10 +143,7 @@ def _signal_kernel(number: int) -> None:
 
 
 def _ended(path: Path, why: str = "") -> Outcome:
-    with contextlib.suppress(UserError):  # a garbled one is the reason itself
-        traceback = str((read_json(path / "failed.json") or {}).get("traceback", ""))
-        return Outcome(state(path), why or reason(path), traceback)
-    return Outcome(state(path), why or reason(path))
+    return Outcome(state(path), why or reason(path), trace(path))
 
 
 def _done(run: Run) -> bool:

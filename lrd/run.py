@@ -337,6 +337,13 @@ def reason(path: Path) -> str:
         return str(error)
 
 
+def trace(path: Path) -> str:
+    """The traceback that a failed cell left; empty where it left none."""
+    with contextlib.suppress(UserError):  # `reason` says what is wrong with it
+        return str((read_json(path / "failed.json") or {}).get("traceback", ""))
+    return ""
+
+
 def fingerprint(name: str) -> str | None:
     """Of a checkpoint below the project: a hash of its configuration and of size and both ends of its weights.
 

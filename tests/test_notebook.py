@@ -71,9 +71,10 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
     assert done.returncode == 1, done.stderr
     assert "distillation-r1-s0: failed: IsADirectoryError" in done.stderr
     assert state(broken) == "failed"
-    # Its traceback stands in the log, in the files that status reads, and in the notebook.
+    # Its traceback stands in the log, in the status, and in the notebook.
     assert done.stderr.count("Traceback (most recent call last)") == 1
-    assert "Traceback (most recent call last)" in read_json(broken / "failed.json")["traceback"]
+    table = lrd("status", "tiny", "--runs", tmp_path)
+    assert "distillation-r1-s0:\nTraceback (most recent call last)" in table.stdout
     assert [o.ename for o in outputs(broken / "cell.ipynb") if o.output_type == "error"] == ["IsADirectoryError"]
     names = ["outcome-r1-s0", "outcome-full-s0", "distillation-full-s0"]
     assert all(state(tmp_path / "tiny" / name) == "finished" for name in names)
