@@ -190,7 +190,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
 
     where = os.path.relpath(output, ROOT) if output.is_relative_to(ROOT) else str(output)
     papermill_io.register(where, _Copy())
-    sockets = tempfile.mkdtemp(prefix="lrd-")  # short: a socket's path has at most 107 characters
+    sockets = _sockets()
     parameters |= {"runs": runs} if runs else {}
     try:
         with contextlib.chdir(ROOT):  # so that the executed copy names no path of this machine
@@ -217,6 +217,11 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
     return None
+
+
+def _sockets() -> str:
+    """A new directory for a kernel's sockets, whose paths must not exceed some hundred characters."""
+    return tempfile.mkdtemp(prefix="lrd-", dir="/tmp" if len(tempfile.gettempdir()) > 80 else None)
 
 
 class _Copy:

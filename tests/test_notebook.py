@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -258,6 +261,20 @@ def test_the_matrix_is_the_grid_of_its_preset():
     assert matrix.cells("tiny") == grid("tiny")
     assert len(matrix.cells("tiny")) == 54
     assert not hasattr(matrix, "ray")  # the seam: Ray is loaded only where cells run
+
+
+def test_a_kernels_sockets_fit_however_long_the_path_for_temporary_files_is(tmp_path, monkeypatch):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))  # as TMPDIR on some clusters
+    folder = Path(matrix._sockets())
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(folder / "kernel-1"))
+    shutil.rmtree(folder)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/..")
+    folder = Path(matrix._sockets())
+    assert str(folder).startswith("/tmp/../lrd-")
+    folder.rmdir()
 
 
 def test_relative_runs_count_from_the_clone():
