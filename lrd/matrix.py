@@ -5,7 +5,6 @@ what fails is listed at the end and stops nothing else.
 """
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -28,12 +27,14 @@ from lrd.run import (
     LESS_MEMORY,
     Held,
     Run,
+    Unreadable,
     describe,
     leave_reason,
-    read_json,
+    notebook_ended,
     reason,
     runs_root,
     state,
+    trace,
     write_json,
     write_text,
 )
@@ -70,7 +71,12 @@ def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, s
     """
     run = Run(cell, runs, hold=False)
     with run.launching():
-        run.hold()  # refuses a directory of another configuration before a kernel starts
+        try:
+            run.hold()  # refuses a directory of another configuration before a kernel starts
+        except Unreadable as broken:
+            if not (run.path / "done.json").exists():
+                leave_reason(run.path, str(broken))
+            raise
         run.close()
         if _done(run):
             return Outcome("finished")
@@ -137,25 +143,14 @@ def _signal_kernel(number: int) -> None:
 
 
 def _ended(path: Path, why: str = "") -> Outcome:
-    with contextlib.suppress(UserError):  # a garbled one is the reason itself
-        traceback = str((read_json(path / "failed.json") or {}).get("traceback", ""))
-        return Outcome(state(path), why or reason(path), traceback)
-    return Outcome(state(path), why or reason(path))
+    return Outcome(state(path), why or reason(path), trace(path))
 
 
 def _done(run: Run) -> bool:
-    """Whether the cell is finished and its notebook whole: papermill may have been killed after the training ended.
-
-    Executed once more, the notebook shows a finished cell as it is.
-    """
-    if not run.finished:
-        return False
+    """Whether the cell is finished and its notebook whole; executed once more, that shows a finished cell as it is."""
     try:
-        about = json.loads((run.path / "cell.ipynb").read_text())["metadata"]
-        return about.get("papermill", {"end_time": "by hand"})["end_time"] is not None
-    except FileNotFoundError:  # it was executed elsewhere
-        return True
-    except (ValueError, KeyError):
+        return run.finished and notebook_ended(run.path)
+    except Unreadable:  # so it fails, in words, when its turn comes
         return False
 
 
@@ -195,7 +190,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
 
     where = os.path.relpath(output, ROOT) if output.is_relative_to(ROOT) else str(output)
     papermill_io.register(where, _Copy())
-    sockets = tempfile.mkdtemp(prefix="lrd-")  # short: a socket's path has at most 107 characters
+    sockets = _sockets()
     parameters |= {"runs": runs} if runs else {}
     try:
         with contextlib.chdir(ROOT):  # so that the executed copy names no path of this machine
@@ -215,13 +210,18 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
             )
     except papermill.PapermillExecutionError as error:
-        for kind in (UserError, Held):
+        for kind in (UserError, Held, Unreadable):
             if error.ename == kind.__name__:
                 raise kind(error.evalue) from None
         return error
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
     return None
+
+
+def _sockets() -> str:
+    """A new directory for a kernel's sockets, whose paths must not exceed some hundred characters."""
+    return tempfile.mkdtemp(prefix="lrd-", dir="/tmp" if len(tempfile.gettempdir()) > 80 else None)
 
 
 class _Copy:
@@ -242,7 +242,8 @@ def check(cells: list[Cell], runs: str | None = None) -> None:
         hub.check(cell)
         if role := rewards.model_of(cell):
             hub.model(getattr(cell, role.lower()), role, weights=False)
-        Run(cell, runs, hold=False).check()
+        with contextlib.suppress(Unreadable):  # that cell fails by itself and stops no other
+            Run(cell, runs, hold=False).check()
     for source, prompts in {(cell.train_data, cell.prompts_per_step) for cell in cells}:
         problems.train_pool(source, prompts)
     for source, n in {(cell.eval_data, cell.eval_problems) for cell in cells}:

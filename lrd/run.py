@@ -5,6 +5,8 @@ Torch-free: the book reads runs on machines that never train.
 
 import contextlib
 import datetime
+import errno
+import fcntl
 import hashlib
 import json
 import lzma
@@ -46,6 +48,10 @@ def runs_root(runs: str | Path | None = None) -> Path:
 
 class Held(UserError):
     """The cell's directory belongs to another process for now."""
+
+
+class Unreadable(UserError):
+    """A record of the cell is not as a run writes it: a matter of this cell alone."""
 
 
 class Run:
@@ -142,7 +148,7 @@ class Run:
             and isinstance(sessions, list)
             and all(isinstance(session, dict) for session in sessions)
         ):
-            raise UserError(f"{self._shown}/provenance.json is not as a run writes it; move it away")
+            raise Unreadable(f"{self._shown}/provenance.json is not as a run writes it; move it away")
         return record
 
     @property
@@ -185,7 +191,7 @@ class Run:
             # The evaluation at the checkpoint's own step comes before the checkpoint and stays, if it is whole.
             if name == "evals" and sum(row["step"] == step for row in kept) != self.cell.eval_problems:
                 kept = [row for row in kept if row["step"] != step]
-            write_text(path, "".join(map(_line, kept)))
+            _write(path, "".join(map(_line, kept)))  # as recorded: digits of a number may be some short secret's, too
         self._clock = time.monotonic()
         session = {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD"), "host": platform.node()}
         sessions = [*before.get("sessions", []), session]
@@ -281,17 +287,40 @@ def state(path: Path) -> str:
             return "finished"
     except UserError:  # nobody can tell: `reason` names the file
         return "failed"
-    try:
-        for lock in (lock_of(path, name) for name in (LAUNCH, LOCK) if (path / name).is_file()):
-            with lock.acquire(blocking=False):
-                pass
-    except filelock.Timeout:
+    if any(_is_held(path / name) for name in (LAUNCH, LOCK)):
         return "running"
-    except PermissionError:  # somebody else's runs, which this user may only read
-        pass
     if (path / "failed.json").is_file():
         return "failed"
     return "interrupted" if (path / "config.json").is_file() else "absent"
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether somebody owns a lock. Asked with a shared one: who asks meanwhile is no owner, and need not be able to
+    write."""
+    try:
+        file = lock.open("rb")
+    except OSError:  # there is none, or it is not this user's to read
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)  # another: nobody can lock anything here
+    return False
+
+
+def notebook_ended(path: Path) -> bool:
+    """Whether the executed notebook is whole: it goes on after training has ended, and may be killed then.
+
+    So is one that was run by hand, and none at all: the cell was trained elsewhere.
+    """
+    try:
+        about = json.loads((path / "cell.ipynb").read_text())["metadata"]
+        return about.get("papermill", {"end_time": "by hand"})["end_time"] is not None
+    except FileNotFoundError:
+        return True
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):
+        return False
 
 
 def leave_reason(path: Path, error: str, **about: Any) -> None:
@@ -307,6 +336,13 @@ def reason(path: Path) -> str:
         return str((read_json(path / "failed.json") or {}).get("error", ""))
     except UserError as error:
         return str(error)
+
+
+def trace(path: Path) -> str:
+    """The traceback that a failed cell left; empty where it left none."""
+    with contextlib.suppress(UserError):  # `reason` says what is wrong with it
+        return str((read_json(path / "failed.json") or {}).get("traceback", ""))
+    return ""
 
 
 def fingerprint(name: str) -> str | None:
@@ -379,11 +415,16 @@ def _command(cell: Cell) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all, and without secrets: written beside the file, flushed to disk, then put in its place."""
+    """Whole or not at all, and without secrets."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, redact(text))
+
+
+def _write(path: Path, text: str) -> None:
+    """Written beside the file, flushed to disk, then put in its place."""
     part = path.with_name(f".{path.name}.part")
     with part.open("w") as file:
-        file.write(redact(text))
+        file.write(text)
     replace(part, path)
 
 
@@ -409,15 +450,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's object, or None where there is no file. Raises `UserError` where it does not hold one."""
+    """The file's object, or None where there is no file. Raises `Unreadable` where it does not hold one."""
     try:
         value = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path.parent.name}/{path.name} is not readable JSON ({error}); move it away") from None
+        raise Unreadable(f"{path.parent.name}/{path.name} is not readable JSON ({error}); move it away") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path.parent.name}/{path.name} is not a JSON object; move it away")
+        raise Unreadable(f"{path.parent.name}/{path.name} is not a JSON object; move it away")
     return value
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lrd import UserError
 from lrd.cell import Cell, grid, read_preset
-from lrd.run import read_json, read_log, reason, runs_root, state
+from lrd.run import read_json, read_log, reason, runs_root, state, trace
 
 RECENT = 5  # steps that `step_time` is a mean of
 LEFT = ("absent", "running", "interrupted")  # what a matrix still has to run; a failed cell waits for its user
@@ -36,6 +36,7 @@ class Row(NamedTuple):
     pace: float | None = None  # seconds of wall time a step, evaluations included
     host: str | None = None
     note: str = ""  # why it failed, or what else is wrong
+    traceback: str = ""  # of a failed cell
 
     @property
     def eta(self) -> float | None:
@@ -62,13 +63,16 @@ def read(cells: Sequence[Cell], runs: str | Path | None = None) -> list[Row]:
 
 
 def table(preset: str, runs: str | None = None) -> str:
-    """What the preset says of itself, its cells, one a line, and below them how many are in which state."""
+    """What the preset says of itself, its cells, one a line, the tracebacks of those that failed (the same one once),
+    and how many are in which state."""
     rows = read(grid(preset), runs)
     widths = [max(map(len, column)) for column in zip(COLUMNS, *(row.shown for row in rows))]
     lines = [f"{key}: {text}" for key, text in read_preset(preset).get("about", {}).items()]
     lines.append(_aligned(COLUMNS, widths))
     lines += [f"{_aligned(row.shown, widths)}  {row.note}".rstrip() for row in rows]
-    return "\n".join([*lines, summary(rows)])
+    for text in dict.fromkeys(row.traceback for row in rows if row.traceback):
+        lines += ["", f"{', '.join(row.cell for row in rows if row.traceback == text)}:", text.rstrip()]
+    return "\n".join([*lines, *[""] * any(row.traceback for row in rows), summary(rows)])
 
 
 def as_json(preset: str, runs: str | None = None) -> str:
@@ -173,8 +177,9 @@ class Watch:
 
 def _read(cell: Cell, path: Path) -> Row:
     now, session = state(path), _session(path)
-    note = reason(path) if now == "failed" else ""
-    row = Row(cell.name, now, 0, cell.steps, host=str(session.get("host") or "") or None, note=note)
+    note, traceback = (reason(path), trace(path)) if now == "failed" else ("", "")
+    host = str(session.get("host") or "") or None
+    row = Row(cell.name, now, 0, cell.steps, host=host, note=note, traceback=traceback)
     if now != "finished":
         with contextlib.suppress(UserError):  # the run may have been made with another --set
             row = row._replace(steps=_count((read_json(path / "config.json") or {}).get("steps"), cell.steps))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import filelock
 
 from lrd import UserError
-from lrd.run import GRACE, LAUNCH, LOCK, lock_of, read_json, runs_root, state
+from lrd.run import GRACE, LAUNCH, LOCK, lock_of, notebook_ended, read_json, runs_root, state
 
 NAME = re.compile(r"\w[\w.+=-]*")
 DECIDING = ("done.json", "config.json", "provenance.json")  # what tells one run of a cell from another
@@ -60,6 +60,11 @@ def sync(source: str, runs: str | None = None, *, unfinished: bool = False) -> l
             listed.write_text("".join(f"{path}\n" for path in chosen))
             _rsync("--recursive", "--delete", f"--files-from={listed}", *NOT_COPIED, f"{source}/", f"{staging}/")
         for path in chosen:
+            if not (there / path / "done.json").is_file():  # it may have come in between, before all else was there
+                (staging / path / "done.json").unlink(missing_ok=True)
+            elif not (unfinished or notebook_ended(staging / path)):
+                verdicts[path] = Verdict(path, "skipped", "its notebook has not ended; --all takes it along")
+                continue
             if not _place(staging / path, target / path):
                 verdicts[path] = Verdict(path, "refused", "it runs here")
         shutil.rmtree(staging)
@@ -122,13 +127,13 @@ def _cells(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _only_one(staging: Path, source: str) -> Iterator[None]:
-    lock = filelock.FileLock(f"{staging}.lock")
+    lock = lock_of(staging.parent, f"{staging.name}.lock")
     try:
         with lock.acquire(blocking=False):
             yield
+            Path(lock.lock_file).unlink()  # while it is held: another's would go after that
     except filelock.Timeout:
         raise UserError(f"{source!r} is being gathered already; wait for that") from None
-    Path(f"{staging}.lock").unlink(missing_ok=True)
 
 
 def _rsync(*args: str) -> None:

@@ -151,17 +151,25 @@ def test_a_broken_checkpoint_is_named_and_left_as_it_is(make_cell, interrupted):
     good = path.read_bytes()
     tensors = load_file(path)
     weight = next(name for name in tensors if name.startswith("weight/"))
-    about = {"step": "2", "config": json.dumps(make_cell(**SHORT).config)}
+    config = json.dumps(make_cell(**SHORT).config)
     without = {name: t for name, t in tensors.items() if name != weight}
 
-    def saved(tensors, about):
-        save_file(tensors, path, about)
+    def saved(tensors, **changes):
+        sums = json.dumps({name: checkpoint._sum(tensor) for name, tensor in tensors.items()})
+        save_file(tensors, path, {"step": "2", "config": config, "sums": sums} | changes)
         return path.read_bytes()
 
     broken = [b"", b"garbage", good[:100], good[:-1], good + b"\0", pickle.dumps({"step": 2})]
-    broken += [saved(tensors, None), saved(without, about), saved(without | {weight: torch.zeros(1)}, about)]
-    broken += [saved(tensors, about | {"step": step}) for step in ("-1", "5", "two")]
-    broken += [saved(tensors, about | {"config": "{"}), saved(tensors | {"optimizer/x/y": torch.zeros(1)}, about)]
+    broken += [good[:-100] + bytes(4) + good[-96:], good[:-4096] + bytes(4096)]  # a bit of it lost, or a page
+    broken += [saved(without), saved(without | {weight: torch.zeros(1)})]
+    broken += [saved(tensors, step=step) for step in ("-1", "5", "two")]
+    broken += [
+        saved(tensors, config="{"),
+        saved(tensors, sums="{}"),
+        saved(tensors | {"optimizer/x/y": torch.zeros(1)}),
+    ]
+    save_file(tensors, path)
+    broken.append(path.read_bytes())
     trainable = {n.removeprefix("weight/"): torch.nn.Parameter(tensors[n]) for n in tensors if n.startswith("weight/")}
     optimizer = torch.optim.AdamW(trainable.values())
     for content in broken:
@@ -172,11 +180,22 @@ def test_a_broken_checkpoint_is_named_and_left_as_it_is(make_cell, interrupted):
     with pytest.raises(UserError, match="the checkpoint cannot be read"):
         list(train(Run(make_cell(**SHORT), interrupted.parent.parent)))
     assert contents(interrupted) == before
-    saved(tensors, about | {"config": json.dumps(make_cell(seed=1, **SHORT).config)})
+    saved(tensors, config=json.dumps(make_cell(seed=1, **SHORT).config))
     with pytest.raises(UserError, match="the checkpoint is of another configuration; move it away"):
         checkpoint.restore(path, make_cell(**SHORT).config, trainable, optimizer)
-    path.write_bytes(good)
-    assert checkpoint.restore(path, make_cell(**SHORT).config, trainable, optimizer) == 2
+    for content in (saved(tensors), good):
+        path.write_bytes(content)
+        assert checkpoint.restore(path, make_cell(**SHORT).config, trainable, optimizer) == 2
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.uint8, torch.int64])
+def test_a_checksum_is_the_same_wherever_its_numbers_lie_and_another_for_other_bits(kind):
+    for n in (1, 2, 3, 8, 1000):
+        numbers = torch.arange(n + 1).to(kind)
+        moved = numbers[1:]  # at an odd place of its storage
+        assert checkpoint._sum(moved) == checkpoint._sum(moved.clone())
+        assert checkpoint._sum(moved) != checkpoint._sum(moved * 2)
+    assert checkpoint._sum(torch.tensor([[1, 2], [3, 4]])) == 10 and checkpoint._sum(torch.tensor(1.0)) == 0x3F800000
 
 
 @given(content=st.binary(max_size=60), name=st.sampled_from(["done.json", "failed.json", "config.json", "lock"]))
@@ -403,6 +422,16 @@ def test_gpus_are_named_as_their_driver_names_them(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert run_module.gpus() == ["NVIDIA H100 80GB HBM3, 81559 MiB, 570.86"]
+
+
+def test_records_that_a_resume_cuts_keep_their_digits_though_a_short_secret_has_them(
+    make_cell, interrupted, whole, monkeypatch
+):
+    digits = str(read_jsonl(interrupted / "metrics.jsonl")[0]["entropy"])[:8]
+    monkeypatch.setenv("DOOR_KEY", digits)
+    assert digits in (interrupted / "metrics.jsonl").read_text() and "<DOOR_KEY>" in redact.redact(digits)
+    finish(make_cell, interrupted)
+    assert_same(interrupted, whole)
 
 
 def test_problems_of_a_file_that_changed_are_refused(make_cell, tmp_path):

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -11,7 +14,7 @@ import pytest
 
 from lrd import ROOT, matrix, results, status
 from lrd.cell import Cell, grid
-from lrd.run import read_json, runs_root, state
+from lrd.run import notebook_ended, read_json, runs_root, state
 
 
 def lrd(*args, **env):
@@ -71,9 +74,10 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
     assert done.returncode == 1, done.stderr
     assert "distillation-r1-s0: failed: IsADirectoryError" in done.stderr
     assert state(broken) == "failed"
-    # Its traceback stands in the log, in the files that status reads, and in the notebook.
+    # Its traceback stands in the log, in the status, and in the notebook.
     assert done.stderr.count("Traceback (most recent call last)") == 1
-    assert "Traceback (most recent call last)" in read_json(broken / "failed.json")["traceback"]
+    table = lrd("status", "tiny", "--runs", tmp_path)
+    assert "distillation-r1-s0:\nTraceback (most recent call last)" in table.stdout
     assert [o.ename for o in outputs(broken / "cell.ipynb") if o.output_type == "error"] == ["IsADirectoryError"]
     names = ["outcome-r1-s0", "outcome-full-s0", "distillation-full-s0"]
     assert all(state(tmp_path / "tiny" / name) == "finished" for name in names)
@@ -91,6 +95,57 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
     assert table.returncode == 0
     assert "50 absent · 4 finished" in table.stdout
     assert len(table.stdout.splitlines()) == 1 + 54 + 1
+
+
+@pytest.mark.slow
+def test_broken_records_fail_their_own_cells_and_stop_no_other(as_options, tmp_path):
+    names = [f"outcome-{arm}-s0" for arm in ("r1", "r4", "r16", "full")]
+    asked = ["--regimes", "outcome", "--ranks", 1, 4, 16, "full", "--seeds", 0, *as_options, "--runs", tmp_path]
+    broken = dict(zip(names, ("done.json", "config.json", "provenance.json")))
+    for name, file in broken.items():
+        (tmp_path / "tiny" / name).mkdir(parents=True)
+        (tmp_path / "tiny" / name / file).write_text("{cut o")
+    done = lrd("matrix", "tiny", *asked)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert [state(tmp_path / "tiny" / name) for name in names] == ["failed"] * 3 + ["finished"]
+    shown = {line.split()[0]: line for line in lrd("status", "tiny", "--runs", tmp_path).stdout.splitlines()}
+    for name, file in broken.items():
+        assert f"{name}: failed: {name}/{file} is not readable JSON" in done.stderr
+        assert f"{name}/{file} is not readable JSON" in shown[name]
+        assert (tmp_path / "tiny" / name / file).read_text() == "{cut o"
+        (tmp_path / "tiny" / name / file).unlink()  # as it says
+    done = lrd("matrix", "tiny", *asked)
+    assert done.returncode == 0 and "1 of 4 cells finished" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"metadata": 3}', b'{"metadata": {"papermill": 3}}', b"\xff"])
+def test_a_notebook_that_is_no_notebook_is_no_page_of_a_finished_cell(tmp_path, content):
+    assert notebook_ended(tmp_path)  # none: trained elsewhere
+    (tmp_path / "cell.ipynb").write_bytes(content)
+    assert not notebook_ended(tmp_path)
+
+
+@pytest.mark.parametrize(("asked", "gpus"), [(None, 1), (0.5, 0.5), (0, 0), (2, 2)])
+def test_ray_is_asked_for_what_the_preset_says_or_the_command_line(tmp_path, monkeypatch, asked, gpus):
+    import ray
+
+    seen: dict = {}
+    preset = {"resources": {"cpus": 4, "gpus": 1}}
+    monkeypatch.setattr(matrix, "read_preset", lambda name: preset)
+    monkeypatch.setattr(matrix, "check", lambda cells, runs: None)
+    monkeypatch.setattr(matrix, "_start_ray", lambda address, cpus: seen.update(address=address, all=cpus))
+    monkeypatch.setattr(matrix, "_check_room", lambda name, needs, address: seen.update(needs))
+    monkeypatch.setattr(ray, "remote", lambda **options: seen.update(options) or (lambda task: task))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # the first one makes remote functions of Ray's own
+    monkeypatch.setattr(matrix, "_drive", lambda *args: ({}, False))
+    assert matrix.run("tiny", jobs=2, gpus_per_cell=asked, runs=str(tmp_path)) == 0
+    assert (seen["num_cpus"], seen["num_gpus"], seen["all"], seen["address"]) == (4, gpus, 8, None)
+    assert seen["gpus"] == gpus and seen["max_retries"] == 0  # the driver retries, once it knows what became of a cell
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    matrix.run("tiny", runs=str(tmp_path))
+    assert seen["address"] == "head:6379"
+    matrix.run("tiny", address="other:6379", runs=str(tmp_path))
+    assert seen["address"] == "other:6379"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +261,20 @@ def test_the_matrix_is_the_grid_of_its_preset():
     assert matrix.cells("tiny") == grid("tiny")
     assert len(matrix.cells("tiny")) == 54
     assert not hasattr(matrix, "ray")  # the seam: Ray is loaded only where cells run
+
+
+def test_a_kernels_sockets_fit_however_long_the_path_for_temporary_files_is(tmp_path, monkeypatch):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))  # as TMPDIR on some clusters
+    folder = Path(matrix._sockets())
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(folder / "kernel-1"))
+    shutil.rmtree(folder)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/..")
+    folder = Path(matrix._sockets())
+    assert str(folder).startswith("/tmp/../lrd-")
+    folder.rmdir()
 
 
 def test_relative_runs_count_from_the_clone():

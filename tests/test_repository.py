@@ -5,6 +5,7 @@ Each check is a function from text to a list of faults, so that the tests can al
 
 import json
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -15,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from lrd.__main__ import _parser
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE_PATH = re.compile(
@@ -194,3 +197,24 @@ def test_what_a_user_computes_stays_out_of_git():
     assert all(map(ignored, [f"runs/small/{cell}/adapter/x", f"runs/small/{cell}/checkpoint/x"]))
     assert not any(map(ignored, [f"runs/small/{cell}/{n}" for n in ("cell.ipynb", "metrics.jsonl", "done.json")]))
     assert not any(map(ignored, ["runs/bench/step.json", "lrd/presets/tiny.toml", "notebooks/cell.ipynb"]))
+
+
+def test_the_commands_of_the_runbook_are_commands_and_its_manifest_is_of_the_pinned_ray():
+    blocks = re.findall(r"```(bash|yaml)\n(.*?)```", (ROOT / "book" / "run.md").read_text(), re.DOTALL)
+    found = [shlex.split(line, comments=True) for kind, text in blocks for line in _joined(text) if "lrd " in line]
+    words = [line[line.index("lrd") + 1 :] for line in found if "lrd" in line]
+    names = {_parser().parse_args(line).run.__name__ for line in words}
+    assert {"_testbed", "_cell", "_matrix", "_status", "_sync", "_doctor", "_book"} <= names
+    manifest = yaml.safe_load(next(text for kind, text in blocks if kind == "yaml"))
+    spec = manifest["spec"]["rayClusterSpec"]
+    assert f"ray=={spec['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in group["template"]["spec"]["volumes"]}
+    script = next(text for _, text in blocks if text.startswith("#!/bin/bash"))
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def _joined(text: str) -> list[str]:
+    return text.replace("\\\n", " ").splitlines()

@@ -1,5 +1,6 @@
 """The run directory: states, ownership, atomic writes, refusals."""
 
+import fcntl
 import json
 import os
 import shlex
@@ -110,6 +111,35 @@ def test_out_of_memory_is_recognized(fault):
 
 def test_other_errors_are_what_they_are():
     assert describe(RuntimeError("no room\nat all")) == "RuntimeError: no room"
+
+
+def test_who_asks_for_the_state_of_a_cell_is_not_taken_for_its_owner(make_cell, tmp_path):
+    path = Run(make_cell(), tmp_path).path  # let go of at once, with its `Run`
+    (path / "config.json").write_text("{}")
+    with (path / "lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert state(path) == "interrupted"
+        owner = Run(make_cell(), tmp_path / "other")
+        assert state(owner.path) == "running"
+        owner.close()
+    assert state(owner.path) == "absent"
+
+
+def test_a_disk_that_can_only_be_read_tells_its_states(make_cell, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a disk of its own can be mounted by root only")
+    try:
+        run = Run(make_cell(), disk)
+        run.begin(step=None, about={})
+        run.close()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        assert state(run.path) == "interrupted"
+        with pytest.raises(UserError, match="cannot write to .*Read-only file system; give a directory"):
+            Run(make_cell(), disk)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_asking_for_the_state_of_a_cell_does_not_keep_it_from_starting(make_cell, tmp_path):

@@ -108,6 +108,21 @@ def test_every_state_in_one_table_and_as_json(tmp_path, held):
     assert first["pass@1"] == 0.5 and first["eta"] == pytest.approx(240, abs=6) and found["eta"] > 240
 
 
+def test_tracebacks_stand_below_the_cells_each_once(tmp_path):
+    for rank, text in ((1, "Traceback\n  one\nKeyError: 'x'\n"), (4, "Traceback\n  two\n"), (16, "Traceback\n  two\n")):
+        path = write_run(tmp_path, cell_of(rank=rank), 20, evaluated={})
+        (path / "failed.json").write_text(json.dumps({"error": "KeyError: 'x'", "traceback": text}))
+    lines = status.table("tiny", str(tmp_path)).splitlines()
+    assert len(lines) == 1 + 54 + 5 + 4 + 2
+    assert lines[55:60] == ["", "outcome-r1-s0:", "Traceback", "  one", "KeyError: 'x'"]
+    assert lines[60:] == ["", "outcome-r4-s0, outcome-r16-s0:", "Traceback", "  two", "", "51 absent · 3 failed"]
+    cells = json.loads(status.as_json("tiny", str(tmp_path)))["cells"]
+    assert [c["traceback"] for c in cells if c["state"] == "failed"][:2] == [
+        "Traceback\n  one\nKeyError: 'x'\n",
+        "Traceback\n  two\n",
+    ]
+
+
 def test_the_length_of_the_run_is_that_of_its_own_configuration(tmp_path):
     write_run(tmp_path, cell_of(steps=30), 20, evaluated={})
     assert status.read([cell_of()], tmp_path)[0].steps == 30

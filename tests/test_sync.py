@@ -148,6 +148,36 @@ def test_a_copy_that_broke_off_never_looks_finished_and_goes_on(tmp_path, monkey
     assert contents(tmp_path / "here" / CELL) == contents(tmp_path / "there" / CELL)
 
 
+def test_a_notebook_that_is_still_being_written_is_waited_for(tmp_path):
+    path = write_run(tmp_path / "there")
+    notebook = path / "cell.ipynb"
+    notebook.write_text(json.dumps({"metadata": {"papermill": {"end_time": None}}}))
+    assert said(tmp_path / "there", tmp_path / "here") == [
+        ("skipped", "its notebook has not ended; --all takes it along")
+    ]
+    assert not (tmp_path / "here" / CELL).exists()
+    assert said(tmp_path / "there", tmp_path / "all", unfinished=True) == [("copied", "finished")]
+    notebook.write_text(json.dumps({"metadata": {"papermill": {"end_time": "2030-01-01"}}}))
+    assert said(tmp_path / "there", tmp_path / "here") == [("copied", "finished")]
+    assert contents(tmp_path / "here" / CELL) == contents(path)
+
+
+def test_a_cell_that_ends_while_it_is_copied_is_not_taken_for_whole(tmp_path, monkeypatch):
+    path, here = write_run(tmp_path / "there", finished=False), tmp_path / "here"
+    real = sync_module._rsync
+
+    def rsync(*args):
+        if any(arg.startswith("--files-from") for arg in args):
+            (path / "done.json").write_text("{}")  # after this source was looked at
+        real(*args)
+
+    monkeypatch.setattr(sync_module, "_rsync", rsync)
+    assert said(tmp_path / "there", here, unfinished=True) == [("copied", "not finished")]
+    assert state(here / CELL) == "interrupted"
+    assert said(tmp_path / "there", here) == [("copied", "finished")]
+    assert contents(here / CELL) == contents(path) and sorted(p.name for p in here.iterdir()) == ["tiny"]
+
+
 def test_a_transfer_that_breaks_off_leaves_nothing_in_place(tmp_path, monkeypatch):
     write_run(tmp_path / "there")
     shim = tmp_path / "bin" / "rsync"
