@@ -164,8 +164,9 @@ def _pack(args) -> int:
 
     paths = [runs_root(args.runs) / args.preset / cell.name for cell in grid(args.preset)]
     finished = [path for path in paths if state(path) == "finished"]
-    for path in finished:
-        pack(path)
+    for path in [*finished, runs_root(args.runs) / args.preset / "baseline"]:
+        if (path / "done.json").is_file():
+            pack(path)
     size = sum(file.stat().st_size for path in finished for file in path.iterdir() if file.is_file())
     print(f"{args.preset}: {len(finished)} of {len(paths)} cells are finished and packed, {size / 1e6:.1f} MB")
     return 0

@@ -6,7 +6,9 @@ What is missing or unreadable is named in `Results.problems` instead, so that no
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import io
 import json
+import lzma
 import math
 import os
 import tomllib
@@ -21,7 +23,7 @@ import pandas as pd
 
 from lrd import ROOT, UserError
 from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown
-from lrd.run import broken_lines, read_json, read_jsonl, reason, runs_root, state
+from lrd.run import broken_lines, read_json, read_jsonl, read_log, reason, runs_root, state
 
 KEYS = ["regime", "arm", "seed"]
 STEP_COLUMNS = ["step", "advantage_std", "step_time"]
@@ -166,8 +168,8 @@ def baseline(preset: str, runs: str | Path | None = None) -> pd.DataFrame | None
     """The samples of `lrd baseline`: one row a model, problem and sample (`greedy` or a number); None without them."""
     path = root(runs) / preset / "baseline" / "samples.jsonl"
     try:
-        frame = pd.read_json(path, lines=True, dtype={"sample": str})
-    except (OSError, ValueError):
+        frame = pd.read_json(io.BytesIO(read_log(path)), lines=True, dtype={"sample": str})
+    except (OSError, ValueError, lzma.LZMAError):
         return None
     return frame if {"model", "problem", "level", "sample", "correct", "length"} <= set(frame) else None
 
@@ -278,8 +280,11 @@ def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, tr
 
 
 def _lines(path: Path) -> int:
-    text = path.read_text(errors="replace") if path.is_file() else ""
-    return text.count("\n") + (text != "" and not text.endswith("\n"))
+    try:
+        text = read_log(path)
+    except (OSError, lzma.LZMAError):
+        return 0
+    return text.count(b"\n") + (text != b"" and not text.endswith(b"\n"))
 
 
 def _some_lines(numbers: list[int]) -> str:
