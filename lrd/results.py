@@ -228,12 +228,41 @@ def published() -> dict[str, Any]:
     return tomllib.loads((ROOT / "book" / "published.toml").read_text())
 
 
-def card(preset: str) -> dict[str, Any] | None:
-    """The testbed's card, or None where the preset's models were not trained here."""
+def kept(preset: str) -> dict[str, Any] | None:
+    """What `lrd publish` left of a preset's runs and models in book/<preset>.json; None where it left nothing."""
+    try:
+        return read_json(ROOT / "book" / f"{preset}.json")
+    except UserError:
+        return None
+
+
+def card(preset: str, runs: str | Path | None = None) -> dict[str, Any] | None:
+    """The card of the testbed that the preset's runs were trained with, or None where it is not at hand.
+
+    It is the published one if the runs began from the published student, and else the one that lies with the models.
+    """
+    published = kept(preset) or {}
+    if trained_with(preset, runs) & set(published.get("environment", {}).get("student", [])):
+        return published.get("card")
     try:
         return read_json(ROOT / "models" / preset / "card.json")
     except UserError:
         return None
+
+
+def trained_with(preset: str, runs: str | Path | None = None) -> set[str]:
+    """Fingerprints of the students that the preset's finished cells began from."""
+    found = (read_provenance(path.parent) for path in (root(runs) / preset).glob("*/done.json"))
+    models = [run.get("models") for about in found if isinstance(run := about.get("run"), dict)]
+    return {m["student"] for m in models if isinstance(m, dict) and isinstance(m.get("student"), str)}
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """A run's provenance, or nothing where it cannot be read: `Results.problems` names that."""
+    try:
+        return read_json(path / "provenance.json") or {}
+    except UserError:
+        return {}
 
 
 def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
