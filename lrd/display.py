@@ -327,12 +327,14 @@ def missing(results: Results) -> Html:
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     if not results.problems:
         return Html(
-            f"<p>All {len(results.cells)} cells of <code>{results.preset}</code> are finished and readable.</p>"
+            f"<p>Reported here: preset <code>{results.preset}</code>. All {len(results.cells)} cells are finished and "
+            f"readable.</p>"
         )
     items = "".join(f"<li>{_linked(results, text)}</li>" for text in results.problems)
     return Html(
-        f"<div class='lrd-missing'><p>Of {len(results.cells)} cells of <code>{results.preset}</code>: {states}. "
-        f"Numbers and figures rest on the finished ones.</p><details{' open' if len(results.problems) <= 12 else ''}>"
+        f"<div class='lrd-missing'><p>Reported here: preset <code>{results.preset}</code>. Of {len(results.cells)} "
+        f"cells: {states}. Numbers and figures rest on the finished ones.</p>"
+        f"<details{' open' if len(results.problems) <= 12 else ''}>"
         f"<summary>What is missing or unreadable ({len(results.problems)})</summary><ul>{items}</ul></details></div>"
     )
 

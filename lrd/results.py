@@ -25,6 +25,7 @@ from lrd import ROOT, UserError
 from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown
 from lrd.run import broken_lines, read_json, read_jsonl, read_log, reason, runs_root, state
 
+PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
 STEP_COLUMNS = ["step", "advantage_std", "step_time"]
 EVAL_COLUMNS = ["step", "problem", "correct", "answered", "length", "truncated"]
@@ -84,13 +85,14 @@ class Results:
 
 
 def studied(runs: str | Path | None = None) -> str:
-    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell, the default's first.
+    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell.
 
-    A preset that stands on another one is an experiment beside it, not what the book is about.
+    The published one comes first, then the one that anyone can run, then any other. A preset that stands on another one
+    is an experiment beside it, not what the book is about.
     """
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen
-    names = [DEFAULT, *(name for name in presets() if name != DEFAULT and "base" not in read_preset(name))]
+    names = dict.fromkeys([PUBLISHED, DEFAULT, *(name for name in presets() if "base" not in read_preset(name))])
     return next((name for name in names if any((root(runs) / name).glob("*/done.json"))), DEFAULT)
 
 

@@ -83,7 +83,16 @@ def test_git_takes_the_records_and_nothing_else():
     for preset in ("small", "small-lr", "small-bf16", "small-engine"):
         cell = f"runs/{preset}/outcome-full-master_dtype=float32-s0"
         assert [n for n in NAMES if ignored(f"{cell}/{n}")] == []
-        others = ("adapter/x", "checkpoint/x", "lock", "launch.lock", "failed.json", "evals.jsonl", "model.bin", "tensorboard/x")
+        others = (
+            "adapter/x",
+            "checkpoint/x",
+            "lock",
+            "launch.lock",
+            "failed.json",
+            "evals.jsonl",
+            "model.bin",
+            "tensorboard/x",
+        )
         assert [n for n in others if not ignored(f"{cell}/{n}")] == []
     studies = ("baseline/baseline.ipynb", "baseline/samples.jsonl.xz", "baseline/done.json", "rewards/rewards.ipynb")
     assert not any(ignored(f"runs/small/{name}") for name in studies)
