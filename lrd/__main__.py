@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("preset", nargs="?", default=DEFAULT, help=f"one of {', '.join(presets())} ({DEFAULT})")
     doctor.add_argument("--runs", metavar="DIR", help="where run directories will lie, from the clone (default: runs)")
 
+    publish = command("publish", _publish, "keep what the book needs of a preset's runs and models: book/PRESET.json")
+    publish.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+
     command("bench", _bench, "time our step and sampler against TRL's and transformers'")
 
     book = commands.add_parser("book", help="build the book from what lies in runs/")
@@ -164,8 +167,9 @@ def _pack(args) -> int:
 
     paths = [runs_root(args.runs) / args.preset / cell.name for cell in grid(args.preset)]
     finished = [path for path in paths if state(path) == "finished"]
-    for path in finished:
-        pack(path)
+    for path in [*finished, runs_root(args.runs) / args.preset / "baseline"]:
+        if (path / "done.json").is_file():
+            pack(path)
     size = sum(file.stat().st_size for path in finished for file in path.iterdir() if file.is_file())
     print(f"{args.preset}: {len(finished)} of {len(paths)} cells are finished and packed, {size / 1e6:.1f} MB")
     return 0
@@ -188,6 +192,13 @@ def _book(args) -> int:
     from lrd import book
 
     return book.build()
+
+
+def _publish(args) -> int:
+    from lrd import publish
+
+    print(publish.write(args.preset, args.runs))
+    return 0
 
 
 def _bench(args) -> int:

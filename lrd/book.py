@@ -29,6 +29,13 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very 
 CELLS = "book/cells"  # the page under which all cells hang
 ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs/ is shown as it ran
 AT_A_TIME = min(4, os.cpu_count() or 1)
+BESIDE = {  # preset → the page that reports it, if it is not the one that the book is about
+    "tiny": "notebooks/yours",
+    "small-again": "notebooks/yours",
+    "small-bf16": "notebooks/variants",
+    "small-engine": "notebooks/variants",
+    "small-lr": "notebooks/rates",
+}
 STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
 
@@ -56,9 +63,9 @@ def build(root: Path = ROOT, *, output: Path | None = None) -> int:
 
 
 def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
-    """The table of contents with all cells in it: the preset's under their regime's page, those of other presets after.
+    """The table of contents with all cells in it: the preset's under their regime's page, others' under theirs.
 
-    A regime without a page of its own has its cells there, too.
+    What has no page of its own, regime or preset, has its cells with the cells' own page.
     """
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
     chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
@@ -84,7 +91,9 @@ def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
     for other in results.with_runs(runs):
         for cell in grid(other) if other != preset else []:
             if results.has_page(runs / other / cell.name):
-                sections.append({"file": f"runs/{other}/{cell.name}/cell", "title": f"{other}: {cell.name}"})
+                page = {"file": f"runs/{other}/{cell.name}/cell", "title": f"{other}: {cell.name}"}
+                parent = next((chapter for chapter in chapters if chapter["file"] == BESIDE.get(other)), None)
+                (sections if parent is None else parent.setdefault("sections", [])).append(page)
     if sections:
         gallery["sections"] = sections
     return toc
@@ -101,6 +110,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", _take_executed)
     app.connect("source-read", _name_cell)
     app.connect("html-page-context", _without_thebe, priority=900)
+    app.connect("html-page-context", _count_seeds)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -158,3 +168,10 @@ def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], 
     """Takes out the scripts of thebe, which Jupyter Book always adds, and twice: an error in every page's console."""
     for files in ("script_files", "css_files"):
         context[files] = [file for file in context.get(files, []) if "thebe" not in f"{file} {vars(file)}".lower()]
+
+
+def _count_seeds(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Tells the style sheet how many seeds an arm has: the cells' page gives each a column."""
+    if page.startswith(CELLS):
+        seeds = len({cell.seed for cell in grid(results.studied())})
+        context["metatags"] = f"{context.get('metatags', '')}<style>:root {{--lrd-seeds: {seeds}}}</style>"

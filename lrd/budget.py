@@ -20,7 +20,7 @@ import pandas as pd
 
 from lrd import ROOT
 from lrd.cell import Cell, grid
-from lrd.results import Results, root
+from lrd.results import Results, kept, root
 from lrd.run import read_jsonl, read_log
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
@@ -59,13 +59,17 @@ class Shape:
 
 
 def shape_of(model: str) -> Shape | None:
-    """A model's shape from `book/models.toml`, or from its own `config.json` for a path; None where neither has it."""
+    """A model's shape from `book/models.toml`, or for a path from its own `config.json`, or as it was published.
+
+    None where none of them has it.
+    """
     about: dict[str, Any] = tomllib.loads((ROOT / "book" / "models.toml").read_text()).get(model, {})
     if not about:
         try:
             about = json.loads((ROOT / model / "config.json").read_text())
-        except (OSError, ValueError):
-            return None
+        except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/<role>
+            shapes = (kept(Path(model).parent.name) or {}).get("shapes", {})
+            about = shapes.get(model, {})
     names = Shape.__dataclass_fields__
     return Shape(**{name: about[name] for name in names}) if all(name in about for name in names) else None
 

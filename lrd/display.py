@@ -110,6 +110,18 @@ def page(results: Results, cell: str) -> str:
     return f"../runs/{results.preset}/{cell}/cell.html"
 
 
+def link(results: Results, cell: str) -> str:
+    """A cell's name, leading to its page where it has one."""
+    if not bool(results.cells.page[results.cells.cell == cell].any()):
+        return cell
+    return Html(f"<a href='{html.escape(page(results, cell))}'>{html.escape(cell)}</a>")
+
+
+def folded(summary: str, body: str) -> Html:
+    """A piece of HTML behind a line that opens it."""
+    return Html(f"<details><summary>{html.escape(summary)}</summary>{body}</details>")
+
+
 def difference_table(results: Results) -> Html:
     """Every rank against full fine-tuning: final pass@1, paired by seed, with its 95 % interval over seeds."""
     *ranks, full = results.arms
@@ -197,16 +209,14 @@ def bullets(sentences: Sequence[str]) -> Html:
 
 def budget_cells(results: Results, frame: pd.DataFrame) -> Html:
     """The same for every cell, with what its bits are made of; folded, and each row leads to its cell."""
-    rows, pages = [], set(results.cells.cell[results.cells.page])
+    rows = []
     for row in frame.itertuples():
-        link = Html(f"<a href='{page(results, row.cell)}'>{row.cell}</a>") if row.cell in pages else row.cell
         numbers = [row.parameters, row.episodes, row.deposits, row.at_most, row.entropy, row.kl]
         shown = [_number_or_dash(value, digits) for value, digits in zip(numbers, (0, 0, 1, 0, 0, 0))]
         ratios = [budget.times(value) if value >= 0 else "–" for value in (row.largest_ratio, row.ratio)]
-        rows.append((link, *shown, *ratios))
+        rows.append((link(results, row.cell), *shown, *ratios))
     head = "parameters,episodes,deposits an episode,at most,entropy,reverse KL,at most / capacity,measured / capacity"
-    body = table(["cell", *head.split(",")], rows)
-    return Html(f"<details><summary>Every finished cell ({len(rows)})</summary>{body}</details>")
+    return folded(f"Every finished cell ({len(rows)})", table(["cell", *head.split(",")], rows))
 
 
 def settings_table(cells: Sequence[Cell]) -> Html:
@@ -317,12 +327,14 @@ def missing(results: Results) -> Html:
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     if not results.problems:
         return Html(
-            f"<p>All {len(results.cells)} cells of <code>{results.preset}</code> are finished and readable.</p>"
+            f"<p>Reported here: preset <code>{results.preset}</code>. All {len(results.cells)} cells are finished and "
+            f"readable.</p>"
         )
     items = "".join(f"<li>{_linked(results, text)}</li>" for text in results.problems)
     return Html(
-        f"<div class='lrd-missing'><p>Of {len(results.cells)} cells of <code>{results.preset}</code>: {states}. "
-        f"Numbers and figures rest on the finished ones.</p><details{' open' if len(results.problems) <= 12 else ''}>"
+        f"<div class='lrd-missing'><p>Reported here: preset <code>{results.preset}</code>. Of {len(results.cells)} "
+        f"cells: {states}. Numbers and figures rest on the finished ones.</p>"
+        f"<details{' open' if len(results.problems) <= 12 else ''}>"
         f"<summary>What is missing or unreadable ({len(results.problems)})</summary><ul>{items}</ul></details></div>"
     )
 

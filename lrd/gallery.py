@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from itables import JavascriptFunction, to_html_datatable
 
-from lrd import UserError, figures, results, stats
+from lrd import figures, results, stats
 from lrd.display import Html, page
 from lrd.results import Results
-from lrd.run import read_json
 
 DIGITS = {"base": 3, "final": 3, "peak": 3, "area": 3, "adv. std": 2, "seconds": 1, "CPU s": 1}
 LISTED = ["preset", "arm", "state", "hardware"]  # few values: each gets a list to choose from
@@ -71,7 +70,7 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
     regimes, arms = found.regimes, found.arms
     cells = found.cells.assign(r=found.cells.regime.map(regimes.index), a=found.cells.arm.map(arms.index))
     cells = cells.sort_values(["r", "a", "seed"])
-    records = [read_provenance(results.root(runs) / found.preset / name) for name in cells.cell]
+    records = [results.read_provenance(results.root(runs) / found.preset / name) for name in cells.cell]
     curves = dict(list(found.curves.groupby("cell")))
     links = [_link(found, row) for row in cells.itertuples()]
     return pd.DataFrame(
@@ -111,14 +110,6 @@ def sparkline(curve: pd.DataFrame | None, colour: str = "currentColor") -> str:
         f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='1.8' stroke-linejoin='round'/>"
         f"<circle cx='{x[-1]:.1f}' cy='{y[-1]:.1f}' r='2.4' fill='{colour}'/></svg>"
     )
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """A run's provenance, or nothing where it cannot be read: `Results.problems` names that."""
-    try:
-        return read_json(path / "provenance.json") or {}
-    except UserError:
-        return {}
 
 
 def cpu_seconds(record: dict[str, Any]) -> float:

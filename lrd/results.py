@@ -6,7 +6,9 @@ What is missing or unreadable is named in `Results.problems` instead, so that no
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import io
 import json
+import lzma
 import math
 import os
 import tomllib
@@ -21,8 +23,9 @@ import pandas as pd
 
 from lrd import ROOT, UserError
 from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown
-from lrd.run import broken_lines, read_json, read_jsonl, reason, runs_root, state
+from lrd.run import broken_lines, read_json, read_jsonl, read_log, reason, runs_root, state
 
+PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
 STEP_COLUMNS = ["step", "advantage_std", "step_time"]
 EVAL_COLUMNS = ["step", "problem", "correct", "answered", "length", "truncated"]
@@ -82,13 +85,14 @@ class Results:
 
 
 def studied(runs: str | Path | None = None) -> str:
-    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell, the default's first.
+    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell.
 
-    A preset that stands on another one is an experiment beside it, not what the book is about.
+    The published one comes first, then the one that anyone can run, then any other. A preset that stands on another one
+    is an experiment beside it, not what the book is about.
     """
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen
-    names = [DEFAULT, *(name for name in presets() if name != DEFAULT and "base" not in read_preset(name))]
+    names = dict.fromkeys([PUBLISHED, DEFAULT, *(name for name in presets() if "base" not in read_preset(name))])
     return next((name for name in names if any((root(runs) / name).glob("*/done.json"))), DEFAULT)
 
 
@@ -166,8 +170,8 @@ def baseline(preset: str, runs: str | Path | None = None) -> pd.DataFrame | None
     """The samples of `lrd baseline`: one row a model, problem and sample (`greedy` or a number); None without them."""
     path = root(runs) / preset / "baseline" / "samples.jsonl"
     try:
-        frame = pd.read_json(path, lines=True, dtype={"sample": str})
-    except (OSError, ValueError):
+        frame = pd.read_json(io.BytesIO(read_log(path)), lines=True, dtype={"sample": str})
+    except (OSError, ValueError, lzma.LZMAError):
         return None
     return frame if {"model", "problem", "level", "sample", "correct", "length"} <= set(frame) else None
 
@@ -226,12 +230,41 @@ def published() -> dict[str, Any]:
     return tomllib.loads((ROOT / "book" / "published.toml").read_text())
 
 
-def card(preset: str) -> dict[str, Any] | None:
-    """The testbed's card, or None where the preset's models were not trained here."""
+def kept(preset: str) -> dict[str, Any] | None:
+    """What `lrd publish` left of a preset's runs and models in book/<preset>.json; None where it left nothing."""
+    try:
+        return read_json(ROOT / "book" / f"{preset}.json")
+    except UserError:
+        return None
+
+
+def card(preset: str, runs: str | Path | None = None) -> dict[str, Any] | None:
+    """The card of the testbed that the preset's runs were trained with, or None where it is not at hand.
+
+    It is the published one if the runs began from the published student, and else the one that lies with the models.
+    """
+    published = kept(preset) or {}
+    if trained_with(preset, runs) & set(published.get("environment", {}).get("student", [])):
+        return published.get("card")
     try:
         return read_json(ROOT / "models" / preset / "card.json")
     except UserError:
         return None
+
+
+def trained_with(preset: str, runs: str | Path | None = None) -> set[str]:
+    """Fingerprints of the students that the preset's finished cells began from."""
+    found = (read_provenance(path.parent) for path in (root(runs) / preset).glob("*/done.json"))
+    models = [run.get("models") for about in found if isinstance(run := about.get("run"), dict)]
+    return {m["student"] for m in models if isinstance(m, dict) and isinstance(m.get("student"), str)}
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """A run's provenance, or nothing where it cannot be read: `Results.problems` names that."""
+    try:
+        return read_json(path / "provenance.json") or {}
+    except UserError:
+        return {}
 
 
 def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
@@ -278,8 +311,11 @@ def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, tr
 
 
 def _lines(path: Path) -> int:
-    text = path.read_text(errors="replace") if path.is_file() else ""
-    return text.count("\n") + (text != "" and not text.endswith("\n"))
+    try:
+        text = read_log(path)
+    except (OSError, lzma.LZMAError):
+        return 0
+    return text.count(b"\n") + (text != b"" and not text.endswith(b"\n"))
 
 
 def _some_lines(numbers: list[int]) -> str:

@@ -32,16 +32,22 @@ class Difference:
 
 
 def paired(
-    cells: pd.DataFrame, regime: str, arm: str, against: str, value: str = "final", level: float = 0.95
+    cells: pd.DataFrame,
+    regime: str,
+    arm: str,
+    against: str,
+    value: str = "final",
+    level: float = 0.95,
+    column: str = "arm",
 ) -> Difference | None:
     """`arm` minus `against` over the seeds that both have, with Student's t interval; None without a common seed.
 
     The seeds of two arms saw the same prompts in the same order, hence the pairing. The interval speaks of other seeds
-    on the same held-out problems, not of other problems.
+    on the same held-out problems, not of other problems. `column` is what tells the two apart, if not their arm.
     """
     from scipy.stats import t  # here, so that a cell's own notebook does not need it
 
-    table = cells[cells.regime == regime].pivot(index="seed", columns="arm", values=value)
+    table = cells[cells.regime == regime].pivot(index="seed", columns=column, values=value)
     if not {arm, against} <= set(table):
         return None
     gaps = (table[arm] - table[against]).dropna()

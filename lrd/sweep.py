@@ -8,6 +8,7 @@ The rule: the value of the highest area under the pass@1 curve, the mean over se
 
 import pandas as pd
 
+from lrd.cell import grid, read_preset
 from lrd.results import Results
 from lrd.stats import NOTHING, arm_name
 
@@ -46,3 +47,23 @@ def verdict(results: Results, axis: str) -> str:
         return "No arm's cells are all finished, so that none has been chosen."
     texts = [f"{arm_name(arm)} gets {value:g}" for arm, value in best.items()]
     return "; ".join(texts)[0].upper() + "; ".join(texts)[1:] + "."
+
+
+def unlike(results: Results, axis: str) -> dict[str, tuple[float, float]]:
+    """Arms whose value in the preset that the sweep is for is not the one that the rule chose: (chosen, the preset's).
+
+    Empty before an arm's cells are all finished.
+    """
+    usual = {cell.arm: getattr(cell, axis) for cell in grid(read_preset(results.preset)["base"])}
+    return {arm: (value, usual[arm]) for arm, value in chosen(results, axis).items() if usual.get(arm) != value}
+
+
+def in_use(results: Results, axis: str) -> str:
+    """Whether the preset that the sweep is for has what was chosen, in one sentence."""
+    base, differing = read_preset(results.preset)["base"], unlike(results, axis)
+    if not chosen(results, axis):
+        return f"What preset {base} has is a guess until then."
+    if not differing:
+        return f"Preset {base} has these values."
+    texts = [f"{usual:g} in place of {best:g} for {arm_name(arm)}" for arm, (best, usual) in differing.items()]
+    return f"Preset {base} has others: {'; '.join(texts)}."

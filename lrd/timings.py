@@ -116,7 +116,7 @@ def matrix_hours(bench: Bench, preset: str = "paper") -> pd.DataFrame:
     for cell in grid(preset):
         beside = [c for c in bench.cells if (c["regime"], c["arm"]) == (cell.regime, cell.arm)] or bench.cells
         start, evaluation = (
-            sum(c[k] for c in beside) / len(beside) if beside else math.nan
+            sum(c.get(k, math.nan) for c in beside) / len(beside) if beside else math.nan
             for k in ("warm_start_seconds", "eval_seconds")
         )
         evaluations = 1 + math.ceil(cell.steps / cell.eval_every)
@@ -146,7 +146,7 @@ def facts(found: list[Bench], preset: str = "paper") -> dict[str, str]:
     if bench.ceilings:
         about["copy"], about["rate"] = f"{bench.ceilings['copy_tb_s']:.1f}", f"{bench.ceilings['bf16_tflop_s']:,.0f}"
     for name in ("cold", "warm"):
-        if seconds := [cell[f"{name}_start_seconds"] for cell in bench.cells]:
+        if seconds := [cell[key] for cell in bench.cells if (key := f"{name}_start_seconds") in cell]:
             about[name] = f"{statistics.mean(seconds):.0f}"
     sixteen = at_full_length(bench).query("regime == 'outcome' and arm == 'r16'")
     if bench.roofline and len(sixteen):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
-from test_results import NOTEBOOK, write_run
+from test_results import NOTEBOOK, write_cell, write_run
 
 from lrd import ROOT, book
 from lrd.cell import Cell
@@ -79,7 +79,7 @@ def test_half_a_matrix_and_then_another_number(root):
     metrics.write_text(metrics.read_text().replace("\n", "\nnot JSON\n", 1))
     (broken / "cell.ipynb").write_text("{")
     (write_run(root / "runs", "distillation", 16, 1, {0: 5, 10: 8}) / "evals.jsonl").unlink()
-    other = shutil.copytree(root / "runs/tiny/outcome-r1-s0", root / "runs/small/outcome-r1-s0")
+    other = shutil.copytree(root / "runs/tiny/outcome-r1-s0", root / "runs/paper/outcome-r1-s0")
     (other / "cell.ipynb").write_text(json.dumps(with_a_widget(NOTEBOOK)))
 
     assert book.build(root) == 0
@@ -96,10 +96,10 @@ def test_half_a_matrix_and_then_another_number(root):
     cell_page = html / "runs" / "tiny" / "outcome-r1-s0" / "cell.html"
     assert "<title>outcome, rank 1, seed 0" in cell_page.read_text()
     assert "One cell of the matrix" not in cell_page.read_text()
-    small = html / "runs" / "small" / "outcome-r1-s0" / "cell.html"
-    assert small.is_file() and "html-manager" not in small.read_text()
+    paper = html / "runs" / "paper" / "outcome-r1-s0" / "cell.html"
+    assert paper.is_file() and "html-manager" not in paper.read_text()
     gallery = (html / "notebooks" / "gallery.html").read_text()
-    assert "../runs/small/outcome-r1-s0/cell.html" in gallery and "../runs/tiny/outcome-r1-s0/cell.html" in gallery
+    assert "../runs/paper/outcome-r1-s0/cell.html" in gallery and "../runs/tiny/outcome-r1-s0/cell.html" in gallery
     assert json.loads((root / "runs/tiny/outcome-r1-s0/cell.ipynb").read_text()) == NOTEBOOK  # only shown, never run
     for page in (answer, results):
         assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text_of(page)
@@ -128,10 +128,16 @@ def test_no_runs_at_all(root):
     assert book.build(root) == 0
     answer = text_of(root / "_build" / "html" / "notebooks" / "answer.html")
     assert "54 absent" in answer and "not measured" in answer
-    for page in ("equivalence", "stability", "explore", "gallery", "budget"):
-        assert "54 absent" in text_of(root / "_build" / "html" / "notebooks" / f"{page}.html")
+    for page in ("equivalence", "stability", "explore", "gallery", "budget", "method", "yours"):
+        assert "Reported here: preset tiny. Of 54 cells: 54 absent." in text_of(
+            root / "_build" / "html" / "notebooks" / f"{page}.html"
+        )
     method = text_of(root / "_build" / "html" / "notebooks" / "method.html")
     assert "no rank has two finished seeds in common" in method and "108 of 500" in method  # the record needs no runs
+    pages = {n: text_of(root / "_build" / "html" / "notebooks" / f"{n}.html") for n in ("yours", "variants", "rates")}
+    assert "No cell of tiny has finished here" in pages["yours"] and "first: absent, again: absent" in pages["yours"]
+    assert pages["variants"].count("Not run: `lrd matrix small-") == 2
+    assert "none has been chosen" in pages["rates"] and "is a guess until then" in pages["rates"]
     assert not (root / "_build" / "html" / "runs").exists()
 
 
@@ -143,6 +149,27 @@ def test_contents_hang_cells_under_their_regime(root):
     assert [(s["file"], [c["title"] for c in s["sections"]]) for s in gallery["sections"]] == [
         ("book/cells-process", ["Rank 1, seed 0", "Full fine-tuning, seed 0"]),
         ("book/cells-outcome", ["Rank 256, seed 0"]),
+    ]
+
+
+def test_contents_hang_other_presets_under_the_page_that_reports_them(root):
+    cells = [
+        Cell.load("small", regime="process", rank=1, seed=0),
+        Cell.load("small-lr", rank=1, seed=100, learning_rate=1e-3),
+        Cell.load("small-bf16", master_dtype="bfloat16", seed=0),
+        Cell.load("small-again", regime="outcome", rank=16, seed=0),
+        Cell.load("tiny", regime="outcome", rank=1, seed=0),
+    ]
+    for cell in cells:
+        write_cell(root / "runs", cell, {0: 5})
+    toc = book.contents(root, "small", root / "runs")
+    chapters = {c["file"]: c.get("sections", []) for part in toc["parts"] for c in part["chapters"]}
+    assert [s["file"] for s in chapters["book/cells"]] == ["book/cells-process"]
+    found = {page: [s["title"].split(":")[0] for s in chapters[f"notebooks/{page}"]] for page in ("rates", "variants")}
+    assert found == {"rates": ["small-lr"], "variants": ["small-bf16"]}
+    assert [s["title"] for s in chapters["notebooks/yours"]] == [
+        "small-again: outcome-r16-s0",
+        "tiny: outcome-r1-s0",
     ]
 
 

@@ -56,7 +56,7 @@ def test_the_table_asks_nobody(runs):
 def test_cells_of_two_presets_with_the_same_names(runs):
     shutil.copytree(runs / "tiny" / "outcome-r16-s1", runs / "small" / "outcome-r16-s1")
     (runs / "paper" / "outcome-r1-s0").mkdir(parents=True)  # nothing was begun in it
-    assert results.with_runs(runs) == ["tiny", "small"]
+    assert results.with_runs(runs) == ["small", "tiny"]
     text = gallery.table([results.load(preset, runs) for preset in results.with_runs(runs)], runs)
     for preset in ("tiny", "small"):
         assert f"<a href='../runs/{preset}/outcome-r16-s1/cell.html' title='{preset}/outcome-r16-s1'>" in text

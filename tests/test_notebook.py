@@ -38,7 +38,8 @@ def test_a_cell_through_the_command_line_leaves_its_executed_notebook(as_options
     assert not [o for o in shown if o.output_type == "error"]
     html = "".join(o.data.get("text/html", "") for o in shown if "data" in o)
     assert "max_completion_tokens" in html and "deposit" in html and "background:rgba" in html
-    assert any("image/png" in o.data for o in shown if "data" in o)
+    assert any("image/svg+xml" in o.data for o in shown if "data" in o)
+    assert not any("image/png" in o.data for o in shown if "data" in o)  # which git could not compress
     assert "trained to step 2" in "".join(o.text for o in shown if o.output_type == "stream")
     assert not [o for o in shown if "widget" in json.dumps(o)]
     assert list((path / "tensorboard").glob("events.out.*"))

@@ -63,3 +63,23 @@ def test_the_command_packs_what_is_finished(run, tmp_path, capsys):
     assert main(["pack", "tiny", "--runs", str(tmp_path)]) == 0
     assert "tiny: 1 of 54 cells are finished and packed" in capsys.readouterr().out
     assert (tmp_path / "tiny" / "outcome-r1-s1" / "metrics.jsonl").is_file()
+
+
+def test_a_baseline_is_packed_and_read(run, tmp_path):
+    path = tmp_path / "tiny" / "baseline"
+    path.mkdir()
+    row = {"model": "student", "problem": "p", "level": 1, "sample": "greedy", "correct": True, "length": 3}
+    (path / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    (path / "done.json").write_text("{}")
+    before = results.baseline("tiny", tmp_path)
+    assert main(["pack", "tiny", "--runs", str(tmp_path)]) == 0
+    assert not (path / "samples.jsonl").is_file() and before is not None
+    assert before.equals(results.baseline("tiny", tmp_path))
+    (path / "samples.jsonl.xz").write_bytes(b"no xz")
+    assert results.baseline("tiny", tmp_path) is None
+
+
+def test_a_broken_line_is_named_in_a_packed_log_too(run, tmp_path):
+    (run / "metrics.jsonl").write_text("{broken\n" + (run / "metrics.jsonl").read_text())
+    pack(run)
+    assert any("metrics.jsonl: line 1 cannot be read" in text for text in results.load("tiny", tmp_path).problems)

@@ -195,7 +195,7 @@ def test_what_a_user_computes_stays_out_of_git():
     cell = "outcome-r1-s0"
     assert all(map(ignored, [".venv/x", "models/tiny/x", f"runs/tiny/{cell}/done.json", "_build/html/index.html"]))
     assert all(map(ignored, [f"runs/small/{cell}/adapter/x", f"runs/small/{cell}/checkpoint/x"]))
-    assert not any(map(ignored, [f"runs/small/{cell}/{n}" for n in ("cell.ipynb", "metrics.jsonl", "done.json")]))
+    assert not any(map(ignored, [f"runs/small/{cell}/{n}" for n in ("cell.ipynb", "metrics.jsonl.xz", "done.json")]))
     assert not any(map(ignored, ["runs/bench/step.json", "lrd/presets/tiny.toml", "notebooks/cell.ipynb"]))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lrd import UserError, results, stats
-from lrd.cell import Cell
+from lrd.cell import Cell, grid
 from lrd.run import broken_lines, read_jsonl
 
 NOTEBOOK: dict[str, Any] = {
@@ -174,8 +174,12 @@ def test_the_preset_of_the_book(tmp_path, monkeypatch):
     assert results.studied(tmp_path) == "paper"
     write_run(tmp_path, "outcome", 1, 0, {0: 5})
     assert results.studied(tmp_path) == "tiny"
-    monkeypatch.setenv("LRD_PRESET", "small")
-    assert results.studied(tmp_path) == "small"
+    write_cell(tmp_path, Cell.load("small-lr", rank=16, seed=100, learning_rate=1e-3), {0: 5})
+    assert results.studied(tmp_path) == "tiny"  # an experiment on a preset is not that preset
+    write_cell(tmp_path, Cell.load("small", regime="outcome", rank=1, seed=0), {0: 5})
+    assert results.studied(tmp_path) == "small" and results.with_runs(tmp_path)[0] == "small"
+    monkeypatch.setenv("LRD_PRESET", "tiny")
+    assert results.studied(tmp_path) == "tiny"
     with pytest.raises(UserError, match="unknown preset"):
         results.load("tniy", tmp_path)
 
@@ -294,4 +298,4 @@ def test_a_further_axis_is_a_column(tmp_path):
     assert dict(found.finished.set_index("learning_rate").final) == {3e-4: 0.4, 3e-3: 0.2}
     for frame in (found.steps, found.evals, found.curves):
         assert set(frame.learning_rate) == {3e-4, 3e-3}
-    assert len(found.curves) == 4 and len(found.cells) == 60
+    assert len(found.curves) == 4 and len(found.cells) == len(grid("small-lr"))

@@ -3,7 +3,7 @@
 import pytest
 from test_results import write_cell
 
-from lrd import figures, results, sweep
+from lrd import ROOT, figures, results, sweep
 from lrd.cell import grid
 from lrd.stats import NOTHING
 
@@ -56,3 +56,27 @@ def test_the_chosen_curve_is_bold(swept):
 def test_an_experiment_on_another_preset_is_not_what_the_book_is_about(swept, tmp_path, monkeypatch):
     monkeypatch.delenv("LRD_PRESET", raising=False)
     assert results.studied(tmp_path) == results.DEFAULT
+
+
+def test_rates_that_the_rule_did_not_choose_are_named(swept):
+    """Preset small has 1e-3 for ranks and 3e-4 for full fine-tuning; the fixture's winners are others."""
+    ours = {cell.arm: cell.learning_rate for cell in grid("small")}
+    assert sweep.unlike(swept, AXIS) == {"r16": (3e-4, ours["r16"]), "full": (3e-3, ours["full"])}
+    assert sweep.in_use(swept, AXIS) == (
+        f"Preset small has others: {ours['r16']:g} in place of 0.0003 for rank 16; {ours['full']:g} in place of 0.003 "
+        "for full fine-tuning."
+    )
+
+
+def test_rates_that_the_rule_chose(tmp_path):
+    ours = {cell.arm: cell.learning_rate for cell in grid("small")}
+    for cell in grid("small-lr"):
+        write_cell(tmp_path, cell, {0: 4, 10: 16 if cell.learning_rate == ours[cell.arm] else 8})
+    found = results.load("small-lr", tmp_path)
+    assert sweep.unlike(found, AXIS) == {} and sweep.in_use(found, AXIS) == "Preset small has these values."
+    assert "a guess" in sweep.in_use(results.load("small-lr", tmp_path / "none"), AXIS)
+
+
+def test_preset_small_has_the_rates_that_its_sweep_chose():
+    """Of the committed sweep; before its cells are there, nothing was chosen."""
+    assert sweep.unlike(results.load("small-lr", ROOT / "runs"), AXIS) == {}

@@ -1,0 +1,99 @@
+"""What is committed of the runs: records and executed notebooks, never weights, and small enough to be cloned."""
+
+import re
+import subprocess
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lrd import ROOT
+
+MOST = 25 * 2**20  # bytes of all published runs together, as git stores and sends them: each file deflated
+RECORDS = re.compile(
+    r"runs/[\w.-]+/(?:"
+    r"(?!baseline/|rewards/)[^/]+/(?:cell\.ipynb|(?:config|provenance|done)\.json|(?:metrics|evals|completions)\.jsonl\.xz)"
+    r"|baseline/(?:baseline\.ipynb|samples\.jsonl\.xz|done\.json)|rewards/(?:rewards\.ipynb|done\.json))"
+)
+NAMES = [f"{name}.jsonl.xz" for name in ("metrics", "evals", "completions")]
+NAMES += ["cell.ipynb", "config.json", "provenance.json", "done.json"]
+
+
+def faults(files: Mapping[str, bytes], most: int = MOST) -> list[str]:
+    """What is wrong with these files below runs/, keyed by their path in the repository; runs/bench is not a preset."""
+    runs = {path: text for path, text in files.items() if not path.startswith("runs/bench/")}
+    found = [f"{path} is no record of a run" for path in runs if not RECORDS.fullmatch(path)]
+    found += [f"{path} is a user's own" for path in runs if path.startswith("runs/tiny/")]
+    size = sum(len(zlib.compress(text)) for text in runs.values())
+    return found + ([f"{size} bytes are more than {most}"] if size > most else [])
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, bytes]:
+    """Every file below runs/ that is in git or would be added."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "runs"]
+    try:
+        listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return {name: path.read_bytes() for name in listed.split("\0") if (path := ROOT / name).is_file()}
+
+
+def test_the_committed_runs(kept):
+    assert faults(kept) == []
+
+
+def test_a_finished_cell_is_committed_whole(kept):
+    cells = {str(Path(path).parent) for path in kept if path.endswith(("/cell.ipynb", "/config.json"))}
+    assert [f"{cell}/{name}" for cell in cells for name in NAMES if f"{cell}/{name}" not in kept] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("runs/small/outcome-r1-s0/adapter/adapter_model.safetensors", "no record"),
+        ("runs/small/outcome-r1-s0/checkpoint/state.safetensors", "no record"),
+        ("runs/small/outcome-r1-s0/model.safetensors", "no record"),
+        ("runs/small/outcome-r1-s0/lock", "no record"),
+        ("runs/small/baseline/cell.ipynb", "no record"),
+        ("runs/small/outcome-r1-s0/evals.jsonl", "no record"),  # not packed
+        ("runs/small/card.json", "no record"),
+        ("runs/tiny/outcome-r1-s0/done.json", "a user's own"),
+    ],
+)
+def test_what_does_not_belong_is_noticed(path, said):
+    assert [said in fault for fault in faults({path: b""})] == [True]
+
+
+def test_too_much_is_noticed():
+    random = bytes(zlib.crc32(str(i).encode()) % 256 for i in range(4000))
+    assert faults({"runs/small/x/evals.jsonl.xz": random}, most=2000) != []
+    assert faults({"runs/small/x/cell.ipynb": b"the same " * 4000}, most=2000) == []  # as git stores it
+    assert faults({"runs/bench/step.json": random}, most=2000) == []
+
+
+def test_git_takes_the_records_and_nothing_else():
+    def ignored(path: str) -> bool:
+        status = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", "--no-index", path]).returncode
+        if status > 1:
+            pytest.skip("not a git checkout")
+        return status == 0
+
+    for preset in ("small", "small-lr", "small-bf16", "small-engine"):
+        cell = f"runs/{preset}/outcome-full-master_dtype=float32-s0"
+        assert [n for n in NAMES if ignored(f"{cell}/{n}")] == []
+        others = (
+            "adapter/x",
+            "checkpoint/x",
+            "lock",
+            "launch.lock",
+            "failed.json",
+            "evals.jsonl",
+            "model.bin",
+            "tensorboard/x",
+        )
+        assert [n for n in others if not ignored(f"{cell}/{n}")] == []
+    studies = ("baseline/baseline.ipynb", "baseline/samples.jsonl.xz", "baseline/done.json", "rewards/rewards.ipynb")
+    assert not any(ignored(f"runs/small/{name}") for name in studies)
+    assert ignored("runs/tiny/outcome-r1-s0/done.json")
