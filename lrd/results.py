@@ -85,7 +85,7 @@ class Results:
 
 
 def studied(runs: str | Path | None = None) -> str:
-    """The preset that the book is about: `LRD_PRESET`, or else the first with a finished cell.
+    """The preset that the book is about: `LRD_PRESET`, or else the first that is finished, or at least begun.
 
     The published one comes first, then the one that anyone can run, then any other. A preset that stands on another one
     is an experiment beside it, not what the book is about.
@@ -93,7 +93,8 @@ def studied(runs: str | Path | None = None) -> str:
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen
     names = dict.fromkeys([PUBLISHED, DEFAULT, *(name for name in presets() if "base" not in read_preset(name))])
-    return next((name for name in names if any((root(runs) / name).glob("*/done.json"))), DEFAULT)
+    done = {name: [(root(runs) / name / c.name / "done.json").is_file() for c in grid(name)] for name in names}
+    return next((name for name in names if all(done[name])), next((name for name in names if any(done[name])), DEFAULT))
 
 
 def with_runs(runs: str | Path | None = None) -> list[str]:

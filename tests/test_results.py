@@ -178,6 +178,11 @@ def test_the_preset_of_the_book(tmp_path, monkeypatch):
     assert results.studied(tmp_path) == "tiny"  # an experiment on a preset is not that preset
     write_cell(tmp_path, Cell.load("small", regime="outcome", rank=1, seed=0), {0: 5})
     assert results.studied(tmp_path) == "small" and results.with_runs(tmp_path)[0] == "small"
+    for name, reported in (("tiny", "tiny"), ("small", "small")):  # what is whole comes before what has begun
+        for cell in grid(name):
+            (tmp_path / name / cell.name).mkdir(exist_ok=True)
+            (tmp_path / name / cell.name / "done.json").write_text("{}")
+        assert results.studied(tmp_path) == reported
     monkeypatch.setenv("LRD_PRESET", "tiny")
     assert results.studied(tmp_path) == "tiny"
     with pytest.raises(UserError, match="unknown preset"):
