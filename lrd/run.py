@@ -371,9 +371,9 @@ def _command(cell: Cell) -> str:
     words += ["--seed", str(cell.seed)]
     with contextlib.suppress(UserError):  # of a cell that was made by hand, without a preset
         usual = Cell.load(cell.preset, regime=cell.regime, rank=cell.rank, seed=cell.seed, **cell.point).config
-        for key, value in cell.config.items():
-            if value != usual[key] or key in cell.point:
-                words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
+        changed = {key: value for key, value in cell.config.items() if value != usual[key]}
+        for key, value in (cell.point | changed).items():
+            words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
     return shlex.join(words)
 
 
