@@ -45,7 +45,7 @@ class Cell:
     dtype: str = "float32"  # of forward passes and frozen weights; trained weights have `master_dtype`
     master_dtype: str = "float32"  # "bfloat16" reproduces the original's full fine-tuning arm
 
-    # problems: one of TASKS, a path to a .jsonl file, or an id on the Hub
+    # problems: one of TASKS, `codebook-<keys>x<bits>-<seed>`, a path to a .jsonl file, or an id on the Hub
     train_data: str
     eval_data: str
     eval_problems: int = 100
@@ -71,7 +71,17 @@ class Cell:
     kl_estimator: str = "paper"
     loss_aggregation: str = "token"
     advantage_epsilon: float = 1e-8
+    advantage_norm: str = "group"  # or "none": deposits are not normalized
     logp_temperature: float = 1.0  # of the learner's log-probabilities; the original samples at 0.7 and learns at 1
+
+    # deposits and advantages otherwise than in the original (lrd/rewards/shaping.py, lrd/grpo.py)
+    prm_reads: str = "all"  # or "canonical": neither blank lines nor such as stood there before
+    deposit_rule: str = "each"  # or "difference" to the one before, or one a trajectory: "minimum", "mean"
+    overlong_penalty: float = 0.0  # taken from the last deposit of a completion at the longest length
+    outcome_weight: float = 0.0  # of the outcome, 0 or 1, added to the last deposit
+    to_go: str = "sum"  # or "mean", of the deposits from a token on, unless each counts for its own token
+    advantage_cap: float = 0.0  # largest magnitude of an advantage; 0 is none
+    advantage_scale: str = "as is"  # or "whitened": mean 0 and std 1 over a batch's tokens
 
     # adapter
     lora_alpha: float = 32
@@ -149,6 +159,12 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """What `config.json` holds; equal configurations compare equal after a round trip through JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """A `config.json` as it would be written today: a setting that the library did not have yet was at its default."""
+    later = [f for f in dataclasses.fields(Cell) if f.default is not dataclasses.MISSING and f.name not in config]
+    return config | {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in later}
 
 
 def presets() -> list[str]:
@@ -253,6 +269,7 @@ REGIMES = {
     "outcome": "lrd.rewards.outcome",
     "process": "lrd.rewards.process",
     "distillation": "lrd.rewards.distillation",
+    "supervised": "lrd.rewards.supervised",
 }
 """The registry of rewards: regime → the module whose `load` gives it."""
 
@@ -267,16 +284,24 @@ CHOICES = {
     "engine": ("torch", "vllm"),
     "kl_estimator": ("paper", "k1", "k2", "k3"),
     "loss_aggregation": ("token", "sequence", "constant"),
+    "advantage_norm": ("group", "none"),
+    "prm_reads": ("all", "canonical"),
+    "deposit_rule": ("each", "difference", "minimum", "mean"),
+    "to_go": ("sum", "mean"),
+    "advantage_scale": ("as is", "whitened"),
 }
 AT_LEAST = {
     "seed": 0,
     "steps": 0,
-    "samples_per_prompt": 2,  # a prompt's samples are normalized against each other
+    "samples_per_prompt": 1,
     "logged_completions": 0,
     "kl_coef": 0,
     "weight_decay": 0,
     "learning_rate": 0,
     "advantage_epsilon": 0,
+    "advantage_cap": 0,
+    "overlong_penalty": 0,
+    "outcome_weight": 0,
     **dict.fromkeys(
         ("eval_problems", "prompts_per_step", "max_completion_tokens", "epochs", "eval_every", "eval_batch"), 1
     ),
@@ -305,6 +330,11 @@ def _check(cell: Cell) -> None:
             raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be positive and finite")
     if min(cell.lora_layers, default=0) < 0 or len(set(cell.lora_layers)) < len(cell.lora_layers):
         raise UserError(f"lora_layers is {list(cell.lora_layers)}; it takes each layer's number once, from 0")
+    if cell.samples_per_prompt < 2 and cell.advantage_norm == "group":
+        raise UserError(
+            f"samples_per_prompt is {cell.samples_per_prompt}; it has to be at least 2, as a prompt's samples are "
+            f"normalized against each other"
+        )
     if cell.top_p > 1:
         raise UserError(f"top_p is {cell.top_p!r}; it is a probability, at most 1")
     if cell.rank is not None and cell.rank < 1:

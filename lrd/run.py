@@ -28,7 +28,7 @@ import filelock
 import psutil
 
 from lrd import ROOT, UserError, hub
-from lrd.cell import Cell
+from lrd.cell import Cell, recorded
 from lrd.redact import redact
 
 CHECKPOINT = "checkpoint/state.safetensors"
@@ -113,7 +113,7 @@ class Run:
         finished, there = self.finished, read_json(self.path / "config.json")
         if there is None:
             return
-        asked = self.cell.config
+        asked, there = self.cell.config, recorded(there)
         keys = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
         if keys:
             state = "a finished" if finished else "an unfinished"
