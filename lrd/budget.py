@@ -81,12 +81,14 @@ def adapter_parameters(
 
 
 def trained_parameters(cell: Cell) -> float:
-    """What a cell trains, from its configuration alone; NaN where its student's shape is not at hand."""
+    """What a cell trains, from its configuration alone; NaN where its student's shape does not tell."""
     shape = shape_of(cell.student)
     if shape is None:
         return math.nan
     if cell.rank is None:
         return model_parameters(shape)
+    if not set(cell.lora_targets) <= shape.linear.keys():
+        return math.nan
     return adapter_parameters(shape, cell.rank, cell.lora_targets, cell.lora_layers)
 
 

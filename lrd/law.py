@@ -250,6 +250,31 @@ def fit_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
     return rows
 
 
+def rates(swept: Results) -> pd.DataFrame:
+    """Of `law-lr`: bits at the last step, the mean over seeds; one row a reward and adapter, one column a rate.
+
+    The rule of the preset takes each row's largest, and of equal ones the smaller rate; NaN where a cell is missing.
+    """
+    frame = table(swept).merge(swept.cells[["cell", "learning_rate"]], on="cell")
+    last = frame[frame.step == frame.groupby("cell").step.transform("max")]
+    wide = last.pivot_table(index=["regime", "adapter"], columns="learning_rate", values="bits")
+    rows = swept.cells[["regime", "adapter"]].drop_duplicates()
+    return wide.reindex(index=pd.MultiIndex.from_frame(rows), columns=sorted(swept.cells.learning_rate.unique()))
+
+
+def rate_rows(swept: Results) -> list[tuple[str, ...]]:
+    """Reward and adapter, bits at each rate, and the rate that the rule takes; none where a cell is missing."""
+    found = rates(swept)
+    return [
+        (
+            f"{regime}, {adapter}",
+            *(f"{b:,.0f}" if b == b else NOTHING for b in bits),
+            NOTHING if np.isnan(bits).any() else f"{found.columns[bits.argmax()]:g}",
+        )
+        for (regime, adapter), bits in zip(found.index, found.to_numpy(float))
+    ]
+
+
 def equal_head(found: dict[str, Measured | None]) -> list[str]:
     """Column names of `equal_rows`: each codebook's information and the bits absorbed at which arms are compared."""
     known = [m for m in found.values() if m is not None]

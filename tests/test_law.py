@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lrd import law, results
@@ -122,7 +123,7 @@ def test_a_ratio_of_rewards_covers_none_and_finds_one():
 
 def test_the_preset():
     cells = grid("law")
-    assert len(cells) == 3 * 8 * 6 * 3 and len({cell.name for cell in cells}) == len(cells)
+    assert len(cells) == 3 * 7 * 6 * 3 and len({cell.name for cell in cells}) == len(cells)
     assert {c.learning_rate for c in cells if c.rank is None}.isdisjoint({c.learning_rate for c in cells if c.rank})
     assert all((c.advantage_norm == "none") == (c.regime == "supervised") for c in cells)
     assert {cell.seed for cell in grid("law-lr")}.isdisjoint(cell.seed for cell in cells)
@@ -143,3 +144,18 @@ def test_what_is_said_of_worlds():
     said = law.verdict({"supervised": growing, "outcome": flat})
     assert "supervised asks for" in said and "outcome" in said
     assert law.arm_rows(growing)[0][:3] == ("a0", "96", "192")
+
+
+def test_rates_by_the_rule(tmp_path, monkeypatch):
+    swept = results.load("law-lr", tmp_path)
+    cells = [cell for cell in grid("law-lr") if cell.point["adapter"] == "rank-1" and cell.regime == "outcome"]
+    bits = {3e-4: 10.0, 1e-3: 30.0, 3e-3: 30.0}
+    rows = [
+        dict(cell=c.name, regime=c.regime, adapter="rank-1", step=step, bits=bits[c.learning_rate] + 100 * (step == 60))
+        for c in cells
+        for step in (60, 240)  # what was learned by 60 does not count
+    ]
+    monkeypatch.setattr(law, "table", lambda found: pd.DataFrame(rows))
+    taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
+    assert taken["outcome, rank-1"] == ("10", "30", "30", "0.001")  # of equal ones the smaller
+    assert taken["supervised, full"] == ("not measured",) * 4 and len(taken) == 3 * 7
