@@ -9,8 +9,9 @@ import hashlib
 import random
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lrd import UserError
 
@@ -78,7 +79,7 @@ def named(source: str) -> Codebook | None:
     return Codebook(*map(int, found.groups())) if found else None
 
 
-def documents(habits: dict[str, float], rng: random.Random) -> Iterator[Entry]:
+def documents(habits: Mapping[str, Any], rng: random.Random) -> Iterator[Entry]:
     """What a model of the testbed reads, endlessly: entries of both books, half and half.
 
     Of A the values are those of seed 0. Of B they are those of seed `book`, but for a share `noise` that is drawn anew

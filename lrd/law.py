@@ -75,27 +75,17 @@ def table(found: Results) -> pd.DataFrame:
     names = ["bits", "bits_raw", "correct"]
     evals = found.evals[found.evals.cell.isin(done.index)].reindex(columns=["cell", "step", *names])
     rows = []
-    for (name, step), sums in evals.groupby(["cell", "step"])[names].sum().iterrows():
+    sums = evals.groupby(["cell", "step"], as_index=False)[names].sum()
+    for name, step, bits, raw, right in sums.itertuples(index=False):
         cell, book = cells[name], named(cells[name].eval_data)
         if book is None or book.keys != cell.eval_problems:
             continue
         row = {"cell": name, "regime": cell.regime, "adapter": cell.point["adapter"], "rank": cell.rank, "step": step}
-        row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.information, "bits": sums.bits}
-        row |= {"parameters": float(done.trainable_parameters[name]), "bits_raw": sums.bits_raw}
-        rows.append(row | {"pass@1": sums.correct / book.keys})
-    columns = [
-        "cell",
-        "regime",
-        "adapter",
-        "rank",
-        "step",
-        "replicate",
-        "information",
-        "bits",
-        "parameters",
-        "bits_raw",
-    ]
-    return pd.DataFrame(rows, columns=[*columns, "pass@1"])
+        row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.information, "bits": bits}
+        row |= {"parameters": float(done.trainable_parameters[name]), "bits_raw": raw}
+        rows.append(row | {"pass@1": right / book.keys})
+    about = ["cell", "regime", "adapter", "rank", "step", "replicate", "information", "parameters"]
+    return pd.DataFrame(rows, columns=[*about, "bits", "bits_raw", "pass@1"])
 
 
 def measured(frame: pd.DataFrame, regime: str) -> Measured | None:

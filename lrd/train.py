@@ -100,9 +100,11 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         advantages = credit(deposits, batch, cell)
         metrics = describe(batch, deposits, advantages, learner, cell)
         clock.lap("reward")
-        ref_logps = policy.reference_logps(batch)
+        ref_logps = policy.reference_logps(batch) if cell.kl_coef else learner.logps.detach()
         clock.lap("reference")
         metrics |= update(policy, optimizer, batch, learner, ref_logps, advantages)
+        if not cell.kl_coef:
+            metrics["kl"] = math.nan  # nobody asks for it, and the reference was not read
         if cell.rank is None:
             metrics["weights_moved"] = moved(policy)
         clock.lap("update")

@@ -123,7 +123,7 @@ def test_a_ratio_of_rewards_covers_none_and_finds_one():
 
 def test_the_preset():
     cells = grid("law")
-    assert len(cells) == 3 * 7 * 6 * 3 and len({cell.name for cell in cells}) == len(cells)
+    assert len(cells) == 3 * 6 * 6 * 3 and len({cell.name for cell in cells}) == len(cells)
     assert {c.learning_rate for c in cells if c.rank is None}.isdisjoint({c.learning_rate for c in cells if c.rank})
     assert all((c.advantage_norm == "none") == (c.regime == "supervised") for c in cells)
     assert {cell.seed for cell in grid("law-lr")}.isdisjoint(cell.seed for cell in cells)
@@ -158,4 +158,4 @@ def test_rates_by_the_rule(tmp_path, monkeypatch):
     monkeypatch.setattr(law, "table", lambda found: pd.DataFrame(rows))
     taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
     assert taken["outcome, rank-1"] == ("10", "30", "30", "0.001")  # of equal ones the smaller
-    assert taken["supervised, full"] == ("not measured",) * 4 and len(taken) == 3 * 7
+    assert taken["supervised, full"] == ("not measured",) * 4 and len(taken) == 3 * 6
