@@ -100,14 +100,14 @@ def covered(statistic, truth, worlds: int, **about) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("c, absorbed", [(0.9, 1.0), (0.4, 1.0)])
 def test_intervals_of_the_slope_cover_it(c, absorbed):
-    """95 % intervals of six replicates: of 200 worlds at least 178 (a binomial of 0.95 falls below with p < 0.001)."""
-    assert covered(law.capacity, c, 200, c=c, absorbed=absorbed) >= 0.89
+    """95 % intervals of six replicates: of 100 worlds at least 88 (a binomial of 0.95 falls below with p < 0.002)."""
+    assert covered(law.capacity, c, 100, c=c, absorbed=absorbed) >= 0.88
 
 
 @pytest.mark.slow
 def test_intervals_of_a_knee_and_of_its_growth_cover_them():
-    assert covered(lambda m, mean: law.sizes(m, mean)[1], 0.9 * 1024 * 0.5 / 0.6, 200, c=0.6, absorbed=0.5) >= 0.89
-    assert covered(law.growth, 1.0, 200, c=0.6, absorbed=0.5) >= 0.89
+    assert covered(lambda m, mean: law.sizes(m, mean)[1], 0.9 * 1024 * 0.5 / 0.6, 100, c=0.6, absorbed=0.5) >= 0.88
+    assert covered(law.growth, 1.0, 100, c=0.6, absorbed=0.5) >= 0.88
 
 
 def test_a_ratio_of_rewards_covers_none_and_finds_one():
@@ -159,3 +159,34 @@ def test_rates_by_the_rule(tmp_path, monkeypatch):
     taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
     assert taken["outcome, rank-1"] == ("10", "30", "30", "0.001")  # of equal ones the smaller
     assert taken["supervised, full"] == ("not measured",) * 4 and len(taken) == 3 * 6
+
+
+def as_frame(m: Measured) -> pd.DataFrame:
+    """The rows that `table` would give of a world."""
+    index = np.ndindex(m.bits.shape)
+    return pd.DataFrame(
+        dict(cell="c", regime=m.regime, adapter=m.arms[a], rank=np.nan if m.arms[a] == "full" else 1.0,
+             step=m.steps[s], replicate=str(r), information=m.information[i], parameters=m.parameters[a],
+             bits=m.bits[r, a, i, s])
+        for r, a, i, s in index
+    )  # fmt: skip
+
+
+def test_from_rows_to_arrays_and_back():
+    m = world(np.random.default_rng(1), tau=100.0)
+    rows = as_frame(m).sample(frac=1, random_state=0)
+    again = law.measured(rows, "supervised")
+    assert again is not None and again.arms == m.arms
+    np.testing.assert_array_equal(again.bits, m.bits)
+    holed = law.measured(rows[~((rows.replicate == "2") & (rows.adapter == "a3"))], "supervised")
+    assert holed is not None and holed.n == 5  # a replicate that lacks a cell is left out
+    assert law.measured(rows[rows.adapter != "full"], "supervised") is None
+    assert law.measured(rows, "outcome") is None
+
+
+def test_tables_of_worlds():
+    known = world(np.random.default_rng(0), tau=100.0)
+    found = {"supervised": known, "outcome": None}
+    [mine, none] = law.fit_rows(found)
+    assert mine[:2] == ("supervised", "6") and "[" in mine[2] and len(mine) == len(none) == 6
+    assert law.equal_head(found)[1].startswith("256 bits, at 2") and len(law.equal_rows(found)[0]) == 4
