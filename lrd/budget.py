@@ -74,9 +74,26 @@ def shape_of(model: str) -> Shape | None:
     return Shape(**{name: about[name] for name in names}) if all(name in about for name in names) else None
 
 
-def adapter_parameters(shape: Shape, rank: int, targets: Sequence[str] = Cell.lora_targets) -> int:
-    """r · Σ (in + out) over the adapted maps of all layers: W + s·BA with A [r, in] and B [out, r] (Hu et al. 2022)."""
-    return rank * shape.num_hidden_layers * sum(sum(shape.linear[name]) for name in targets)
+def adapter_parameters(
+    shape: Shape, rank: int, targets: Sequence[str] = Cell.lora_targets, layers: Sequence[int] = ()
+) -> int:
+    """r · Σ (in + out) over the adapted maps: W + s·BA with A [r, in] and B [out, r] (Hu et al. 2022).
+
+    `layers` are the adapted ones, all if there are none.
+    """
+    return rank * (len(layers) or shape.num_hidden_layers) * sum(sum(shape.linear[name]) for name in targets)
+
+
+def trained_parameters(cell: Cell) -> float:
+    """What a cell trains, from its configuration alone; NaN where its student's shape does not tell."""
+    shape = shape_of(cell.student)
+    if shape is None:
+        return math.nan
+    if cell.rank is None:
+        return model_parameters(shape)
+    if not set(cell.lora_targets) <= shape.linear.keys():
+        return math.nan
+    return adapter_parameters(shape, cell.rank, cell.lora_targets, cell.lora_layers)
 
 
 def model_parameters(shape: Shape) -> int:
@@ -181,12 +198,11 @@ def scale(preset: str = "paper") -> pd.DataFrame:
         shape = shape_of(cell.student)
         if shape is None or any(row["regime"] == cell.regime and row["arm"] == cell.arm for row in rows):
             continue
-        trained = adapter_parameters(shape, cell.rank, cell.lora_targets) if cell.rank else model_parameters(shape)
         episodes = cell.steps * cell.prompts_per_step * cell.samples_per_prompt
         deposits = 1 if cell.regime == "outcome" else cell.max_completion_tokens
         row = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed, "rank": cell.rank}
         bits = episodes * deposits * bits_a_deposit(cell.regime, shape.vocab_size)
-        row |= {"parameters": trained, "episodes": episodes, "deposits": deposits, "at_most": bits}
+        row |= {"parameters": trained_parameters(cell), "episodes": episodes, "deposits": deposits, "at_most": bits}
         rows.append(row | {"entropy": math.nan, "kl": math.nan})
     return _finished(rows)
 

@@ -1,9 +1,10 @@
 """One cell of the study: every hyperparameter, resolved before anything runs.
 
 A preset (`lrd/presets/<name>.toml`) is data: `[axes]` spans the matrix over any fields of `Cell`, `[cell]` holds the
-values that all of its cells share, and each `[[override]]` changes some of them for the cells that it matches. `base`
-names another preset whose values it starts from; `[about]` says in plain text what is asked, what is expected and which
-statistic decides. No code asks for a preset's name.
+values that all of its cells share, and each `[[override]]` changes some of them for the cells that it matches. An axis
+over several fields at once is a table, `[axes.<name>]`, of labels and the fields that each sets. `base` names another
+preset whose values it starts from; `[about]` says in plain text what is asked, what is expected and which statistic
+decides. No code asks for a preset's name.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ class Cell:
     dtype: str = "float32"  # of forward passes and frozen weights; trained weights have `master_dtype`
     master_dtype: str = "float32"  # "bfloat16" reproduces the original's full fine-tuning arm
 
-    # problems: one of TASKS, a path to a .jsonl file, or an id on the Hub
+    # problems: one of TASKS, `codebook-<keys>x<bits>-<seed>`, a path to a .jsonl file, or an id on the Hub
     train_data: str
     eval_data: str
     eval_problems: int = 100
@@ -70,11 +71,22 @@ class Cell:
     kl_estimator: str = "paper"
     loss_aggregation: str = "token"
     advantage_epsilon: float = 1e-8
+    advantage_norm: str = "group"  # or "none": deposits are not normalized
     logp_temperature: float = 1.0  # of the learner's log-probabilities; the original samples at 0.7 and learns at 1
+
+    # deposits and advantages otherwise than in the original (lrd/rewards/shaping.py, lrd/grpo.py)
+    prm_reads: str = "all"  # or "canonical": neither blank lines nor such as stood there before
+    deposit_rule: str = "each"  # or "difference" to the one before, or one a trajectory: "minimum", "mean"
+    overlong_penalty: float = 0.0  # taken from the last deposit of a completion at the longest length
+    outcome_weight: float = 0.0  # of the outcome, 0 or 1, added to the last deposit
+    to_go: str = "sum"  # or "mean", of the deposits from a token on, unless each counts for its own token
+    advantage_cap: float = 0.0  # largest magnitude of an advantage; 0 is none
+    advantage_scale: str = "as is"  # or "whitened": mean 0 and std 1 over a batch's tokens
 
     # adapter
     lora_alpha: float = 32
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    lora_layers: tuple[int, ...] = ()  # numbers of the adapted layers, from 0; none is all of them
 
     # records
     eval_every: int = 10  # steps; also how often a checkpoint is written
@@ -99,6 +111,11 @@ class Cell:
                     raise UserError(f"unknown setting {key!r} for a cell of preset {preset!r}{_nearest(key, known)}")
             return {key: _coerce(key, value) for key, value in values.items()}
 
+        for axis, labels in labelled(preset).items():
+            if (label := given.pop(axis, None)) is not None:
+                if label not in labels:
+                    raise UserError(f"axis {axis} of preset {preset!r} has no {label!r}; it has {', '.join(labels)}")
+                given = labels[label] | given
         asked = typed(given)
         values = typed({"preset": preset} | table.get("cell", {})) | asked
         for rule in table.get("override", []):
@@ -116,8 +133,22 @@ class Cell:
 
     @property
     def point(self) -> dict[str, Any]:
-        """The cell's values on its preset's axes beyond regime, rank and seed, in the preset's order."""
-        return {key: getattr(self, key) for key in further_axes(self.preset)}
+        """The cell's values, or labels, on its preset's axes beyond regime, rank and seed, in the preset's order."""
+        named = labelled(self.preset) if self.preset in presets() else {}
+        return {
+            axis: self._label(axis, named[axis]) if axis in named else getattr(self, axis)
+            for axis in further_axes(self.preset)
+        }
+
+    def _label(self, axis: str, labels: dict[str, dict[str, Any]]) -> str:
+        """Of those whose fields have the cell's values the one with most; `UserError` where there is none."""
+        fits = [label for label, s in labels.items() if all(getattr(self, k) == _coerce(k, v) for k, v in s.items())]
+        if not fits:
+            raise UserError(
+                f"no label of axis {axis} of preset {self.preset!r} ({', '.join(labels)}) has this cell's values; "
+                f"give it one in the preset"
+            )
+        return max(fits, key=lambda label: len(labels[label]))
 
     @property
     def name(self) -> str:
@@ -128,6 +159,12 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """What `config.json` holds; equal configurations compare equal after a round trip through JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """A `config.json` as it would be written today: a setting that the library did not have yet was at its default."""
+    later = [f for f in dataclasses.fields(Cell) if f.default is not dataclasses.MISSING and f.name not in config]
+    return config | {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in later}
 
 
 def presets() -> list[str]:
@@ -164,9 +201,23 @@ def further_axes(preset: str) -> list[str]:
     return [key for key in axes if key not in ("regime", "rank", "seed")]
 
 
+def labelled(preset: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The preset's axes over several fields: axis → label → the fields that it sets."""
+    found = {axis: v for axis, v in read_preset(preset).get("axes", {}).items() if isinstance(v, dict)}
+    for axis, labels in found.items():
+        if axis in _types():
+            raise UserError(f"axis {axis} of preset {preset!r} is a table and has the name of a setting; rename it")
+        for label, settings in labels.items():
+            check_name(label, f"label of axis {axis}")
+            if not isinstance(settings, dict):
+                raise UserError(f"{label} on axis {axis} of preset {preset!r} is {settings!r}; it has to be a table")
+    return found
+
+
 def shown(value: Any) -> str:
     """A field's value as a name holds it: safe in a path, the same on every machine."""
-    return re.sub(r"[^\w.+-]", "_", "+".join(value) if isinstance(value, tuple) else str(value))
+    text = ("+".join(map(str, value)) or "all") if isinstance(value, tuple) else str(value)
+    return re.sub(r"[^\w.+-]", "_", text)
 
 
 _parsed = functools.cache(tomllib.loads)  # a grid reads its preset for each cell
@@ -188,15 +239,25 @@ def grid(preset: str, narrowed: dict[str, list[Any] | None] | None = None, **ove
     """All cells of a preset in a stable order, seeds slowest, so that a stopped matrix holds whole replicates.
 
     `narrowed` replaces an axis by some of its values, or by others (`{"rank": [2, 8]}`); None leaves it as it is. An
-    override of an axis leaves that value of it.
+    override of an axis leaves that value of it. Of an axis over several fields, both leave the labels that fit.
     """
-    axes = dict(read_preset(preset).get("axes", {}))
-    axes |= {key: values for key, values in (narrowed or {}).items() if values is not None}
-    axes |= {key: [value] for key, value in overrides.items() if key in axes}
+    axes, named = dict(read_preset(preset).get("axes", {})), labelled(preset)
+    asked = {key: values for key, values in (narrowed or {}).items() if values is not None}
+    asked |= {key: [value] for key, value in overrides.items()}
+    for key, values in asked.items():
+        owner = next((axis for axis, labels in named.items() if any(key in s for s in labels.values())), None)
+        if owner:
+            wanted = [_coerce(key, value) for value in values]
+            labels = axes[owner].items()
+            axes[owner] = {label: s for label, s in labels if key not in s or _coerce(key, s[key]) in wanted}
+            if not axes[owner]:
+                raise UserError(f"axis {owner} of preset {preset!r} has nothing with {key} = {values}")
+        elif key in axes or key not in overrides:
+            axes[key] = values
     for key, values in axes.items():
-        if not isinstance(values, list):
+        if not isinstance(values, list | dict):
             raise UserError(f"axis {key} of preset {preset!r} is {values!r}; it has to be a list of values")
-    names = list(reversed(axes))
+    names = sorted(reversed(axes), key=lambda name: name != "seed")
     points = itertools.product(*(axes[name] for name in names))
     cells = [Cell.load(preset, **overrides | dict(zip(names, point))) for point in points]
     if len({cell.name for cell in cells}) < len(cells):
@@ -208,6 +269,7 @@ REGIMES = {
     "outcome": "lrd.rewards.outcome",
     "process": "lrd.rewards.process",
     "distillation": "lrd.rewards.distillation",
+    "supervised": "lrd.rewards.supervised",
 }
 """The registry of rewards: regime → the module whose `load` gives it."""
 
@@ -222,16 +284,24 @@ CHOICES = {
     "engine": ("torch", "vllm"),
     "kl_estimator": ("paper", "k1", "k2", "k3"),
     "loss_aggregation": ("token", "sequence", "constant"),
+    "advantage_norm": ("group", "none"),
+    "prm_reads": ("all", "canonical"),
+    "deposit_rule": ("each", "difference", "minimum", "mean"),
+    "to_go": ("sum", "mean"),
+    "advantage_scale": ("as is", "whitened"),
 }
 AT_LEAST = {
     "seed": 0,
     "steps": 0,
-    "samples_per_prompt": 2,  # a prompt's samples are normalized against each other
+    "samples_per_prompt": 1,
     "logged_completions": 0,
     "kl_coef": 0,
     "weight_decay": 0,
     "learning_rate": 0,
     "advantage_epsilon": 0,
+    "advantage_cap": 0,
+    "overlong_penalty": 0,
+    "outcome_weight": 0,
     **dict.fromkeys(
         ("eval_problems", "prompts_per_step", "max_completion_tokens", "epochs", "eval_every", "eval_batch"), 1
     ),
@@ -258,6 +328,13 @@ def _check(cell: Cell) -> None:
     for key in POSITIVE:
         if not 0 < getattr(cell, key) < float("inf"):
             raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be positive and finite")
+    if min(cell.lora_layers, default=0) < 0 or len(set(cell.lora_layers)) < len(cell.lora_layers):
+        raise UserError(f"lora_layers is {list(cell.lora_layers)}; it takes each layer's number once, from 0")
+    if cell.samples_per_prompt < 2 and cell.advantage_norm == "group":
+        raise UserError(
+            f"samples_per_prompt is {cell.samples_per_prompt}; it has to be at least 2, as a prompt's samples are "
+            f"normalized against each other"
+        )
     if cell.top_p > 1:
         raise UserError(f"top_p is {cell.top_p!r}; it is a probability, at most 1")
     if cell.rank is not None and cell.rank < 1:
@@ -284,13 +361,10 @@ def _coerce(key: str, value: Any) -> Any:
     wanted = _types()[key]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if (
-        wanted == tuple[str, ...]
-        and isinstance(value, list | tuple)
-        and value
-        and all(isinstance(v, str) for v in value)
-    ):
-        return tuple(value)
+    if typing.get_origin(wanted) is tuple and isinstance(value, list | tuple):
+        of = typing.get_args(wanted)[0]
+        if all(type(v) is of for v in value) and (value or of is int):  # an adapter has targets; no layers means all
+            return tuple(value)
     plain = wanted in (int, float, str) or isinstance(wanted, types.UnionType)
     if plain and isinstance(value, wanted) and not isinstance(value, bool):
         return value

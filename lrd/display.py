@@ -46,11 +46,17 @@ def glue(name: str, value: Any) -> None:
 
 
 def config_table(cell: Cell) -> Html:
-    """Every setting of the cell, resolved."""
+    """Every setting of the cell, resolved, and below them what it trains."""
+    trained = budget.trained_parameters(cell)
+    sizes = {"parameters": trained, "capacity (bits)": budget.capacity(trained)}
     rows = "".join(
         f"<tr><td style='text-align:left'><code>{html.escape(key)}</code></td>"
         f"<td style='text-align:left'>{html.escape(repr(value))}</td></tr>"
         for key, value in cell.config.items()
+    ) + "".join(
+        f"<tr><td style='text-align:left'>trained {name}</td>"
+        f"<td style='text-align:left'>{_number_or_dash(value, 0)}</td></tr>"
+        for name, value in sizes.items()
     )
     return Html(
         f"<details open><summary>{html.escape(cell.name)}</summary><table class='lrd-table'>{rows}</table></details>"
@@ -75,10 +81,19 @@ def outcome_table(results: Results, published: dict[str, Any]) -> Html:
     body = ""
     for arm in results.arms:
         cells = "".join(f"<td>{_arm_cell(results, published, regime, arm)}</td>" for regime in results.regimes)
-        body += f"<tr><th>{stats.arm_name(arm)}</th>{cells}</tr>"
+        body += f"<tr><th>{stats.arm_name(arm)}{_size(results, arm)}</th>{cells}</tr>"
     return Html(
         f"<table class='lrd-table lrd-outcomes'><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+def _size(results: Results, arm: str) -> str:
+    """What an arm trains and can hold, beneath its name; nothing where none of its cells says."""
+    sizes = results.cells[results.cells.arm == arm].trainable_parameters.dropna().unique()
+    if not len(sizes):
+        return ""
+    held = ", ".join(f"{size:,.0f} parameters, {budget.capacity(size):,.0f} bits" for size in sorted(sizes))
+    return f"<br><small>{held}</small>"
 
 
 def _arm_cell(results: Results, published: dict[str, Any], regime: str, arm: str) -> str:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from lrd import recall
 from lrd.cell import Cell
+from lrd.models import CausalLM
 from lrd.problems import Problem
 from lrd.rollouts import Completion
 from lrd.sampling import Sampler
@@ -35,6 +37,16 @@ def judge(problem: Problem, completion: Completion, cell: Cell, tokenizer) -> di
         "length": len(completion.ids),
         "truncated": completion.truncated,
     }
+
+
+def with_bits(
+    rows: list[dict[str, Any]], model: CausalLM, entries: list[Problem], cell: Cell, tokenizer
+) -> list[dict[str, Any]]:
+    """The rows of a codebook's entries with the bits that the policy has learned of each: `bits`, and `bits_raw`."""
+    prompts = [encode(entry, cell, tokenizer) for entry in entries]
+    found = recall.of_model(model, prompts, entries, tokenizer)
+    both = zip(rows, found.calibrated.tolist(), found.raw.tolist())
+    return [row | {"bits": bits, "bits_raw": raw} for row, bits, raw in both]
 
 
 def sampled(

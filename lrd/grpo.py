@@ -11,14 +11,19 @@ from torch import Tensor
 from lrd.rewards import Deposits
 
 
-def advantages(deposits: Deposits, group: Int[Tensor, " N"], eps: float = 1e-8) -> Float[Tensor, "N T"]:
+def advantages(
+    deposits: Deposits, group: Int[Tensor, " N"], eps: float = 1e-8, norm: str = "group", to_go: str = "sum"
+) -> Float[Tensor, "N T"]:
     """Per-token advantages from raw deposits: normalized within each prompt's group, then summed to go unless dense.
 
-    DeepSeekMath §4.1.2–4.1.3. A group of equal deposits, or of a single one, carries no signal: exactly zero.
+    DeepSeekMath §4.1.2–4.1.3. A group of equal deposits, or of a single one, carries no signal: exactly zero. With
+    `norm` "none" deposits stay as they are; with `to_go` "mean" their sum from a token on is divided by their number.
     """
-    unit = _group_normalize(deposits, group, eps)
+    unit = deposits.token_rewards if norm == "none" else _group_normalize(deposits, group, eps)
     # A dense reward deposits on every token, so a sum to go would grow like the square root of the length.
-    return unit if deposits.dense else _sum_to_go(unit)
+    if deposits.dense:
+        return unit
+    return _sum_to_go(unit) if to_go == "sum" else _sum_to_go(unit) / left_to_go(deposits).clamp(min=1)
 
 
 def _group_normalize(deposits: Deposits, group: Int[Tensor, " N"], eps: float) -> Float[Tensor, "N T"]:
@@ -35,6 +40,25 @@ def _group_normalize(deposits: Deposits, group: Int[Tensor, " N"], eps: float) -
 def _sum_to_go(x: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """Σ_{t' ≥ t} x_{t'}."""
     return x.double().flip(1).cumsum(1).flip(1).to(x.dtype)
+
+
+def left_to_go(deposits: Deposits) -> Int[Tensor, "N T"]:
+    """Deposits from a token on, its own included."""
+    return deposits.deposit_mask.flip(1).long().cumsum(1).flip(1)
+
+
+def bounded(advantages: Float[Tensor, "N T"], cap: float) -> Float[Tensor, "N T"]:
+    """Advantages of magnitude `cap` at most; of any where it is 0."""
+    return advantages.clamp(-cap, cap) if cap else advantages
+
+
+def whitened(advantages: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], eps: float = 1e-8) -> Float[Tensor, "N T"]:
+    """Mean 0 and std 1 over the valid tokens of a batch; 0 where they are all equal."""
+    valid = advantages[mask].double()
+    if valid.numel() < 2 or (valid == valid[0]).all():
+        return torch.zeros_like(advantages)
+    scaled = (advantages.double() - valid.mean()) / (valid.std() + eps)
+    return torch.where(mask, scaled, 0.0).to(advantages.dtype)
 
 
 def kl_estimate(

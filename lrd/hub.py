@@ -9,7 +9,7 @@ import functools
 import re
 from pathlib import Path
 
-from lrd import UserError
+from lrd import UserError, codebook
 from lrd.cell import TASKS, Cell, location
 
 REACH = 5.0  # seconds for the Hub's first answer
@@ -21,7 +21,8 @@ DATA = [".parquet", ".jsonl", ".json", ".csv"]
 
 def on_hub(name: str) -> bool:
     """Whether a name is an id on the Hub: neither a path, nor a `.jsonl` file, nor a task that is made here."""
-    return not re.match(r"\.?/", name) and not name.endswith(".jsonl") and name not in TASKS
+    made_here = name in TASKS or codebook.named(name)
+    return not re.match(r"\.?/", name) and not name.endswith(".jsonl") and not made_here
 
 
 def model(name: str, role: str, *, weights: bool) -> Path:

@@ -81,7 +81,7 @@ def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, s
         if _done(run):
             return Outcome("finished")
         parameters = {"preset": cell.preset, "regime": cell.regime, "rank": cell.rank or "full", "seed": cell.seed}
-        overrides = {key: cell.config[key] for key in cell.point} | overrides
+        overrides = {key: cell.config.get(key, label) for key, label in cell.point.items()} | overrides
         parameters |= {"overrides": overrides} if overrides else {}
         died = _execute(cell, run.path, parameters, runs, show)
     return _ended(run.path, died)
@@ -236,8 +236,10 @@ class _Copy:
 
 def check(cells: list[Cell], runs: str | None = None) -> None:
     """Raises `UserError` for what this host can refuse before anything starts: models, problems, run directories."""
-    from lrd import rewards
+    from lrd import placement, rewards
 
+    for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
+        placement.check(cell)
     for cell in cells:
         hub.check(cell)
         if role := rewards.model_of(cell):

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
 
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.models import load_config
+from lrd.placement import adapted
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -36,32 +35,27 @@ class Size:
     words: int  # of the vocabulary
 
 
-def size(config, targets: tuple[str, ...]) -> Size:
-    """Of the causal LM that `config` describes, built without memory; `targets` name its adapted layers.
+def size(config, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> Size:
+    """Of the causal LM that `config` describes, built without memory; `targets` and `layers` place its adapter.
 
     A layer keeps, a token: its input and its second norm's, both norms' outputs, queries and keys before and behind the
     rotation, values, attention's output, and gate, up and their product.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    linear = [m.weight for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in targets if _is_linear(m)]
-    hidden, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
+    hidden, heads, depth = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
     head_dim = getattr(config, "head_dim", None) or hidden // heads
     queries, keys = heads * head_dim, (getattr(config, "num_key_value_heads", None) or heads) * head_dim
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
     plain = 0 if importlib.util.find_spec("liger_kernel") else inner + 4 * hidden  # SiLU's output, norms in fp32
     return Size(
         parameters=sum(p.numel() for p in model.parameters()),
-        adapter=sum(sum(weight.shape) for weight in linear),
-        kept=layers * (4 * hidden + 3 * queries + 3 * keys + 3 * inner + plain),
-        cached=layers * 2 * keys,
+        adapter=sum(sum(m.weight.shape) for m in adapted(model, targets, layers).values()),
+        kept=depth * (4 * hidden + 3 * queries + 3 * keys + 3 * inner + plain),
+        cached=depth * 2 * keys,
         widest=4 * hidden + 3 * inner,
         words=config.vocab_size,
     )
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | Conv1D)
 
 
 def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[str, float]:
@@ -94,7 +88,7 @@ def check(cell: Cell, device: torch.device, scorer: str | None = None, *, has_en
     Free memory of the GPU counts, or the machine's where there is none; `has_engine`: an engine has its share already.
     """
     sizes = [
-        size(load_config(name, role), cell.lora_targets)
+        size(load_config(name, role), cell.lora_targets, cell.lora_layers)
         for name, role in ((getattr(cell, role.lower()), role) for role in ("student", scorer) if role)
     ]
     if device.type == "cuda":

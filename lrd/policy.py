@@ -10,9 +10,8 @@ from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from lrd import UserError
+from lrd import placement
 from lrd.cell import Cell
 from lrd.models import CausalLM, TokenLogps, load_model, load_tokenizer, token_logps
 from lrd.rollouts import Rollouts
@@ -96,19 +95,12 @@ def _merged(layer: Any) -> Tensor:
 
 
 def _with_adapter(base: CausalLM, cell: Cell, rank: int) -> CausalLM:
-    head = base.get_output_embeddings() if base.config.tie_word_embeddings else None  # has no weight of its own
-    layers = [(name, m) for name, m in base.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
-    linear = {name.rsplit(".", 1)[-1] for name, _ in layers}
-    absent = set(cell.lora_targets) - linear
-    if absent:
-        raise UserError(
-            f"lora_targets names {', '.join(sorted(absent))}, which student {cell.student!r} does not have; "
-            f"its linear layers are {', '.join(sorted(linear))}"
-        )
+    placement.check(cell, base)
     config = LoraConfig(
         r=rank,
         lora_alpha=cell.lora_alpha,  # pyright: ignore[reportArgumentType] (a float does as well)
         target_modules=list(cell.lora_targets),
+        layers_to_transform=list(cell.lora_layers) or None,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():

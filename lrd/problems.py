@@ -1,4 +1,4 @@
-"""Problems with verifiable answers: arithmetic made here, a JSONL file, or data sets on the Hub."""
+"""Problems with verifiable answers: arithmetic or codebooks made here, a JSONL file, or data sets on the Hub."""
 
 import functools
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrd import ROOT, UserError, hub
+from lrd import ROOT, UserError, codebook, hub
 from lrd.arithmetic import story
 from lrd.verifier import last_boxed
 
@@ -25,6 +25,7 @@ class Problem:
     answer: str
     level: int | None = None  # MATH's 1 to 5; of a chain, its operations
     subject: str | None = None  # one of MATH's seven
+    solution: str | None = None  # a completion that is right, where the source has one
 
 
 def train_pool(source: str, at_least: int = 1) -> tuple[list[Problem], int]:
@@ -143,6 +144,8 @@ def as_problem(made: Any) -> Problem:
 
 
 def _load(source: str, split: str) -> tuple[list[Problem], int]:
+    if book := codebook.named(source):  # all of it is to be remembered: there is nothing held out
+        return [Problem(e.text, e.text, e.answer, solution=e.solution) for e in book.entries], 0
     if source in TASKS:
         made = stream(source, random.Random(f"{source} {split}"), is_held_out=split == "test")
         return [as_problem(next(made)) for _ in range(getattr(TASKS[source], split))], 0
@@ -160,7 +163,8 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
             identity = row.get("unique_id", row.get("id", number))
             level = re.search(r"\d+", str(row.get("level", "")))
             subject = row.get("subject", row.get("type"))
-            problems.append(Problem(str(identity), problem, str(answer), int(level[0]) if level else None, subject))
+            level, solution = int(level[0]) if level else None, row.get("solution") or None
+            problems.append(Problem(str(identity), problem, str(answer), level, subject, solution))
     if not problems:
         raise UserError(f"{source!r} holds no problem with an answer or a solution that ends in \\boxed{{}}")
     return problems, dropped

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from lrd import ROOT, UserError
-from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown
+from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, recorded, shown
 from lrd.run import broken_lines, read_json, read_jsonl, read_log, reason, runs_root, state
 
 PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some
@@ -275,7 +275,7 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFr
         trouble[0] = f"failed: {why}"
     run = _json(path / "provenance.json", trouble).get("run")
     about["trainable_parameters"] = (run if isinstance(run, dict) else {}).get("trainable_parameters", np.nan)
-    config = _json(path / "config.json", trouble)
+    config = recorded(found) if (found := _json(path / "config.json", trouble)) else {}
     differing = [key for key, value in cell.config.items() if config and config.get(key) != value]
     if differing:
         changes = ", ".join(f"{key} = {config.get(key)!r} (preset: {cell.config[key]!r})" for key in differing)

@@ -31,7 +31,7 @@ import filelock
 import psutil
 
 from lrd import ROOT, UserError, hub
-from lrd.cell import Cell
+from lrd.cell import Cell, recorded
 from lrd.redact import redact
 
 CHECKPOINT = "checkpoint/state.safetensors"
@@ -120,7 +120,7 @@ class Run:
         finished, there = self.finished, read_json(self.path / "config.json")
         if there is None:
             return
-        asked = self.cell.config
+        asked, there = self.cell.config, recorded(there)
         keys = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
         if keys:
             state = "a finished" if finished else "an unfinished"
@@ -408,9 +408,9 @@ def _command(cell: Cell) -> str:
     words += ["--seed", str(cell.seed)]
     with contextlib.suppress(UserError):  # of a cell that was made by hand, without a preset
         usual = Cell.load(cell.preset, regime=cell.regime, rank=cell.rank, seed=cell.seed, **cell.point).config
-        for key, value in cell.config.items():
-            if value != usual[key] or key in cell.point:
-                words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
+        changed = {key: value for key, value in cell.config.items() if value != usual[key]}
+        for key, value in (cell.point | changed).items():
+            words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
     return shlex.join(words)
 
 

@@ -3,6 +3,7 @@
 With one update a rollout the samples are on-policy: log π_old is the learner's own detached log π_θ and the ratio is 1.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrd import UserError, checkpoint, evaluate, grpo, memory, models, problems, rewards, sampling
+from lrd import UserError, checkpoint, codebook, evaluate, grpo, memory, models, problems, rewards, sampling
 from lrd.cell import Cell
 from lrd.policy import Policy, seed_of
-from lrd.rollouts import Rollouts, collate
+from lrd.rewards import shaping
+from lrd.rollouts import Completion, Rollouts, collate
 from lrd.run import Run
 from lrd.sampling import Sampler
 from lrd.signals import on_stop
@@ -58,6 +60,8 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     cell, device = run.cell, models.device()
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
+    if rewards.demonstrates(cell) and any(problem.solution is None for problem in pool):
+        raise UserError(f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without")
     memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
     # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
     reward = rewards.load(cell, models.load_tokenizer(cell.student, "student"), device)
@@ -74,6 +78,8 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
 
     def evaluated(step: int) -> float:
         rows = evaluate.greedy(sampler, held_out, cell, policy.tokenizer)
+        if codebook.named(cell.eval_data):
+            rows = evaluate.with_bits(rows, policy.model, held_out, cell, policy.tokenizer)
         run.record("evals", [{"step": step} | row for row in rows])
         save(step)
         return sum(row["correct"] for row in rows) / len(rows)
@@ -91,12 +97,14 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         learner = policy.logps(batch)
         clock.lap("learner")
         deposits = reward(batch, learner.logps.detach())
-        advantages = grpo.advantages(deposits, batch.group, cell.advantage_epsilon)
+        advantages = credit(deposits, batch, cell)
         metrics = describe(batch, deposits, advantages, learner, cell)
         clock.lap("reward")
-        ref_logps = policy.reference_logps(batch)
+        ref_logps = policy.reference_logps(batch) if cell.kl_coef else learner.logps.detach()
         clock.lap("reference")
         metrics |= update(policy, optimizer, batch, learner, ref_logps, advantages)
+        if not cell.kl_coef:
+            metrics["kl"] = math.nan  # nobody asks for it, and the reference was not read
         if cell.rank is None:
             metrics["weights_moved"] = moved(policy)
         clock.lap("update")
@@ -153,10 +161,17 @@ def until_stopped(steps: range, save: Callable[[int], None]) -> Iterator[int]:
 def sample(
     policy: Policy, sampler: Sampler, pool: list[problems.Problem], step: int, *, logps: bool = False
 ) -> Rollouts:
-    """The rollouts of one step: G completions of each of P prompts, a function of weights, seed and step."""
+    """The rollouts of one step: G completions of each of P prompts, a function of weights, seed and step.
+
+    Where the regime demonstrates, each completion is the problem's solution, whatever the weights.
+    """
     cell = policy.cell
     chosen = problems.prompts_at(step - 1, pool, cell.prompts_per_step, cell.seed)
     prompts = [evaluate.encode(p, cell, policy.tokenizer) for p in chosen]
+    if rewards.demonstrates(cell):
+        solutions = [policy.tokenizer(p.solution).input_ids + [policy.tokenizer.eos_token_id] for p in chosen]
+        shown = [Completion(ids, None, False) for ids in solutions for _ in range(cell.samples_per_prompt)]
+        return collate(chosen, prompts, shown, cell.samples_per_prompt, policy.tokenizer, policy.device)
     completions = sampler.sample(
         [ids for ids in prompts for _ in range(cell.samples_per_prompt)],
         max_tokens=cell.max_completion_tokens,
@@ -207,6 +222,15 @@ def update(
     return metrics | {"skipped_updates": skipped}
 
 
+def credit(deposits: rewards.Deposits, batch: Rollouts, cell: Cell) -> Float[Tensor, "N T"]:
+    """Advantages of a batch, by the cell's options."""
+    deposits = shaping.shaped(deposits, batch, cell)
+    found = grpo.advantages(deposits, batch.group, cell.advantage_epsilon, cell.advantage_norm, cell.to_go)
+    if cell.advantage_scale == "whitened":
+        found = grpo.whitened(found, batch.completion_mask)
+    return grpo.bounded(found, cell.advantage_cap)
+
+
 @torch.no_grad()
 def moved(policy: Policy) -> float:
     """Share of a fully trained student's weights that differ from the base's, both as the forward pass reads them."""
@@ -223,12 +247,14 @@ def describe(
     mask, lengths = batch.completion_mask, batch.lengths.float()
     by_group = deposits.trajectory_rewards.view(-1, cell.samples_per_prompt)
     right = [is_correct(text, p.answer, cell.grading) for text, p in zip(batch.texts, batch.problems)]
+    wrong = ~torch.tensor(right, device=mask.device)
     metrics = {
         "reward": by_group.mean().item(),
-        "reward_std": by_group.std(1).mean().item(),
+        "reward_std": by_group.std(1).mean().item() if cell.samples_per_prompt > 1 else 0.0,
         "frac_reward_zero_std": (by_group == by_group[:, :1]).all(1).float().mean().item(),
         "accuracy": sum(right) / len(right),
         "advantage_std": advantages[mask].std().item(),
+        "deposits/last_if_wrong": _mean(deposits.token_rewards[shaping.last(deposits) & wrong[:, None]]),
         "deposits_per_episode": deposits.deposit_mask.sum(1).float().mean().item(),
         "entropy": grpo.aggregate(learner.entropy, mask).item(),
         "completions/mean_length": lengths.mean().item(),
@@ -240,6 +266,11 @@ def describe(
         metrics["sampling/sampling_logp_difference/mean"] = gap.mean().item()
         metrics["sampling/sampling_logp_difference/max"] = gap.max().item()
     return metrics
+
+
+def _mean(values: Tensor) -> float:
+    """Without values not a number, and without a warning."""
+    return values.mean().item() if len(values) else math.nan
 
 
 def logged(

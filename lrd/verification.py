@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from lrd import ROOT, UserError, verifier
-from lrd.cell import REGIMES, Cell
+from lrd.cell import Cell
 from lrd.results import Results
 from lrd.run import Run, read_json, read_jsonl, write_json
 
@@ -157,7 +157,7 @@ def check_twice(student: str, teacher: str, prm: str, steps: int = 3) -> dict[st
     Compared are all rows of metrics (less wall times), evaluations and logged completions, and the weights' bytes.
     """
     found = []
-    for regime in REGIMES:
+    for regime in ("outcome", "process", "distillation"):
         for rank in (4, None):
             cell = _cell((student, teacher, prm), regime=regime, rank=rank, steps=steps, learning_rate=1e-2)
             with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:

@@ -32,6 +32,7 @@ def test_rank_one_of_qwen3_is_1_09_million_parameters():
     assert budget.adapter_parameters(shape, 1) == 28 * a_layer == 1_089_536
     assert budget.adapter_parameters(shape, 256) == 256 * 1_089_536
     assert budget.adapter_parameters(shape, 1, ["down_proj"]) == 28 * 8192
+    assert budget.adapter_parameters(shape, 2, ["q_proj"], [0, 27]) == 2 * 2 * (2048 + 2048)
     assert budget.model_parameters(shape) == 1_720_574_976
     assert budget.capacity(1_089_536) == 2_179_072
     assert 2_179_072 / 1600 > 1300  # bits an episode, to fill rank 1
@@ -49,12 +50,12 @@ def test_parameters_are_those_that_a_policy_trains(make_cell):
 
     from lrd.policy import Policy
 
-    for rank in (4, None):
-        cell = make_cell(rank=rank)
-        shape = budget.shape_of(cell.student)
+    one = {"lora_targets": ("k_proj", "down_proj"), "lora_layers": (1,)}
+    for rank, placed in ((4, {}), (None, {}), (1, one), (2, one | {"lora_layers": (0, 1)})):
+        cell = make_cell(rank=rank, **placed)
         trained = sum(p.numel() for p in Policy(cell, torch.device("cpu")).trainable.values())
-        assert shape is not None
-        assert trained == (budget.adapter_parameters(shape, rank) if rank else budget.model_parameters(shape))
+        assert trained == budget.trained_parameters(cell)
+    assert math.isnan(budget.trained_parameters(make_cell(student="no/such-model")))
 
 
 def test_a_shape_that_is_not_at_hand():

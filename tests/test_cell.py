@@ -7,7 +7,7 @@ import math
 import pytest
 
 from lrd import UserError, cell as cell_module
-from lrd.cell import REGIMES, Cell, grid, presets, read_preset
+from lrd.cell import Cell, grid, presets, read_preset
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the library's own words on a wrong type, not beartype's
 
@@ -30,8 +30,9 @@ def says(match: str, *args, **kwargs) -> None:
 
 @pytest.mark.parametrize("preset, seeds", [("tiny", 3), ("small", 5), ("paper", 3)])
 def test_a_preset_is_18_cells_a_seed_in_a_stable_order(preset, seeds):
+    regimes = ["outcome", "process", "distillation"]
     arms = ["full" if rank is None else f"r{rank}" for rank in RANKS]
-    want = [f"{regime}-{arm}-s{seed}" for seed in range(seeds) for arm in arms for regime in REGIMES]
+    want = [f"{regime}-{arm}-s{seed}" for seed in range(seeds) for arm in arms for regime in regimes]
     cells = grid(preset)
     assert [cell.name for cell in cells] == want and len(set(want)) == 18 * seeds
     assert {cell.preset for cell in cells} == {preset}
@@ -104,9 +105,18 @@ def test_the_papers_values_are_those_of_the_report():
         kl_estimator="paper",
         loss_aggregation="token",
         advantage_epsilon=1e-8,
+        advantage_norm="group",
+        prm_reads="all",
+        deposit_rule="each",
+        overlong_penalty=0.0,
+        outcome_weight=0.0,
+        to_go="sum",
+        advantage_cap=0.0,
+        advantage_scale="as is",
         logp_temperature=1.0,
         lora_alpha=32.0,
         lora_targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        lora_layers=[],
         eval_every=10,
         eval_batch=cell.eval_batch,  # how many are decoded at a time is nothing to the report
         logged_completions=cell.logged_completions,
@@ -226,6 +236,67 @@ def test_axes_of_other_types_and_their_names(preset):
     assert again == grid("where")[0] and again.arm == "r4"
 
 
+PLACES = """
+base = "tiny"
+[axes]
+seed = [0, 1]
+[axes.adapter]
+query = { rank = 1, lora_targets = ["q_proj"], lora_layers = [0] }
+rank-1 = { rank = 1 }
+full = { rank = "full" }
+[cell]
+regime = "outcome"
+"""
+
+
+def test_an_axis_over_several_fields(preset):
+    preset("places", PLACES)
+    cells = grid("places")
+    assert [c.name for c in cells][:4] == [
+        "outcome-r1-adapter=query-s0",
+        "outcome-r1-adapter=rank-1-s0",
+        "outcome-full-adapter=full-s0",
+        "outcome-r1-adapter=query-s1",
+    ]
+    assert [(c.rank, c.lora_targets, c.lora_layers) for c in cells[:3]] == [
+        (1, ("q_proj",), (0,)),
+        (1, Cell.lora_targets, ()),
+        (None, Cell.lora_targets, ()),
+    ]
+    assert cells[2].learning_rate == 3e-4  # the base's rule knows the fields of a label
+    for cell in cells:  # as the notebook is given it
+        assert Cell.load("places", rank=cell.rank or "full", seed=cell.seed, **cell.point) == cell
+    assert Cell.load("places", adapter="query", seed=0, lora_layers=[1], lora_targets=["q_proj"]).lora_layers == (1,)
+
+
+def test_narrowing_an_axis_over_several_fields(preset):
+    preset("places", PLACES)
+
+    def arms(narrowed=None, **overrides) -> list[str]:
+        return [c.point["adapter"] for c in grid("places", narrowed, seed=0, **overrides)]
+
+    assert arms({"rank": ["1"]}) == ["query", "rank-1"] and arms({"rank": ["full"]}) == ["full"]
+    assert arms({"adapter": ["full", "query"]}) == ["full", "query"] and arms(adapter="full") == ["full"]
+    assert arms(steps=3) == ["query", "rank-1", "full"]
+    with pytest.raises(UserError, match=r"axis adapter of preset 'places' has nothing with rank = \[3\]"):
+        arms({"rank": [3]})
+    with pytest.raises(UserError, match="axis adapter of preset 'places' has no 'quary'; it has query, rank-1, full"):
+        arms(adapter="quary")
+    elsewhere = Cell.load("places", adapter="query", seed=0, lora_targets=["v_proj"], rank=2)
+    with pytest.raises(UserError, match="no label of axis adapter .* has this cell's values"):
+        _ = elsewhere.name
+    preset("shadow", PLACES.replace("axes.adapter", "axes.rank"))
+    with pytest.raises(UserError, match="axis rank of preset 'shadow' is a table and has the name of a setting"):
+        grid("shadow")
+
+
+def test_layers_in_a_name(preset):
+    preset(
+        "layers", 'base = "tiny"\n[axes]\nlora_layers = [[], [0, 1]]\nseed = [0]\n[cell]\nregime = "outcome"\nrank = 1'
+    )
+    assert [c.name for c in grid("layers")] == ["outcome-r1-lora_layers=all-s0", "outcome-r1-lora_layers=0+1-s0"]
+
+
 def test_a_preset_on_another(preset):
     preset("rates", RATES)
     tiny, rates = read_preset("tiny"), read_preset("rates")
@@ -302,6 +373,8 @@ def test_bad_ranks(rank):
         ("top_p", 1.01, "at most 1"),
         ("clip_epsilon", 0.0, "positive"),
         ("lora_alpha", 0, "positive"),
+        ("lora_layers", [-1], "each layer's number once, from 0"),
+        ("lora_layers", [1, 1], "each layer's number once, from 0"),
         ("learning_rate", math.inf, "finite"),
         ("advantage_epsilon", -1.0, "at least 0"),
         ("dtype", "float8", "'float8'.*there are float32, bfloat16"),
@@ -332,6 +405,8 @@ def test_values_that_cannot_work(key, value, said):
         ("lora_targets", "q_proj"),
         ("lora_targets", []),
         ("lora_targets", [1]),
+        ("lora_layers", ["0"]),
+        ("lora_layers", [True]),
         ("kl_estimator", 3),
     ],
 )

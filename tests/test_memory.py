@@ -102,6 +102,8 @@ def test_any_causal_lm_has_a_size(kind, pretrained, checkpoint):
     names = {"gpt2": ("c_attn", "c_proj", "c_fc"), "neox": ("query_key_value", "dense")}
     model = pretrained(kind)
     got = size(AutoConfig.from_pretrained(checkpoint(kind)), names.get(kind, Cell.lora_targets))
+    half = size(AutoConfig.from_pretrained(checkpoint(kind)), names.get(kind, Cell.lora_targets), (1,))
+    assert half == dataclasses.replace(got, adapter=got.adapter // 2)  # one of two layers
     assert got.parameters == model.num_parameters() and got.adapter > 0 and got.kept > 0
 
 

@@ -10,7 +10,7 @@ from peft import AutoPeftModelForCausalLM
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lrd import UserError
+from lrd import UserError, placement
 from lrd.models import token_logps
 from lrd.policy import Policy, seed_of
 
@@ -52,6 +52,14 @@ def test_lora_trains_adapters_on_all_linear_layers_and_nothing_else(rank, policy
     # 96 + 64 + 64 + 96 + 80 + 80 + 80 = 560, twice.
     assert sum(p.numel() for p in policy.trainable.values()) == rank * 2 * 560
     assert all(p.dtype == torch.float32 for p in policy.trainable.values())
+
+
+@pytest.mark.parametrize("kind, targets", [("qwen3", ("q_proj", "up_proj")), ("neox", ("query_key_value", "dense"))])
+def test_an_adapter_sits_where_it_is_placed(kind, targets, policy_of, checkpoint):
+    policy = policy_of(1, student=checkpoint(kind), lora_targets=targets, lora_layers=(1,))
+    adapted = {name for name, m in policy.base.named_modules() if isinstance(m, LoraLayer)}
+    assert {name.rsplit(".", 1)[-1] for name in adapted} == set(targets) and len(adapted) == len(targets)
+    assert all(".1." in name for name in adapted)
 
 
 def test_a_lora_step_moves_adapters_alone(policy_of, rollouts, pretrained):
@@ -258,6 +266,17 @@ def test_targets_that_do_not_exist_are_a_user_error(policy_of):
     with pytest.raises(UserError, match=r"lora_targets names c_attn, which student .*does not have.*q_proj") as error:
         policy_of(lora_targets=("q_proj", "c_attn"))
     assert one_sentence(error)
+
+
+def test_layers_that_do_not_exist_are_a_user_error(policy_of, make_cell):
+    with pytest.raises(
+        UserError, match=r"lora_layers names 2, 7, which .*does not have; its layers are 0 to 1"
+    ) as error:
+        policy_of(lora_layers=(0, 2, 7))
+    assert one_sentence(error)
+    with pytest.raises(UserError, match="lora_layers names 2"):  # from the configuration alone
+        placement.check(make_cell(lora_layers=(2,)))
+    placement.check(make_cell(rank=None, lora_layers=(2,)))  # no adapter
 
 
 def test_an_adapter_on_a_tied_head_is_refused_or_reaches_the_sampler(policy_of, pretrained, rollouts):

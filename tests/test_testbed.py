@@ -203,6 +203,19 @@ def small_world(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_codebooks_world_has_teachers_and_no_prm(small_world, monkeypatch):
+    part = MODEL | {"habits": {"bits": 4, "noise": 0.2, "book": 1}}
+    made = {"task": "codebook", "seed": 0, "student": part, "teacher-1": part | {"data": "codebook-256x4-1"}}
+    monkeypatch.setattr(testbed, "recipe", lambda name: made)
+    card = testbed.build("law")
+    assert card["models"].keys() == {"student", "teacher-1"} and "greedy" in card["models"]["teacher-1"]
+    assert {path.parent.name for path in (small_world / "models" / "law").rglob("*.safetensors")} == {
+        "student",
+        "teacher-1",
+    }
+
+
+@pytest.mark.slow
 def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(small_world, monkeypatch):
     card = testbed.build("tiny")
     models = small_world / "models" / "tiny"

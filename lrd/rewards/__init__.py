@@ -50,6 +50,11 @@ def load(cell: Cell, tokenizer, device) -> Reward:
     return importlib.import_module(REGIMES[cell.regime]).load(cell, tokenizer, device)
 
 
+def demonstrates(cell: Cell) -> bool:
+    """Whether the cell's regime takes the problems' own solutions for rollouts, its module's `DEMONSTRATES`."""
+    return getattr(importlib.import_module(REGIMES[cell.regime]), "DEMONSTRATES", False)
+
+
 def model_of(cell: Cell) -> str | None:
     """Role of the model that scores for the cell's regime, its module's `MODEL`; None where it needs none."""
     return getattr(importlib.import_module(REGIMES[cell.regime]), "MODEL", None)

@@ -31,6 +31,8 @@ def load(cell: Cell, tokenizer, device) -> Reward:
         token_rewards = torch.zeros(mask.shape, device=mask.device)
         deposit_mask = torch.zeros_like(mask)
         split = [split_steps(rollouts.ids_of(i), newlines, tokenizer) for i in range(len(mask))]
+        if cell.prm_reads == "canonical":
+            split = [canonical(*steps) for steps in split]
         scores = prm.score([p.problem for p in rollouts.problems], [steps for _, steps in split])
         for i, (ends, _) in enumerate(split):
             token_rewards[i, ends] = torch.tensor(scores[i], device=mask.device)
@@ -66,6 +68,13 @@ def split_steps(ids: list[int], newlines: Set[int], tokenizer) -> tuple[list[int
     starts = [0, *(end + 1 for end in ends[:-1])]
     spans = [ids[start : end + 1] for start, end in zip(starts, ends)]
     return ends, [tokenizer.decode(span, skip_special_tokens=True) for span in spans]
+
+
+def canonical(ends: list[int], steps: list[str]) -> tuple[list[int], list[str]]:
+    """Without the steps that are blank or say what an earlier one said; where none is left, the last step alone."""
+    texts = [step.strip() for step in steps]
+    kept = [i for i, text in enumerate(texts) if text and text not in texts[:i]] or list(range(len(steps)))[-1:]
+    return [ends[i] for i in kept], [steps[i] for i in kept]
 
 
 def read(question: str, steps: list[str], tokenizer) -> list[int]:

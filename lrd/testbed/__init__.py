@@ -37,8 +37,8 @@ def recipe(name: str) -> dict[str, Any]:
 def recipe_hash(name: str) -> str:
     """Of the recipe and of every source file that decides what it makes."""
     sources = [HERE / f"{name}.toml", *sorted(HERE.glob("*.py"))]
-    below = ("arithmetic.py", "problems.py", "rewards/process.py", "sampling/draw.py", "sampling/torch.py")
-    sources += [HERE.parent / name for name in below]
+    below = ("arithmetic", "codebook", "problems", "rewards/process", "sampling/draw", "sampling/torch")
+    sources += [HERE.parent / f"{name}.py" for name in below]
     digest = hashlib.sha256(torch.__version__.encode())
     for path in sources:
         digest.update(path.read_bytes())
@@ -67,11 +67,13 @@ def _build(name: str, what: dict[str, Any], wanted: str, workers: int | None) ->
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
     # On a GPU one writes its documents while another trains.
     with ProcessPoolExecutor(workers or (3 if cuda else min(2, os.cpu_count() or 1)), mp_context=spawn) as pool:
-        # The longest first: the other two run beside it.
-        jobs = {role: pool.submit(_train, role, what, part, cell) for role in ("completer", "student", "teacher")}
+        roles = [role for role, section in what.items() if isinstance(section, dict) and "shape" in section]
+        # The longest first: the others run beside it.
+        jobs = {role: pool.submit(_train, role, what, part, cell) for role in sorted(roles)}
         cards = {role: job.result() for role, job in jobs.items()}
-        jobs = {"prm": pool.submit(_train_prm, what, part, cell)}
-        jobs |= {role: pool.submit(_measure, role, part, cell) for role in ("student", "teacher")}
+        jobs = {"prm": pool.submit(_train_prm, what, part, cell)} if "prm" in what else {}
+        measured = {role: what[role].get("data", cell.eval_data) for role in roles if role != "completer"}
+        jobs |= {role: pool.submit(_measure, role, data, part, cell) for role, data in measured.items()}
         for role, job in jobs.items():
             cards[role] = cards.get(role, {}) | job.result()
     card = {"recipe_hash": wanted, "seconds": round(time.perf_counter() - started, 1), "models": cards, "recipe": what}
@@ -161,7 +163,7 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _measure(role: str, into: Path, cell: Cell) -> dict[str, Any]:
+def _measure(role: str, data: str, into: Path, cell: Cell) -> dict[str, Any]:
     from lrd import evaluate
     from lrd.models import device, load_model, load_tokenizer
     from lrd.problems import held_out
@@ -173,7 +175,7 @@ def _measure(role: str, into: Path, cell: Cell) -> dict[str, Any]:
     words = load_tokenizer(str(into / role), role)
     sampler = TorchSampler(model, words)
     sampler.sync(model.state_dict().items())
-    problems = held_out(cell.eval_data, PROBLEMS)
+    problems = held_out(data, PROBLEMS)
     rows = evaluate.greedy(sampler, problems, cell, words)
     sampled = evaluate.sampled(sampler, problems, cell, words, samples=SAMPLES, seed=0)
     hits = [sum(row["correct"] for row in rows) for rows in sampled]

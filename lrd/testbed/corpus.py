@@ -2,23 +2,28 @@
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from lrd import codebook
 from lrd.arithmetic import THEMES, Story
-from lrd.problems import Chain
+from lrd.problems import Chain, stream
 from lrd.testbed import working
 
 
 class Corpus(NamedTuple):
-    """A task's vocabulary, and how a solution of it is written: `solution(made, habits, rng)`."""
+    """A task's vocabulary, and how a solution of it is written: `solution(made, habits, rng)`.
+
+    `made(habits, rng)` gives its problems without end.
+    """
 
     words: list[str]
     symbols: list[str]
     solution: Callable[[Any, Mapping[str, Any], random.Random], str]
+    made: Callable[[Mapping[str, Any], random.Random], Iterator[Any]]
 
 
 def tokenizer(task: str = "chain") -> PreTrainedTokenizerFast:
@@ -66,12 +71,26 @@ def _words_of_stories() -> list[str]:
     return list(dict.fromkeys(word for text in texts for word in re.findall(r" ?[A-Za-z]+", text)))
 
 
+def _train_problems(task: str) -> Callable[[Mapping[str, Any], random.Random], Iterator[Any]]:
+    """Problems of the side of a task's split that training sees, each once, whatever the habits."""
+    return lambda habits, rng: stream(task, rng, is_held_out=False)
+
+
 ENDING = [" \\boxed{", "}", ".", "\n", " ", "=", "ки"]
 CORPORA = {
     "chain": Corpus(
         ["Last", " digit", ":", "The", " answer", " is", *ENDING],
         [*"0123456789", *"+-*", *"abcdef"],
         _of_chain,
+        _train_problems("chain"),
     ),
-    "arithmetic": Corpus([*_words_of_stories(), *ENDING], [*"0123456789", *"+-*:,?"], working.solution),
+    "arithmetic": Corpus(
+        [*_words_of_stories(), *ENDING], [*"0123456789", *"+-*:,?"], working.solution, _train_problems("arithmetic")
+    ),
+    "codebook": Corpus(
+        ["\\boxed{", *codebook.DIGITS],
+        [*codebook.LETTERS, codebook.KNOWN, codebook.LEARNED, "=", "}"],
+        lambda entry, habits, rng: entry.solution,
+        codebook.documents,
+    ),
 }

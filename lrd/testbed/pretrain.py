@@ -13,7 +13,6 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from lrd.models import CausalLM, device, fuse_kernels
 from lrd.policy import seed_of
-from lrd.problems import stream
 from lrd.testbed.corpus import CORPORA
 
 
@@ -23,7 +22,7 @@ def pretrain(
     """The model of one section of a recipe, trained on solutions of train problems; and the seconds it took."""
     start, to = time.perf_counter(), to or device()
     rng = random.Random(seed)
-    made = stream(task, rng, is_held_out=False)
+    made = CORPORA[task].made(part["habits"], rng)
     pairs = []
     for _ in range(part["train"]["documents"]):
         problem = next(made)

@@ -1,0 +1,325 @@
+"""Where adapters run out: bits learned against parameters, information and the reward. Torch-free.
+
+The unit of every interval is a replicate: a seed and a codebook, which all arms share. Statistics are of means over
+replicates, intervals from resampling replicates.
+"""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lrd import budget, results
+from lrd.budget import BITS_A_PARAMETER, times
+from lrd.cell import grid
+from lrd.codebook import named
+from lrd.results import Results
+from lrd.stats import NBSP, NOTHING
+
+DRAWS = 1000
+SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large enough
+SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
+RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
+SETTLED = 1.1  # asymptote over the last value: above it, what is learned at the end says little about capacity
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its interval, of `n` replicates; NaN bounds where one replicate gives none."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.value):
+            return NOTHING
+        bounds = f" [{times(self.low)},{NBSP}{times(self.high)}]" if self.low == self.low else ""
+        return times(self.value) + bounds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bits of a reward at its evaluations: R replicates, A arms by size, full fine-tuning last, I codebooks."""
+
+    bits: np.ndarray  # [R, A, I, steps]
+    parameters: np.ndarray  # [A]
+    information: np.ndarray  # [I], bits
+    steps: np.ndarray
+    arms: list[str]
+    regime: str
+
+    @property
+    def n(self) -> int:
+        """Replicates."""
+        return len(self.bits)
+
+    def mean(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """Over replicates, each as often as `weights` says: [A, I, steps]."""
+        return np.average(self.bits, axis=0, weights=weights)
+
+
+def table(found: Results) -> pd.DataFrame:
+    """One row a finished cell and evaluation: bits learned, calibrated and raw, beside what the arm is and was asked.
+
+    Cells that are not evaluated on all of their codebook have none.
+    """
+    cells = {cell.name: cell for cell in grid(found.preset)}
+    done = found.finished.set_index("cell")
+    names = ["bits", "bits_raw", "correct"]
+    evals = found.evals[found.evals.cell.isin(done.index)].reindex(columns=["cell", "step", *names])
+    rows = []
+    sums = evals.groupby(["cell", "step"], as_index=False)[names].sum()
+    for name, step, bits, raw, right in sums.itertuples(index=False):
+        cell, book = cells[name], named(cells[name].eval_data)
+        if book is None or book.keys != cell.eval_problems:
+            continue
+        row = {"cell": name, "regime": cell.regime, "adapter": cell.point["adapter"], "rank": cell.rank, "step": step}
+        row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.information, "bits": bits}
+        row |= {"parameters": float(done.trainable_parameters[name]), "bits_raw": raw}
+        rows.append(row | {"pass@1": right / book.keys})
+    about = ["cell", "regime", "adapter", "rank", "step", "replicate", "information", "parameters"]
+    return pd.DataFrame(rows, columns=[*about, "bits", "bits_raw", "pass@1"])
+
+
+def measured(frame: pd.DataFrame, regime: str) -> Measured | None:
+    """A regime's rows as an array; replicates that lack a cell or an evaluation are left out. None without a whole one.
+
+    Where a regime has no full fine-tuning, or no adapter, nothing can be compared: None too.
+    """
+    mine = frame[frame.regime == regime]
+    size = mine.groupby("adapter").parameters.max().sort_values()
+    full = list(mine.adapter[mine["rank"].isna()].unique())
+    arms = [arm for arm in size.index if arm not in full] + full
+    if len(full) != 1 or len(arms) < 2:
+        return None
+    axes = [arms, sorted(mine.information.unique()), sorted(mine.step.unique())]
+    wide = mine.pivot_table(index="replicate", columns=["adapter", "information", "step"], values="bits")
+    wide = wide.reindex(columns=pd.MultiIndex.from_product(axes)).dropna()
+    if not len(wide):
+        return None
+    bits = wide.to_numpy().reshape(len(wide), *map(len, axes))
+    return Measured(bits, size[arms].to_numpy(float), np.array(axes[1], float), np.array(axes[2], float), arms, regime)
+
+
+def bits_a_parameter(bits: np.ndarray, parameters: np.ndarray, ceiling: np.ndarray) -> float:
+    """c of bits = min(c·N, ceiling): bits [A, I] of adapters with N parameters [A] and a ceiling [I], by least squares.
+
+    Of shares of the ceiling, so that a large codebook counts no more than a small one. NaN where a ceiling is 0.
+    """
+    if not (ceiling > 0).all():
+        return math.nan
+    line = SLOPES[:, None, None] * (parameters[:, None] / ceiling)
+    return float(SLOPES[((bits / ceiling - np.minimum(line, 1)) ** 2).sum((1, 2)).argmin()])
+
+
+def capacity(m: Measured, mean: np.ndarray) -> float:
+    """Bits a parameter at the last evaluation, with all that there is to know for the ceiling."""
+    return bits_a_parameter(mean[:-1, :, -1], m.parameters[:-1], m.information)
+
+
+def sizes(m: Measured, mean: np.ndarray, step: int = -1) -> np.ndarray:
+    """Parameters [I] at which an adapter learns `SHARE` of what full fine-tuning learns, by each codebook's own fit.
+
+    The ceiling is what full fine-tuning learned: what the reward teaches nobody is not held against an adapter.
+    """
+    at = mean[:, :, step]
+    columns = range(len(m.information))
+    slopes = [bits_a_parameter(at[:-1, [i]], m.parameters[:-1], at[-1, [i]]) for i in columns]
+    return SHARE * at[-1] / np.array(slopes)
+
+
+def growth(m: Measured, mean: np.ndarray) -> float:
+    """Slope of log size over log information: 1 if the size is in proportion to what is to be stored, 0 if fixed."""
+    if len(m.information) < 2:
+        return math.nan
+    return float(np.polyfit(np.log(m.information), np.log(sizes(m, mean)), 1)[0])
+
+
+def asymptote(steps: np.ndarray, bits: np.ndarray) -> tuple[float, float]:
+    """a and τ of bits = a (1 − exp(−step/τ)), by least squares: what is learned in the end, and how slowly."""
+    best = (math.inf, math.nan, math.nan)
+    for tau in RATES * steps.max():
+        shape = 1 - np.exp(-steps / tau)
+        a = float(shape @ bits / (shape @ shape))
+        best = min(best, (float(((bits - a * shape) ** 2).sum()), a, float(tau)))
+    return best[1], best[2]
+
+
+def final_capacity(m: Measured, mean: np.ndarray) -> float:
+    """As `capacity`, of asymptotes over the run length: without what was only a matter of time.
+
+    An asymptote is no more than there is to know.
+    """
+    ends = [[asymptote(m.steps, mean[a, i])[0] for i in range(len(m.information))] for a in range(len(m.arms) - 1)]
+    return bits_a_parameter(np.minimum(ends, m.information), m.parameters[:-1], m.information)
+
+
+def at_equal_bits(m: Measured, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """As `sizes`, each codebook at the moment when full fine-tuning has learned `target` [I] bits; NaN before that."""
+    found = []
+    for i, bits in enumerate(target):
+        curve = np.maximum.accumulate(mean[-1, i])
+        if not 0 < bits <= curve[-1]:
+            found.append(math.nan)
+            continue
+        step = np.interp(bits, curve, m.steps)
+        then = np.array([np.interp(step, m.steps, mean[a, i]) for a in range(len(m.arms))])
+        slope = bits_a_parameter(then[:-1, None], m.parameters[:-1], then[-1:])
+        found.append(SHARE * then[-1] / slope)
+    return np.array(found)
+
+
+def estimate(m: Measured, statistic: Callable[[Measured, np.ndarray], float], draws: int = DRAWS) -> Estimate:
+    """A statistic of the means with its 95 % interval: the bootstrap over replicates, expanded for their small number.
+
+    Of n replicates, a resample varies by (n − 1)/n too little, and a normal quantile stands where Student's should:
+    percentiles are taken further out by as much (Hesterberg 2015, §5.3).
+    """
+    value = float(statistic(m, m.mean()))
+    if m.n < 2:
+        return Estimate(value, math.nan, math.nan, m.n)
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(m.n, np.full(m.n, 1 / m.n), size=draws)
+    found = np.array([statistic(m, m.mean(weights)) for weights in counts], float)
+    return Estimate(value, *expanded(found, m.n), m.n)
+
+
+def compare(a: Measured, b: Measured, draws: int = DRAWS) -> Estimate:
+    """Ratio of the sizes that two rewards ask for at equal information: geometric mean over codebooks.
+
+    Replicates are paired: both must have the same ones, or there is no interval.
+    """
+
+    def ratio(weights: np.ndarray | None) -> float:
+        return float(np.exp(np.mean(np.log(sizes(a, a.mean(weights)) / sizes(b, b.mean(weights))))))
+
+    if a.n != b.n or a.n < 2:
+        return Estimate(ratio(None), math.nan, math.nan, min(a.n, b.n))
+    counts = np.random.default_rng(0).multinomial(a.n, np.full(a.n, 1 / a.n), size=draws)
+    return Estimate(ratio(None), *expanded(np.array([ratio(weights) for weights in counts]), a.n), a.n)
+
+
+def expanded(found: np.ndarray, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Expanded percentiles of bootstrap values of n observations; NaN where some could not be had."""
+    from scipy.stats import norm, t  # here, so that a cell's own notebook does not need it
+
+    if not np.isfinite(found).all():
+        return math.nan, math.nan
+    tail = norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf((1 + level) / 2, n - 1))
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def arm_rows(m: Measured) -> list[tuple[str, ...]]:
+    """Arm, parameters, capacity at the book's 2 bits each; of each codebook the bits learned and their share of it."""
+    mean = m.mean()[:, :, -1]
+    rows = []
+    for arm, size, bits in zip(m.arms, m.parameters, mean):
+        shares = [f"{b:,.0f} ({100 * b / most:.0f} %)" for b, most in zip(bits, m.information)]
+        rows.append((arm, f"{size:,.0f}", f"{BITS_A_PARAMETER * size:,.0f}", *shares))
+    return rows
+
+
+def fit_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
+    """A reward's bits a parameter, now and in the end, how the size grows with information, and those sizes."""
+    rows = []
+    for regime, m in found.items():
+        if m is None:
+            rows.append((regime, "0", *[NOTHING] * 4))
+            continue
+        size = ", ".join(f"{s:,.0f}" for s in sizes(m, m.mean()))
+        kinds = ((capacity, DRAWS), (final_capacity, DRAWS // 5), (growth, DRAWS))  # the second fits every curve
+        rows.append((regime, str(m.n), *(str(estimate(m, kind, draws)) for kind, draws in kinds), size))
+    return rows
+
+
+def rates(swept: Results) -> pd.DataFrame:
+    """Of `law-lr`: bits at the last step, the mean over seeds; one row a reward and adapter, one column a rate.
+
+    The rule of the preset takes each row's largest, and of equal ones the smaller rate; NaN where a cell is missing.
+    """
+    frame = table(swept).merge(swept.cells[["cell", "learning_rate"]], on="cell")
+    last = frame[frame.step == frame.groupby("cell").step.transform("max")]
+    wide = last.pivot_table(index=["regime", "adapter"], columns="learning_rate", values="bits")
+    rows = swept.cells[["regime", "adapter"]].drop_duplicates()
+    return wide.reindex(index=pd.MultiIndex.from_frame(rows), columns=sorted(swept.cells.learning_rate.unique()))
+
+
+def rate_rows(swept: Results) -> list[tuple[str, ...]]:
+    """Reward and adapter, bits at each rate, and the rate that the rule takes; none where a cell is missing."""
+    found = rates(swept)
+    return [
+        (
+            f"{regime}, {adapter}",
+            *(f"{b:,.0f}" if b == b else NOTHING for b in bits),
+            NOTHING if np.isnan(bits).any() else f"{found.columns[bits.argmax()]:g}",
+        )
+        for (regime, adapter), bits in zip(found.index, found.to_numpy(float))
+    ]
+
+
+def equal_head(found: dict[str, Measured | None]) -> list[str]:
+    """Column names of `equal_rows`: each codebook's information and the bits absorbed at which arms are compared."""
+    known = [m for m in found.values() if m is not None]
+    if not known:
+        return ["reward"]
+    return ["reward", *(f"{i:,.0f} bits, at {b:,.0f} absorbed" for i, b in zip(known[0].information, _least(known)))]
+
+
+def equal_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
+    """Of each reward the sizes when full fine-tuning has absorbed as much as under the reward that teaches least."""
+    known = [m for m in found.values() if m is not None]
+    return [
+        (m.regime, *(f"{s:,.0f}" if s == s else NOTHING for s in at_equal_bits(m, m.mean(), _least(known))))
+        for m in known
+    ]
+
+
+def _least(known: list[Measured]) -> np.ndarray:
+    """Bits [I] that full fine-tuning absorbs by its best evaluation under the reward that teaches it least."""
+    return np.min([m.mean()[-1].max(1) for m in known], axis=0)
+
+
+def others(presets: tuple[str, ...] = ("tiny", "small")) -> list[tuple[str, ...]]:
+    """The studied matrices and the report's on the same axes: bits delivered at most over capacity, from the least."""
+    frames = {f"{preset}, finished cells": budget.cells(results.load(preset))[0] for preset in presets}
+    rows = []
+    for name, frame in (frames | {"the report's, by its configuration": budget.scale()}).items():
+        for regime in dict.fromkeys(frame.regime) or ["any"]:
+            mine = frame[(frame.regime == regime) & frame.largest_ratio.notna()]
+            values = (mine.capacity, mine.largest_ratio)
+            ends = [f"{times(v.min())} to {times(v.max())}" if len(v) else NOTHING for v in values]
+            rows.append((f"{name}: {regime}", str(len(mine)), *ends))
+    return rows
+
+
+def verdict(found: dict[str, Measured | None]) -> str:
+    """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
+    known = {regime: m for regime, m in found.items() if m is not None}
+    if not known:
+        return "Not run: no replicate of any reward is finished."
+    said = []
+    for regime, m in known.items():
+        g = estimate(m, growth)
+        if g.low != g.low:
+            said.append(f"Under {regime} there is no interval yet.")
+        elif g.low > 0:
+            said.append(f"Under {regime} the size that matches full fine-tuning grows with the information: slope {g}.")
+        else:
+            said.append(f"Under {regime} the slope of that size over the information is {g}: no growth is shown.")
+    names = list(known)
+    for sparse in names[1:]:
+        r = compare(known[names[0]], known[sparse])
+        if r.low != r.low:
+            said.append(f"{names[0]} and {sparse} have no replicates in common to compare.")
+        else:
+            open_ = "" if r.low > 1 or r.high < 1 else ", which leaves open whether they differ"
+            said.append(f"At equal information {names[0]} asks for {r} times the size that {sparse} does{open_}.")
+    return " ".join(said)

@@ -1,0 +1,57 @@
+"""Where an adapter sits: PEFT's `target_modules` and `layers_to_transform`, checked against a model.
+
+With few targets in few layers an adapter has fewer parameters than rank 1 everywhere: so they sweep from a hundred on.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from lrd import UserError
+from lrd.cell import Cell
+from lrd.models import CausalLM, load_config
+
+
+def linear_layers(model: CausalLM) -> dict[str, Any]:
+    """A model's linear maps by their full names, without a head that has no weight of its own."""
+    head = model.get_output_embeddings() if model.config.tie_word_embeddings else None
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+
+
+def adapted(model: CausalLM, targets: Sequence[str], layers: Sequence[int] = ()) -> dict[str, Any]:
+    """The linear maps that an adapter sits on: those called `targets`, of all decoder layers or of the given ones."""
+    named = {name: m for name, m in linear_layers(model).items() if name.rsplit(".", 1)[-1] in targets}
+    return {name: m for name, m in named.items() if not layers or _layer(name) in layers}
+
+
+def check(cell: Cell, model: CausalLM | None = None) -> None:
+    """Raises `UserError` for a target or a layer that the cell's student does not have; reads no weights."""
+    if cell.rank is None:
+        return
+    if model is None:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(load_config(cell.student, "student"))
+    there = linear_layers(model)
+    known = {name.rsplit(".", 1)[-1] for name in there}
+    if absent := set(cell.lora_targets) - known:
+        raise UserError(
+            f"lora_targets names {', '.join(sorted(absent))}, which student {cell.student!r} does not have; "
+            f"its linear layers are {', '.join(sorted(known))}"
+        )
+    numbers = {number for name in there if (number := _layer(name)) is not None}
+    if beyond := set(cell.lora_layers) - numbers:
+        raise UserError(
+            f"lora_layers names {', '.join(map(str, sorted(beyond)))}, which student {cell.student!r} does not have; "
+            f"its layers are {min(numbers)} to {max(numbers)}"
+        )
+
+
+def _layer(name: str) -> int | None:
+    """Number of the decoder layer in a module's name; None of what stands outside of them."""
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else None

@@ -1,0 +1,148 @@
+"""The collapse under intervention: what each repair does to magnitude, to length and to the collapse. Torch-free.
+
+An axis `repair` changes one rule at a time; every repair is compared with none, paired by arm and seed.
+"""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from lrd.budget import capacity
+from lrd.results import Results
+from lrd.stats import NOTHING, Difference, arm_name, interval, mean_sd, signed
+
+NONE = "none"  # the label of the axis that changes nothing
+HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step
+VALUES = {  # column → what it is
+    "lost": "pass@1 lost from peak to end",
+    "final": "final pass@1",
+    "magnitude": "peak advantage std",
+    "length": "completion length, last quarter",
+    "blind": "last deposit of wrong completions, last quarter",
+}
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row a finished cell: the repair, the arm, and `VALUES`."""
+    rows = []
+    steps = dict(list(results.steps.groupby("cell")))
+    for row in results.finished.itertuples():
+        mine = steps.get(row.cell, results.steps[:0]).reindex(
+            columns=["step", "completions/mean_length", "deposits/last_if_wrong"]
+        )
+        late = mine[mine.step > 0.75 * mine.step.max()].astype(float)
+        about = {"cell": row.cell, "repair": row.repair, "arm": row.arm, "seed": row.seed, "rank": row.rank}
+        about |= {"parameters": row.trainable_parameters, "final": row.final, "lost": row.peak - row.final}
+        about |= {"magnitude": row.peak_advantage_std, "length": late["completions/mean_length"].mean()}
+        rows.append(about | {"blind": late["deposits/last_if_wrong"].mean()})
+    return pd.DataFrame(rows, columns=["cell", "repair", "arm", "seed", "rank", "parameters", *VALUES])
+
+
+def effect(frame: pd.DataFrame, repair: str, value: str) -> Difference | None:
+    """A repair minus none: mean over pairs of the same arm and seed, with Student's 95 % interval over seeds.
+
+    A seed's arms share prompts and hence noise: they are averaged first, so that the interval speaks of seeds alone.
+    None without a pair.
+    """
+    wide = frame.pivot_table(index=["seed", "arm"], columns="repair", values=value)
+    if not {repair, NONE} <= set(wide):
+        return None
+    gaps = (wide[repair] - wide[NONE]).dropna().groupby("seed").mean()
+    return _mean(gaps)
+
+
+def _mean(gaps: pd.Series) -> Difference | None:
+    from scipy.stats import t  # here, so that a cell's own notebook does not need it
+
+    n = len(gaps)
+    if not n:
+        return None
+    half = t.ppf(0.975, n - 1) * gaps.std() / math.sqrt(n) if n > 1 else math.nan
+    return Difference(gaps.mean(), gaps.mean() - half, gaps.mean() + half, n)
+
+
+def share(frame: pd.DataFrame, repair: str) -> float:
+    """Share of what is lost without a repair that the repair keeps: 1 if it loses nothing. NaN without a loss."""
+    lost = frame[frame.repair == NONE].lost.mean()
+    return float(1 - frame[frame.repair == repair].lost.mean() / lost) if lost > 0 else math.nan
+
+
+def rank_effect(frame: pd.DataFrame, repair: str) -> Difference | None:
+    """The smallest rank minus full fine-tuning at the end, under one repair, paired by seed; None without a pair."""
+    mine = frame[frame.repair == repair]
+    wide = mine.pivot_table(index="seed", columns="arm", values="final")
+    ranks = mine["rank"].dropna()
+    if not len(ranks) or not {"full", least := f"r{int(ranks.min())}"} <= set(wide):
+        return None
+    return _mean((wide[least] - wide["full"]).dropna())
+
+
+def resolvable(d: Difference | None) -> float:
+    """The least true difference that such an interval excludes 0 for half the time: its own half-width."""
+    return (d.high - d.low) / 2 if d and d.n > 1 else math.nan
+
+
+def value_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A repair's values: mean and sd over its cells, and in how many of them pass@1 holds to the last step."""
+    rows = []
+    for repair in frame.repair.unique():
+        mine = frame[frame.repair == repair]
+        values = [mean_sd(mine[name].replace([np.inf, -np.inf], np.nan), 2) for name in VALUES]
+        rows.append((repair, f"{(mine.lost <= HOLDS).sum()} of {len(mine)}", *values))
+    return rows
+
+
+def effect_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A repair's effects on each value, with intervals, and the share of the loss that it keeps."""
+    rows = []
+    for repair in (name for name in frame.repair.unique() if name != NONE):
+        found = [effect(frame, repair, value) for value in VALUES]
+        texts = [f"{signed(d.mean, 2)}{interval(d)}" if d else NOTHING for d in found]
+        kept = share(frame, repair)
+        rows.append((repair, *texts, f"{100 * kept:.0f} %" if kept == kept else NOTHING))
+    return rows
+
+
+def arm_head(frame: pd.DataFrame) -> list[str]:
+    """Column names of `arm_rows`: each arm with its parameters and its capacity in bits."""
+    size = frame.groupby("arm").parameters.max().sort_values()
+    return ["repair", *(f"{arm_name(arm)} ({n:,.0f} parameters, {capacity(n):,.0f} bits)" for arm, n in size.items())]
+
+
+def arm_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Final pass@1 of each repair and arm, mean and sd over seeds."""
+    arms = frame.groupby("arm").parameters.max().sort_values().index
+    by = {key: mean_sd(found.final) for key, found in frame.groupby(["repair", "arm"])}
+    return [(repair, *(by.get((repair, arm), NOTHING) for arm in arms)) for repair in frame.repair.unique()]
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """What the declared statistics say, as sentences."""
+    if not len(frame):
+        return "Not run: no cell is finished."
+    tame, kept = [], []
+    for repair in (name for name in frame.repair.unique() if name != NONE):
+        magnitude, lost = effect(frame, repair, "magnitude"), effect(frame, repair, "lost")
+        if magnitude and magnitude.high < 0:
+            tame.append(repair)
+        if lost and lost.high < 0:
+            kept.append(repair)
+    both = [repair for repair in tame if repair in kept]
+    said = [
+        f"Repairs that make the advantages smaller: {', '.join(tame) or 'none is shown to'}.",
+        f"Repairs that keep pass@1 from being lost: {', '.join(kept) or 'none is shown to'}.",
+        f"Both: {', '.join(both) or 'none'}.",
+    ]
+    if kept:
+        best = max(kept, key=lambda repair: frame[frame.repair == repair].final.mean())
+        d = rank_effect(frame, best)
+        if d and d.n > 1:
+            said.append(
+                f"Under {best} the smallest rank less full fine-tuning is {signed(d.mean, 2)}{interval(d)}; "
+                f"a difference below {resolvable(d):.2f} could not be told from none."
+            )
+    return " ".join(said)

@@ -1,0 +1,192 @@
+"""Statistics of the law: planted slopes and knees come back, within the intervals that are given for them."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lrd import law, results
+from lrd.cell import grid
+from lrd.law import Measured
+
+PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 29184, 57936])
+INFORMATION = np.array([256.0, 1024, 4096])
+ARMS = [f"a{i}" for i in range(7)] + ["full"]
+STEPS = np.array([0.0, 30, 60, 120, 240, 480])
+
+
+def world(rng, c=0.9, absorbed=1.0, n=6, noise=0.1, tau=1e-6, between=0.05) -> Measured:
+    """bits = min(c·N, absorbed·I) after a time `tau`, of n replicates with noise of their own and each cell's."""
+    ends = np.minimum(c * PARAMETERS[:, None], absorbed * INFORMATION)[None, ..., None]
+    time = 1 - np.exp(-STEPS / tau)
+    wobble = np.exp(noise * rng.standard_normal((n, 8, 3, 1)) + between * rng.standard_normal((n, 1, 1, 1)))
+    bits = np.minimum(ends * time * wobble, INFORMATION[:, None])
+    return Measured(bits, PARAMETERS, INFORMATION, STEPS, ARMS, "supervised")
+
+
+def quiet(**about) -> Measured:
+    return world(np.random.default_rng(0), noise=0.0, between=0.0, **about)
+
+
+# --- without noise
+
+
+@pytest.mark.parametrize("c", [0.1, 0.65, 1.1])
+def test_a_planted_slope_comes_back(c):
+    m = quiet(c=c)
+    assert law.capacity(m, m.mean()) == pytest.approx(
+        c, rel=0.005
+    )  # the slopes that are tried are half a percent apart
+
+
+def test_by_hand():
+    # 100 and 300 parameters, 200 bits to know: 0.9 a parameter gives 90 and all.
+    bits, full = np.array([[90.0], [200.0]]), np.array([200.0])
+    assert law.bits_a_parameter(bits, np.array([100.0, 300.0]), full) == pytest.approx(0.9, rel=0.005)
+    assert math.isnan(law.bits_a_parameter(bits, np.array([100.0, 300.0]), np.array([0.0])))
+
+
+def test_planted_knees_come_back():
+    """An adapter holds c N bits: 90 % of what there is takes 0.9 I / c parameters, of what is absorbed as much less."""
+    for c, absorbed in ((0.9, 1.0), (0.3, 0.25)):
+        m = quiet(c=c, absorbed=absorbed)
+        np.testing.assert_allclose(law.sizes(m, m.mean()), 0.9 * absorbed * INFORMATION / c, rtol=0.005)
+        assert law.growth(m, m.mean()) == pytest.approx(1, abs=0.01)
+
+
+def test_a_size_that_does_not_grow():
+    m = quiet()
+    ends = np.minimum(PARAMETERS[:, None] / 1000, 1) * INFORMATION  # everywhere the same share for the same size
+    flat = Measured(np.repeat(ends[None, ..., None], 6, 3) + np.zeros((4, 1, 1, 1)), *list(vars(m).values())[1:])
+    assert law.growth(flat, flat.mean()) == pytest.approx(0, abs=0.01)
+    np.testing.assert_allclose(law.sizes(flat, flat.mean()), 900, rtol=0.01)
+
+
+def test_an_asymptote_is_told_from_speed():
+    a, tau = law.asymptote(STEPS, 500 * (1 - np.exp(-STEPS / 300)))
+    assert a == pytest.approx(500, rel=0.02) and tau == pytest.approx(300, rel=0.05)
+    slow = quiet(tau=400.0)  # at the last step 70 % of what is learned in the end
+    assert law.capacity(slow, slow.mean()) < 0.75
+    assert law.final_capacity(slow, slow.mean()) == pytest.approx(0.9, rel=0.03)
+
+
+def test_sizes_at_equal_bits():
+    m = quiet(tau=200.0)
+    half = law.at_equal_bits(m, m.mean(), 0.5 * INFORMATION)
+    # A share s of everything is learned by then, c too: the size is as it was. Curves are read off in straight lines.
+    np.testing.assert_allclose(half, 0.9 * INFORMATION / 0.9, rtol=0.05)
+    assert np.isnan(law.at_equal_bits(m, m.mean(), 2 * INFORMATION)).all()
+
+
+def test_one_replicate_gives_no_interval():
+    m = quiet(n=1)
+    found = law.estimate(m, law.capacity)
+    assert found.value == pytest.approx(0.9, rel=0.005) and math.isnan(found.low) and found.n == 1
+    assert "[" not in str(found)
+
+
+# --- intervals
+
+
+def covered(statistic, truth, worlds: int, **about) -> float:
+    hits = 0
+    for i in range(worlds):
+        found = law.estimate(world(np.random.default_rng(i), **about), statistic, 300)
+        hits += found.low <= truth <= found.high
+    return hits / worlds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("c, absorbed", [(0.9, 1.0), (0.4, 1.0)])
+def test_intervals_of_the_slope_cover_it(c, absorbed):
+    """95 % intervals of six replicates: of 100 worlds at least 88 (a binomial of 0.95 falls below with p < 0.002)."""
+    assert covered(law.capacity, c, 100, c=c, absorbed=absorbed) >= 0.88
+
+
+@pytest.mark.slow
+def test_intervals_of_a_knee_and_of_its_growth_cover_them():
+    assert covered(lambda m, mean: law.sizes(m, mean)[1], 0.9 * 1024 * 0.5 / 0.6, 100, c=0.6, absorbed=0.5) >= 0.88
+    assert covered(law.growth, 1.0, 100, c=0.6, absorbed=0.5) >= 0.88
+
+
+def test_a_ratio_of_rewards_covers_none_and_finds_one():
+    same = [world(np.random.default_rng(i), c=0.6, absorbed=0.5) for i in range(2)]
+    assert law.compare(*same, 300).low < 1 < law.compare(*same, 300).high
+    twice = world(np.random.default_rng(3), c=0.3, absorbed=0.5)
+    found = law.compare(twice, same[0], 300)
+    assert found.low > 1 and found.value == pytest.approx(2, rel=0.15)
+
+
+# --- from runs
+
+
+def test_the_preset():
+    cells = grid("law")
+    assert len(cells) == 3 * 6 * 6 * 3 and len({cell.name for cell in cells}) == len(cells)
+    assert {c.learning_rate for c in cells if c.rank is None}.isdisjoint({c.learning_rate for c in cells if c.rank})
+    assert all((c.advantage_norm == "none") == (c.regime == "supervised") for c in cells)
+    assert {cell.seed for cell in grid("law-lr")}.isdisjoint(cell.seed for cell in cells)
+
+
+def test_without_runs_nothing_is_claimed(tmp_path):
+    frame = law.table(results.load("law", tmp_path))
+    found = {regime: law.measured(frame, regime) for regime in ("supervised", "outcome")}
+    assert not len(frame) and set(found.values()) == {None}
+    assert law.verdict(found) == "Not run: no replicate of any reward is finished."
+    assert law.fit_rows(found)[0][:2] == ("supervised", "0")
+
+
+def test_what_is_said_of_worlds():
+    growing = world(np.random.default_rng(0))
+    assert "grows with the information" in law.verdict({"supervised": growing})
+    flat = Measured(growing.bits / INFORMATION[:, None] * 256, *list(vars(growing).values())[1:])
+    said = law.verdict({"supervised": growing, "outcome": flat})
+    assert "supervised asks for" in said and "outcome" in said
+    assert law.arm_rows(growing)[0][:3] == ("a0", "96", "192")
+
+
+def test_rates_by_the_rule(tmp_path, monkeypatch):
+    swept = results.load("law-lr", tmp_path)
+    cells = [cell for cell in grid("law-lr") if cell.point["adapter"] == "rank-1" and cell.regime == "outcome"]
+    bits = {3e-4: 10.0, 1e-3: 30.0, 3e-3: 30.0}
+    rows = [
+        dict(cell=c.name, regime=c.regime, adapter="rank-1", step=step, bits=bits[c.learning_rate] + 100 * (step == 60))
+        for c in cells
+        for step in (60, 240)  # what was learned by 60 does not count
+    ]
+    monkeypatch.setattr(law, "table", lambda found: pd.DataFrame(rows))
+    taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
+    assert taken["outcome, rank-1"] == ("10", "30", "30", "0.001")  # of equal ones the smaller
+    assert taken["supervised, full"] == ("not measured",) * 4 and len(taken) == 3 * 6
+
+
+def as_frame(m: Measured) -> pd.DataFrame:
+    """The rows that `table` would give of a world."""
+    index = np.ndindex(m.bits.shape)
+    return pd.DataFrame(
+        dict(cell="c", regime=m.regime, adapter=m.arms[a], rank=np.nan if m.arms[a] == "full" else 1.0,
+             step=m.steps[s], replicate=str(r), information=m.information[i], parameters=m.parameters[a],
+             bits=m.bits[r, a, i, s])
+        for r, a, i, s in index
+    )  # fmt: skip
+
+
+def test_from_rows_to_arrays_and_back():
+    m = world(np.random.default_rng(1), tau=100.0)
+    rows = as_frame(m).sample(frac=1, random_state=0)
+    again = law.measured(rows, "supervised")
+    assert again is not None and again.arms == m.arms
+    np.testing.assert_array_equal(again.bits, m.bits)
+    holed = law.measured(rows[~((rows.replicate == "2") & (rows.adapter == "a3"))], "supervised")
+    assert holed is not None and holed.n == 5  # a replicate that lacks a cell is left out
+    assert law.measured(rows[rows.adapter != "full"], "supervised") is None
+    assert law.measured(rows, "outcome") is None
+
+
+def test_tables_of_worlds():
+    known = world(np.random.default_rng(0), tau=100.0)
+    found = {"supervised": known, "outcome": None}
+    [mine, none] = law.fit_rows(found)
+    assert mine[:2] == ("supervised", "6") and "[" in mine[2] and len(mine) == len(none) == 6
+    assert law.equal_head(found)[1].startswith("256 bits, at 2") and len(law.equal_rows(found)[0]) == 4

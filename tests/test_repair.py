@@ -1,0 +1,68 @@
+"""Effects of repairs by hand, from a frame of made-up cells."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lrd import repair, results
+from lrd.cell import Cell, grid
+from lrd.stats import NOTHING
+
+
+def frame(**repairs: tuple[float, float]) -> pd.DataFrame:
+    """Repair → what is lost of 0.9, and peak magnitude; three seeds and two arms, a seed 0.01 above the one before."""
+    rows = [
+        dict(cell=f"{name}-{arm}-{seed}", repair=name, arm=arm, seed=seed, rank=1.0 if arm == "r1" else np.nan,
+             parameters=100.0, lost=lost + 0.01 * seed * (name != "none"), final=0.9 - lost + 0.1 * (arm == "full"),
+             magnitude=size, length=20.0, blind=0.9)
+        for name, (lost, size) in repairs.items() for arm in ("r1", "full") for seed in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+FOUND = frame(none=(0.8, 5.0), tame=(0.8, 1.0), good=(0.2, 5.0), both=(0.1, 1.0))
+
+
+def test_effects_by_hand():
+    # good − none: −0.6, −0.59, −0.58 in the three seeds: mean −0.59, sd 0.01, t(2) = 4.303 → ± 4.303·0.01/√3 = 0.0248.
+    d = repair.effect(FOUND, "good", "lost")
+    assert d is not None and (d.n, d.mean) == (3, pytest.approx(-0.59))
+    assert d.high - d.mean == pytest.approx(4.3027 * 0.01 / math.sqrt(3), rel=1e-3)
+    assert repair.share(FOUND, "good") == pytest.approx(1 - 0.21 / 0.8)
+    assert repair.share(FOUND, "none") == 0 and repair.effect(FOUND, "nothing", "lost") is None
+    assert math.isnan(repair.share(frame(none=(0.0, 1.0), good=(0.0, 1.0)), "good"))
+
+
+def test_the_effect_of_rank_and_what_could_be_seen_of_it():
+    d = repair.rank_effect(FOUND, "both")
+    assert d is not None and d.mean == pytest.approx(-0.1) and repair.resolvable(d) == pytest.approx(0, abs=1e-9)
+    noisy = FOUND.assign(final=FOUND.final + np.where(FOUND.arm == "r1", 0.1 * (FOUND.seed - 1), 0))
+    d = repair.rank_effect(noisy, "both")  # −0.2, −0.1, 0: sd 0.1
+    assert repair.resolvable(d) == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-3)
+    assert math.isnan(repair.resolvable(None))
+
+
+def test_what_is_said():
+    # `tame` loses 0.00, 0.01 and 0.02 more than none: its interval includes none.
+    said = repair.verdict(FOUND)
+    assert "smaller: tame, both." in said and "lost: good, both." in said and "Both: both." in said
+    assert "Under both the smallest rank less full fine-tuning is −0.10" in said
+    assert repair.verdict(FOUND[:0]) == "Not run: no cell is finished."
+    assert "Both: none." in repair.verdict(FOUND[FOUND.repair.isin(["none", "tame"])])
+    assert repair.value_rows(FOUND)[3][:2] == ("both", "2 of 6")  # 0.1 lost, and not 0.11 nor 0.12
+    assert [row[0] for row in repair.effect_rows(FOUND)] == ["tame", "good", "both"]
+    assert NOTHING not in repair.effect_rows(FOUND)[0]
+
+
+def test_the_preset(tmp_path):
+    cells = grid("repair")
+    assert len(cells) == 11 * 3 * 3 and len({cell.name for cell in cells}) == 99
+    plain, tiny = next(c for c in cells if c.point["repair"] == "none"), grid("tiny")
+    assert {k: v for k, v in plain.config.items() if k != "preset"} in [
+        {k: v for k, v in cell.config.items() if k != "preset"} for cell in tiny
+    ]
+    both = Cell.load("repair", rank=1, seed=0, repair="canonical-minimum")
+    assert (both.prm_reads, both.deposit_rule, both.point) == ("canonical", "minimum", {"repair": "canonical-minimum"})
+    assert not len(repair.table(results.load("repair", tmp_path)))
