@@ -8,6 +8,7 @@ wait for one after the other; and executed cells, stored as they ran and under o
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -148,18 +149,21 @@ def _name_cell(app: Any, document: str, source: list[str]) -> None:
         return
     notebook = json.loads(source[0])
     _, preset, name, _ = document.split("/")
-    regime, arm, seed = name.rsplit("-", 2)
+    (regime, arm, rest), (ahead, seed) = name.split("-", 2), name.rsplit("-", 1)
+    axes = re.split(r"-(?=\w+=)", ahead)[1:] if "=" in rest else []  # the values of further ones may have hyphens
     for cell in notebook["cells"]:
         heading, _, rest = "".join(cell["source"]).partition("\n")
         if cell["cell_type"] == "markdown" and heading.startswith("# "):
             cell["source"] = rest
             break  # the title that all cells share; papermill puts the notice of a failure before it
     command = f"lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed[1:]}"
+    command += "".join(f" --set {axis}" for axis in axes)
     links = [
         "[the gallery that it is part of](/notebooks/gallery.ipynb)",
         f"`{command} --runs elsewhere` runs it again",
     ]
-    title = f"# {regime}, {arm_name(arm)}, seed {seed[1:]}\n\n{' · '.join(links)}"
+    what = ", ".join([regime, arm_name(arm), *axes, f"seed {seed[1:]}"])
+    title = f"# {what}\n\n{' · '.join(links)}"
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
     source[0] = json.dumps(notebook)
 

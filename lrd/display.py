@@ -241,7 +241,8 @@ def settings_table(cells: Sequence[Cell]) -> Html:
         by_value: dict[str, list[Cell]] = {}
         for cell in cells:
             value = cell.config[key]
-            text = ", ".join(value) if isinstance(value, list) else "full" if value is None else repr(value)
+            listed = ", ".join(map(str, value)) or "all" if isinstance(value, list) else ""
+            text = listed or ("full" if value is None else repr(value))
             by_value.setdefault(text, []).append(cell)
         if len(by_value) == 1 or key in ("regime", "rank", "seed"):
             shown = ", ".join(text.strip("'") for text in by_value)

@@ -67,7 +67,7 @@ class Pair:
         first, second = self.values
         d, preset = self._paired("final"), self.results.preset
         if d is None:
-            return f"Not run: `lrd matrix {preset}` does. No seed has both cells finished."
+            return f"Not run: no seed of preset {preset} has both cells finished."
         text = (
             f"Over {counted(d.n, 'seed')}, final pass@1 with {second} minus that with {first} is {_difference(d)}"
             f"{', an interval that leaves the sign open' if d.includes_zero and d.n > 1 else ''}."

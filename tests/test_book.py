@@ -136,7 +136,7 @@ def test_no_runs_at_all(root):
     assert "no rank has two finished seeds in common" in method and "108 of 500" in method  # the record needs no runs
     pages = {n: text_of(root / "_build" / "html" / "notebooks" / f"{n}.html") for n in ("yours", "variants", "rates")}
     assert "No cell of tiny has finished here" in pages["yours"] and "first: absent, again: absent" in pages["yours"]
-    assert pages["variants"].count("Not run: `lrd matrix small-") == 2
+    assert pages["variants"].count("Not run: no seed of preset small-") == 2
     assert "none has been chosen" in pages["rates"] and "is a guess until then" in pages["rates"]
     assert not (root / "_build" / "html" / "runs").exists()
 
@@ -232,3 +232,22 @@ def test_runs_are_never_executed_and_analysis_always():
     assert Path("runs/tiny", Cell.load("tiny", regime="outcome", rank=1, seed=0).name, "cell.ipynb").match(
         execute["exclude_patterns"][0]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "options"),
+    [
+        ("process-r4-s1", "process, rank 4, seed 1", "--regime process --rank 4 --seed 1"),
+        ("outcome-full-learning_rate=3e-05-s100", "outcome, full fine-tuning, learning_rate=3e-05, seed 100",
+         "--regime outcome --rank full --seed 100 --set learning_rate=3e-05"),
+        ("supervised-r1-codebook=small-1-adapter=rank-1-s0",
+         "supervised, rank 1, codebook=small-1, adapter=rank-1, seed 0",
+         "--regime supervised --rank 1 --seed 0 --set codebook=small-1 --set adapter=rank-1"),
+    ],
+)  # fmt: skip
+def test_a_cells_page_is_named_by_its_place(name, title, options):
+    source = [json.dumps({"cells": [{"cell_type": "markdown", "source": "# One cell\n\nRead."}]})]
+    book._name_cell(None, f"runs/some/{name}/cell", source)
+    first, second = json.loads(source[0])["cells"]
+    assert first["source"].startswith(f"# {title}\n") and second["source"] == "\nRead."
+    assert f"`lrd cell some {options} --runs elsewhere`" in first["source"]

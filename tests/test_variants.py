@@ -43,7 +43,7 @@ def test_one_seed_gives_no_interval(tmp_path):
 
 def test_not_run(tmp_path):
     pair = Pair(results.load("small-bf16", tmp_path))
-    assert pair.verdict() == "Not run: `lrd matrix small-bf16` does. No seed has both cells finished."
+    assert pair.verdict() == "Not run: no seed of preset small-bf16 has both cells finished."
     write(tmp_path, 0, "float32", 15, 0.9)
     write(tmp_path, 1, "bfloat16", 15, 0.9)
     pair = Pair(results.load("small-bf16", tmp_path))
