@@ -79,7 +79,8 @@ class Launches:
         until(lambda: not any(map(zombie, self.seen)), 20)  # the system's own reaper takes its time
         for name in (LOCK, LAUNCH):
             for path in self.runs.glob(f"tiny/*/{name}"):
-                with filelock.FileLock(path).acquire(blocking=False):
+                # A process that ends has no environment left, by which it would be found, before it closes its files.
+                with filelock.FileLock(path).acquire(timeout=10):
                     pass
 
     def ends(self, launch: subprocess.Popen, status: int, seconds: float = WAIT):
