@@ -118,8 +118,8 @@ def load(preset: str, runs: str | Path | None = None) -> Results:
         problems += [f"{cell.name}: {text}" for text in trouble]
         keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
         keys |= {key: shown(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
-        steps.append(its_steps.assign(**keys))
-        evals.append(its_evals.assign(**keys))
+        steps += [its_steps.assign(**keys)] if len(its_steps) else []
+        evals += [its_evals.assign(**keys)] if len(its_evals) else []
         about |= {"state": there, "page": has_page(path, there)}
         cells.append(keys | {"rank": cell.rank} | about | summary(its_steps, its_evals))
     frame = pd.DataFrame(cells)
