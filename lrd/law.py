@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lrd import budget, results
-from lrd.budget import BITS_A_PARAMETER, times
+from lrd.budget import times
 from lrd.cell import grid
 from lrd.codebook import named
 from lrd.results import Results
@@ -182,13 +182,7 @@ def estimate(m: Measured, statistic: Callable[[Measured, np.ndarray], float], dr
     Of n replicates, a resample varies by (n − 1)/n too little, and a normal quantile stands where Student's should:
     percentiles are taken further out by as much (Hesterberg 2015, §5.3).
     """
-    value = float(statistic(m, m.mean()))
-    if m.n < 2:
-        return Estimate(value, math.nan, math.nan, m.n)
-    rng = np.random.default_rng(0)
-    counts = rng.multinomial(m.n, np.full(m.n, 1 / m.n), size=draws)
-    found = np.array([statistic(m, m.mean(weights)) for weights in counts], float)
-    return Estimate(value, *expanded(found, m.n), m.n)
+    return _bootstrap(lambda weights: statistic(m, m.mean(weights)), m.n, draws)
 
 
 def compare(a: Measured, b: Measured, draws: int = DRAWS) -> Estimate:
@@ -200,10 +194,18 @@ def compare(a: Measured, b: Measured, draws: int = DRAWS) -> Estimate:
     def ratio(weights: np.ndarray | None) -> float:
         return float(np.exp(np.mean(np.log(sizes(a, a.mean(weights)) / sizes(b, b.mean(weights))))))
 
-    if a.n != b.n or a.n < 2:
+    if a.n != b.n:
         return Estimate(ratio(None), math.nan, math.nan, min(a.n, b.n))
-    counts = np.random.default_rng(0).multinomial(a.n, np.full(a.n, 1 / a.n), size=draws)
-    return Estimate(ratio(None), *expanded(np.array([ratio(weights) for weights in counts]), a.n), a.n)
+    return _bootstrap(ratio, a.n, draws)
+
+
+def _bootstrap(statistic: Callable[[np.ndarray | None], float], n: int, draws: int) -> Estimate:
+    """A statistic of how often each of n replicates counts (None: once), with the interval of `estimate`."""
+    value = float(statistic(None))
+    if n < 2:
+        return Estimate(value, math.nan, math.nan, n)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
+    return Estimate(value, *expanded(np.array([statistic(weights) for weights in counts], float), n), n)
 
 
 def expanded(found: np.ndarray, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -223,7 +225,7 @@ def arm_rows(m: Measured) -> list[tuple[str, ...]]:
     rows = []
     for arm, size, bits in zip(m.arms, m.parameters, mean):
         shares = [f"{b:,.0f} ({100 * b / most:.0f} %)" for b, most in zip(bits, m.information)]
-        rows.append((arm, f"{size:,.0f}", f"{BITS_A_PARAMETER * size:,.0f}", *shares))
+        rows.append((arm, f"{size:,.0f}", f"{budget.capacity(size):,.0f}", *shares))
     return rows
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lrd.budget import capacity
 from lrd.results import Results
-from lrd.stats import NOTHING, Difference, arm_name, interval, mean_sd, signed
+from lrd.stats import NOTHING, Difference, arm_name, interval, mean_sd, of_gaps, signed
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step
@@ -51,18 +51,7 @@ def effect(frame: pd.DataFrame, repair: str, value: str) -> Difference | None:
     wide = frame.pivot_table(index=["seed", "arm"], columns="repair", values=value)
     if not {repair, NONE} <= set(wide):
         return None
-    gaps = (wide[repair] - wide[NONE]).dropna().groupby("seed").mean()
-    return _mean(gaps)
-
-
-def _mean(gaps: pd.Series) -> Difference | None:
-    from scipy.stats import t  # here, so that a cell's own notebook does not need it
-
-    n = len(gaps)
-    if not n:
-        return None
-    half = t.ppf(0.975, n - 1) * gaps.std() / math.sqrt(n) if n > 1 else math.nan
-    return Difference(gaps.mean(), gaps.mean() - half, gaps.mean() + half, n)
+    return of_gaps((wide[repair] - wide[NONE]).dropna().groupby("seed").mean())
 
 
 def share(frame: pd.DataFrame, repair: str) -> float:
@@ -78,7 +67,7 @@ def rank_effect(frame: pd.DataFrame, repair: str) -> Difference | None:
     ranks = mine["rank"].dropna()
     if not len(ranks) or not {"full", least := f"r{int(ranks.min())}"} <= set(wide):
         return None
-    return _mean((wide[least] - wide["full"]).dropna())
+    return of_gaps(wide[least] - wide["full"])
 
 
 def resolvable(d: Difference | None) -> float:

@@ -45,12 +45,15 @@ def paired(
     The seeds of two arms saw the same prompts in the same order, hence the pairing. The interval speaks of other seeds
     on the same held-out problems, not of other problems. `column` is what tells the two apart, if not their arm.
     """
+    table = cells[cells.regime == regime].pivot(index="seed", columns=column, values=value)
+    return of_gaps(table[arm] - table[against], level) if {arm, against} <= set(table) else None
+
+
+def of_gaps(gaps: pd.Series, level: float = 0.95) -> Difference | None:
+    """Mean of differences, one a seed and NaN for none, with Student's t interval over seeds; None without any."""
     from scipy.stats import t  # here, so that a cell's own notebook does not need it
 
-    table = cells[cells.regime == regime].pivot(index="seed", columns=column, values=value)
-    if not {arm, against} <= set(table):
-        return None
-    gaps = (table[arm] - table[against]).dropna()
+    gaps = gaps.dropna()
     if not len(gaps):
         return None
     half = np.nan

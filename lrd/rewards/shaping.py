@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.cell import Cell
+from lrd.grpo import left_to_go
 from lrd.rewards import Deposits
 from lrd.rollouts import Rollouts
 from lrd.verifier import is_correct
@@ -60,5 +61,4 @@ def added_at_end(deposits: Deposits, values: Float[Tensor, " N"]) -> Deposits:
 
 def last(deposits: Deposits) -> Bool[Tensor, "N T"]:
     """Where each trajectory's last deposit lies."""
-    left = deposits.deposit_mask.flip(1).long().cumsum(1).flip(1)
-    return deposits.deposit_mask & (left == 1)
+    return deposits.deposit_mask & (left_to_go(deposits) == 1)
