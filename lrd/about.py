@@ -18,8 +18,8 @@ ORIGINAL = "paper"  # the preset of the original's models
 
 def facts(found: Results) -> dict[str, str]:
     """Keyed by the names that they are glued under."""
-    cell = grid(found.preset)[0]
-    return {"models": models(found.preset, cell), "scale": scale(found.preset, cell)}
+    cell, card = grid(found.preset)[0], results.card(found.preset)
+    return {"models": models(found.preset, cell, card), "scale": scale(found.preset, cell, card)}
 
 
 def models(preset: str, cell: Cell, card: dict[str, Any] | None = None) -> str:

@@ -7,12 +7,12 @@ What is missing or unreadable is named in `Results.problems` instead, so that no
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
 import io
+import itertools
 import json
 import lzma
 import math
 import os
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,8 +93,12 @@ def studied(runs: str | Path | None = None) -> str:
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen
     names = dict.fromkeys([PUBLISHED, DEFAULT, *(name for name in presets() if "base" not in read_preset(name))])
-    done = {name: [(root(runs) / name / c.name / "done.json").is_file() for c in grid(name)] for name in names}
-    return next((name for name in names if all(done[name])), next((name for name in names if any(done[name])), DEFAULT))
+
+    def done(name: str) -> list[bool]:
+        return [(root(runs) / name / cell.name / "done.json").is_file() for cell in grid(name)]
+
+    whole, begun = (name for name in names if all(done(name))), (name for name in names if any(done(name)))
+    return next(itertools.chain(whole, begun), DEFAULT)
 
 
 def with_runs(runs: str | Path | None = None) -> list[str]:
@@ -127,8 +131,10 @@ def load(preset: str, runs: str | Path | None = None) -> Results:
     axes = further_axes(preset)
     return Results(
         preset,
-        _concat(steps, pd.DataFrame(columns=[*STEP_COLUMNS, "cell", *KEYS, *axes])),
-        _concat(evals, pd.DataFrame(columns=[*EVAL_COLUMNS, "cell", *KEYS, *axes])),
+        *(
+            pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*columns, "cell", *KEYS, *axes])
+            for frames, columns in ((steps, STEP_COLUMNS), (evals, EVAL_COLUMNS))
+        ),
         frame,
         problems,
         axes,
@@ -330,8 +336,3 @@ def _json(path: Path, trouble: list[str]) -> dict[str, Any]:
     except UserError as error:
         trouble.append(str(error))
         return {}
-
-
-def _concat(frames: Iterable[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
-    full = [frame for frame in frames if len(frame)]
-    return pd.concat(full, ignore_index=True) if full else empty
