@@ -165,13 +165,12 @@ def _pack(args) -> int:
     from lrd.cell import grid
     from lrd.run import pack, runs_root, state
 
-    paths = [runs_root(args.runs) / args.preset / cell.name for cell in grid(args.preset)]
-    finished = [path for path in paths if state(path) == "finished"]
-    for path in [*finished, runs_root(args.runs) / args.preset / "baseline"]:
-        if (path / "done.json").is_file():
-            pack(path)
+    below, cells = runs_root(args.runs) / args.preset, grid(args.preset)
+    finished = [path for cell in cells if state(path := below / cell.name) == "finished"]
+    for path in [*finished, *([below / "baseline"] if state(below / "baseline") == "finished" else [])]:
+        pack(path)
     size = sum(file.stat().st_size for path in finished for file in path.iterdir() if file.is_file())
-    print(f"{args.preset}: {len(finished)} of {len(paths)} cells are finished and packed, {size / 1e6:.1f} MB")
+    print(f"{args.preset}: {len(finished)} of {len(cells)} cells are finished and packed, {size / 1e6:.1f} MB")
     return 0
 
 

@@ -149,20 +149,21 @@ def _name_cell(app: Any, document: str, source: list[str]) -> None:
         return
     notebook = json.loads(source[0])
     _, preset, name, _ = document.split("/")
-    (regime, arm, rest), (ahead, seed) = name.split("-", 2), name.rsplit("-", 1)
-    axes = re.split(r"-(?=\w+=)", ahead)[1:] if "=" in rest else []  # the values of further ones may have hyphens
+    place, _, seed = name.rpartition("-s")
+    first, *axes = re.split(r"-(?=\w+=)", place)  # values of further axes may have hyphens
+    regime, arm = first.split("-")
     for cell in notebook["cells"]:
         heading, _, rest = "".join(cell["source"]).partition("\n")
         if cell["cell_type"] == "markdown" and heading.startswith("# "):
             cell["source"] = rest
             break  # the title that all cells share; papermill puts the notice of a failure before it
-    command = f"lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed[1:]}"
+    command = f"lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed}"
     command += "".join(f" --set {axis}" for axis in axes)
     links = [
         "[the gallery that it is part of](/notebooks/gallery.ipynb)",
         f"`{command} --runs elsewhere` runs it again",
     ]
-    what = ", ".join([regime, arm_name(arm), *axes, f"seed {seed[1:]}"])
+    what = ", ".join([regime, arm_name(arm), *axes, f"seed {seed}"])
     title = f"# {what}\n\n{' · '.join(links)}"
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
     source[0] = json.dumps(notebook)
