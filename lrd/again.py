@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lrd import results
-from lrd.display import link
+from lrd.display import link, number_or_dash
 from lrd.publish import NUMBERS, ROLES, ran_on
 from lrd.results import Results
 from lrd.stats import NBSP, NOTHING, counted, listed, mean_sd
@@ -69,7 +69,8 @@ class Yours:
         rows = []
         for row in self.found.cells.itertuples():
             theirs = self._of(row.cell)
-            pairs = [f"{_shown(getattr(row, name))} ({_shown(theirs.get(name))})" for name in NUMBERS]
+            both = [[number_or_dash(x, 3) for x in (getattr(row, name), theirs.get(name))] for name in NUMBERS]
+            pairs = [f"{mine} ({published})" for mine, published in both]
             rows.append((link(self.found, row.cell), *pairs, self.readings[row.cell]))
         return rows
 
@@ -146,7 +147,7 @@ def rerun(original: Results, again: Results) -> list[tuple[str, ...]]:
         if states != ["finished", "finished"]:
             rows.append((name, *[NOTHING] * 4, f"first: {states[0]}, again: {states[1]}"))
             continue
-        finals = [_shown(float(cells.final.iloc[0])) for cells in pair]
+        finals = [number_or_dash(float(cells.final.iloc[0]), 3) for cells in pair]
         curves = [
             found.curves[found.curves.cell == row.cell].set_index("step")["pass@1"] for found in (original, again)
         ]
@@ -154,7 +155,7 @@ def rerun(original: Results, again: Results) -> list[tuple[str, ...]]:
         agree = _agree(*(found.steps[found.steps.cell == row.cell] for found in (original, again)))
         whole = gap == 0 and agree == row.last_step
         reading = SAME if whole else WITHIN if gap <= RERUN + 1e-9 else "apart" if gap > RERUN else NOTHING
-        rows.append((name, *finals, f"step {agree}" if agree else "none", _shown(gap), reading))
+        rows.append((name, *finals, f"step {agree}" if agree else "none", number_or_dash(gap, 3), reading))
     return rows
 
 
@@ -182,7 +183,3 @@ def _close(name: str, one: Any, other: Any) -> bool:
     if name == "peak_advantage_std":
         return abs(one - other) <= MAGNITUDE * abs(other)
     return abs(one - other) <= ACCURACY + 1e-9
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) and math.isfinite(value) else "–"

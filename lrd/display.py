@@ -55,7 +55,7 @@ def config_table(cell: Cell) -> Html:
         for key, value in cell.config.items()
     ) + "".join(
         f"<tr><td style='text-align:left'>trained {name}</td>"
-        f"<td style='text-align:left'>{_number_or_dash(value, 0)}</td></tr>"
+        f"<td style='text-align:left'>{number_or_dash(value, 0)}</td></tr>"
         for name, value in sizes.items()
     )
     return Html(
@@ -212,7 +212,7 @@ def budget_table(frame: pd.DataFrame) -> Html:
 
 
 def _bits(row: Any) -> list[str]:
-    whole = {name: _number_or_dash(row[name], 0) for name in ("parameters", "capacity", "at_most", "measured")}
+    whole = {name: number_or_dash(row[name], 0) for name in ("parameters", "capacity", "at_most", "measured")}
     share = {name: budget.times(row[name]) if row[name] >= 0 else "–" for name in ("largest_ratio", "ratio")}
     return [*list(whole.values())[:3], share["largest_ratio"], whole["measured"], share["ratio"]]
 
@@ -227,7 +227,7 @@ def budget_cells(results: Results, frame: pd.DataFrame) -> Html:
     rows = []
     for row in frame.itertuples():
         numbers = [row.parameters, row.episodes, row.deposits, row.at_most, row.entropy, row.kl]
-        shown = [_number_or_dash(value, digits) for value, digits in zip(numbers, (0, 0, 1, 0, 0, 0))]
+        shown = [number_or_dash(value, digits) for value, digits in zip(numbers, (0, 0, 1, 0, 0, 0))]
         ratios = [budget.times(value) if value >= 0 else "–" for value in (row.largest_ratio, row.ratio)]
         rows.append((link(results, row.cell), *shown, *ratios))
     head = "parameters,episodes,deposits an episode,at most,entropy,reverse KL,at most / capacity,measured / capacity"
@@ -275,11 +275,11 @@ def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
         about = models[model]
         shape = card.get("recipe", {}).get(model, {}).get("shape", {})
         size = f"{shape['hidden_size']} wide, {shape['num_hidden_layers']} layers" if shape else "as the completer"
-        scores = [_number_or_dash(about.get(name), 3) for name in ("greedy", "pass@1", "pass@4", "pass@8")]
-        steps = _number_or_dash(about.get("held_out_step_accuracy"), 3)
+        scores = [number_or_dash(about.get(name), 3) for name in ("greedy", "pass@1", "pass@4", "pass@8")]
+        steps = number_or_dash(about.get("held_out_step_accuracy"), 3)
         if "majority_step_accuracy" in about:
-            steps += f" ({_number_or_dash(about['majority_step_accuracy'], 3)})"
-        rows.append((model, size, _number_or_dash(about.get("parameters"), 0), *scores, steps))
+            steps += f" ({number_or_dash(about['majority_step_accuracy'], 3)})"
+        rows.append((model, size, number_or_dash(about.get("parameters"), 0), *scores, steps))
     return table(["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps"], rows)
 
 
@@ -299,9 +299,9 @@ def step_table(bench: timings.Bench | None) -> Html:
         return Html("<p>Not measured yet: <code>lrd bench paper</code> does, on a GPU host.</p>")
     rows = []
     for row, parts in zip(bench.rows.itertuples(), bench.parts.to_numpy()):
-        seconds = [_number_or_dash(value, 2) for value in (row.step, *parts)]
+        seconds = [number_or_dash(value, 2) for value in (row.step, *parts)]
         about = (f"{row.who}: {row.regime}, {stats.arm_name(row.arm)}", f"{row.completion_tokens:.0f}")
-        rows.append((*about, *seconds, _number_or_dash(row.peak_gib, 1)))
+        rows.append((*about, *seconds, number_or_dash(row.peak_gib, 1)))
     return table(["who, regime, arm", "tokens", "step (s)", *bench.parts.columns, "peak (GiB)"], rows)
 
 
@@ -311,15 +311,16 @@ def cost_table(bench: timings.Bench | None, preset: str = "paper") -> Html:
         return Html("<p>Not known before a step has been measured.</p>")
     hours = timings.matrix_hours(bench, preset)
     rows = [
-        (f"{row.regime}, {stats.arm_name(row.arm)}", "" if row.measured else "≈", _number_or_dash(row.step, 1),
-         row.cells, _number_or_dash(row.hours, 2))
+        (f"{row.regime}, {stats.arm_name(row.arm)}", "" if row.measured else "≈", number_or_dash(row.step, 1),
+         row.cells, number_or_dash(row.hours, 2))
         for row in hours.itertuples()
     ]  # fmt: skip
-    total = ("all", "", "", hours.cells.sum(), _number_or_dash(hours.hours.sum(skipna=False), 1))
+    total = ("all", "", "", hours.cells.sum(), number_or_dash(hours.hours.sum(skipna=False), 1))
     return table(["regime, arm", "", "step (s)", "cells", "GPU-hours"], [*rows, total])
 
 
-def _number_or_dash(value: Any, digits: int) -> str:
+def number_or_dash(value: Any, digits: int) -> str:
+    """With so many digits behind the point, and a dash for what is no number or not finite."""
     return f"{value:,.{digits}f}" if isinstance(value, int | float) and np.isfinite(value) else "–"
 
 

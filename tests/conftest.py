@@ -8,6 +8,7 @@ the shapes and dtypes of its tensors checked against its signature.
 import inspect
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from lrd import ROOT
 from lrd.cell import Cell
 from lrd.policy import Policy
 from lrd.problems import Problem
@@ -192,3 +194,16 @@ def math500() -> Path:
     if not path.is_file():
         pytest.skip("math500.jsonl is not part of the repository, and is not beside it either")
     return path
+
+
+@pytest.fixture(scope="session")
+def ignored() -> Callable[[str], bool]:
+    """Whether git would leave out a path of the repository; skips where it is no git checkout."""
+
+    def ask(path: str) -> bool:
+        status = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", "--no-index", path]).returncode
+        if status > 1:
+            pytest.skip("not a git checkout")
+        return status == 0
+
+    return ask

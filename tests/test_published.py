@@ -73,13 +73,7 @@ def test_too_much_is_noticed():
     assert faults({"runs/bench/step.json": random}, most=2000) == []
 
 
-def test_git_takes_the_records_and_nothing_else():
-    def ignored(path: str) -> bool:
-        status = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", "--no-index", path]).returncode
-        if status > 1:
-            pytest.skip("not a git checkout")
-        return status == 0
-
+def test_git_takes_the_records_and_nothing_else(ignored):
     for preset in ("small", "small-lr", "small-bf16", "small-engine"):
         cell = f"runs/{preset}/outcome-full-master_dtype=float32-s0"
         assert [n for n in NAMES if ignored(f"{cell}/{n}")] == []

@@ -183,15 +183,8 @@ def test_a_machine_path_is_noticed():
         assert not MACHINE_PATH.search(text), text
 
 
-def test_what_a_user_computes_stays_out_of_git():
+def test_what_a_user_computes_stays_out_of_git(ignored):
     """runs/tiny, models and adapters are ignored; the results of runs/small and runs/bench are not."""
-
-    def ignored(path: str) -> bool:
-        status = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", "--no-index", path]).returncode
-        if status > 1:
-            pytest.skip("not a git checkout")
-        return status == 0
-
     cell = "outcome-r1-s0"
     assert all(map(ignored, [".venv/x", "models/tiny/x", f"runs/tiny/{cell}/done.json", "_build/html/index.html"]))
     assert all(map(ignored, [f"runs/small/{cell}/adapter/x", f"runs/small/{cell}/checkpoint/x"]))
