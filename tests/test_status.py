@@ -176,7 +176,7 @@ def test_the_last_session_is_found_in_what_a_run_really_writes(make_cell, tmp_pa
 
 
 def test_a_thousand_cells_are_answered_within_a_second(tmp_path, monkeypatch):
-    """Start and imports included, by the processor's clock and the best of three: other tests may run beside this one.
+    """Start and imports included, by the processor's clock and the best of eight: other tests may run beside this one.
 
     A processor that is shared is slower too: a loop that takes 0.06 s of an idle one is the yardstick.
     """
@@ -202,14 +202,14 @@ def test_a_thousand_cells_are_answered_within_a_second(tmp_path, monkeypatch):
         loop = time.process_time() - used
         print([name for name in ("torch", "pandas", "numpy") if name in sys.modules], used * 0.06 / loop)
     """
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    while len(times) < 8 and not any(seconds < 1.0 for seconds in times):
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         *lines, summary, used = done.stdout.splitlines()
         assert len(lines) == 1 + 1000 and summary == "499 finished · 501 interrupted"
         assert used.startswith("[] ")
         times.append(float(used.split()[1]))
-    assert min(times) < 1.5  # 0.7 where nothing else runs
+    assert min(times) < 1.0
 
 
 # --- while it runs
