@@ -149,7 +149,7 @@ def test_what_is_said_of_worlds():
 def test_rates_by_the_rule(tmp_path, monkeypatch):
     swept = results.load("law-lr", tmp_path)
     cells = [cell for cell in grid("law-lr") if cell.point["adapter"] == "rank-1" and cell.regime == "outcome"]
-    bits = {3e-4: 10.0, 1e-3: 30.0, 3e-3: 30.0}
+    bits = {3e-4: 10.0, 1e-3: 30.0, 3e-3: 30.0, 1e-2: 20.0, 3e-2: 5.0}
     rows = [
         dict(cell=c.name, regime=c.regime, adapter="rank-1", step=step, bits=bits[c.learning_rate] + 100 * (step == 60))
         for c in cells
@@ -157,8 +157,8 @@ def test_rates_by_the_rule(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(law, "table", lambda found: pd.DataFrame(rows))
     taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
-    assert taken["outcome, rank-1"] == ("10", "30", "30", "0.001")  # of equal ones the smaller
-    assert taken["supervised, full"] == ("not measured",) * 4 and len(taken) == 3 * 6
+    assert taken["outcome, rank-1"] == ("10", "30", "30", "20", "5", "0.001")  # of equal ones the smaller
+    assert taken["supervised, full"] == ("not measured",) * 6 and len(taken) == 3 * 6
 
 
 def as_frame(m: Measured) -> pd.DataFrame:
