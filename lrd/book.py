@@ -8,19 +8,22 @@ wait for one after the other; and executed cells, stored as they ran and under o
 import contextlib
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
-from traitlets.config import Config
 
 from lrd import ROOT, results
 from lrd.cell import Cell, grid
@@ -36,6 +39,7 @@ BESIDE = {  # preset → the page that reports it, if it is not the one that the
     "small-bf16": "notebooks/variants",
     "small-engine": "notebooks/variants",
     "small-lr": "notebooks/rates",
+    "small-lr-full": "notebooks/rates",
 }
 STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
@@ -117,20 +121,47 @@ def setup(app: Any) -> dict[str, Any]:
 
 def _execute_ahead(app: Any, env: Any, documents: list[str]) -> None:
     """Starts to execute the analysis notebooks, in the order in which they will be read."""
-    pool = ThreadPoolExecutor(AT_A_TIME)
-    app.lrd_executed = {
-        name: pool.submit(execute, Path(env.doc2path(name))) for name in documents if name.startswith(ANALYSIS)
-    }
-    pool.shutdown(wait=False)
+    app.lrd_executed = {name: Future() for name in documents if name.startswith(ANALYSIS)}
+    todo: queue.SimpleQueue[tuple[Path, Future[str]]] = queue.SimpleQueue()
+    for name, future in app.lrd_executed.items():
+        todo.put((Path(env.doc2path(name)), future))
+    for _ in range(AT_A_TIME):
+        threading.Thread(target=_work, args=[todo], daemon=True).start()
 
 
-def execute(path: Path) -> str:
-    """The notebook with its outputs, as JSON, marked as one that need not be executed again."""
+def _work(todo: "queue.SimpleQueue[tuple[Path, Future[str]]]") -> None:
+    """Executes notebooks one after the other in one kernel: the next need not import and read what the last one has.
+
+    One that fails takes the kernel with it, and the next starts another.
+    """
+    while not todo.empty():
+        with tempfile.TemporaryDirectory(prefix="lrd-") as sockets:
+            kernel = AsyncKernelManager(transport="ipc", ip=f"{sockets}/kernel")
+            with contextlib.suppress(queue.Empty):
+                while _goes_on(kernel, *todo.get_nowait()):
+                    pass
+            if kernel.has_kernel:
+                run_sync(kernel.shutdown_kernel)(now=True)
+
+
+def _goes_on(kernel: AsyncKernelManager, path: Path, future: Future[str]) -> bool:
+    try:
+        future.set_result(execute(path, kernel))
+    except Exception as error:
+        future.set_exception(error)
+    return future.exception() is None
+
+
+def execute(path: Path, kernel: AsyncKernelManager) -> str:
+    """The notebook with its outputs, as JSON, marked as one that need not be executed again.
+
+    It finds no name of the notebook before it in the same kernel.
+    """
     notebook = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory(prefix="lrd-") as sockets:
-        kernel = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
-        folder = {"metadata": {"path": str(path.parent)}}
-        NotebookClient(notebook, timeout=180, resources=folder, config=kernel).execute()
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
+    folder = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, km=kernel, timeout=180, resources=folder).execute()
+    del notebook.cells[0]
     notebook.metadata["mystnb"] = {"execution_mode": "off"}
     return nbformat.writes(notebook)
 

@@ -6,6 +6,7 @@ What is missing or unreadable is named in `Results.problems` instead, so that no
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import functools
 import io
 import itertools
 import json
@@ -13,7 +14,7 @@ import lzma
 import math
 import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,24 @@ def root(runs: str | Path | None = None) -> Path:
 
 
 def load(preset: str, runs: str | Path | None = None) -> Results:
-    """Reads every cell of the preset's matrix. Raises `UserError` for an unknown preset only."""
+    """Reads every cell of the preset's matrix, unless this process has read the very same files before.
+
+    Raises `UserError` for an unknown preset only.
+    """
+    below = root(runs) / preset
+    states = {cell.name: state(below / cell.name) for cell in grid(preset)}
+    files = (file for name in states if (below / name).is_dir() for file in os.scandir(below / name))
+    seen = frozenset((file.path, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+    found = _load(preset, below, tuple(states.values()), seen)
+    frames = {name: getattr(found, name).copy(deep=False) for name in ("steps", "evals", "cells")}  # copied on write
+    return replace(found, problems=[*found.problems], **frames)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(preset: str, below: Path, states: tuple[str, ...], seen: frozenset) -> Results:
     steps, evals, cells, problems = [], [], [], []
-    for cell in grid(preset):
-        path = root(runs) / preset / cell.name
-        there = state(path)
+    for cell, there in zip(grid(preset), states):
+        path = below / cell.name
         about, its_steps, its_evals, trouble = _read(cell, path, there)
         problems += [f"{cell.name}: {text}" for text in trouble]
         keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}

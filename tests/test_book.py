@@ -197,6 +197,36 @@ def test_a_page_is_named_after_its_cell():
     assert other == ["# as it is"]
 
 
+def _executed(app, env, name):
+    source = [Path(env.doc2path(name)).read_text()]
+    book._take_executed(app, name, source)
+    return json.loads(source[0])
+
+
+@pytest.mark.parametrize("how", ["1 / 0", "import os; os._exit(1)"])
+def test_a_kernel_serves_many_notebooks_and_carries_no_name_over(tmp_path, how):
+    """It keeps what is imported; one that fails, or dies, costs the next no more than a start."""
+    ours, new = "print(json.marked == os.getpid())", "print(hasattr(json, 'marked'))"
+    codes = ["x = json.marked = os.getpid()", ours, "x", new, how, "print('goes on')"]
+    names = [f"notebooks/{i}" for i in range(len(codes))]
+    (tmp_path / "notebooks").mkdir()
+    for name, code in zip(names, codes):
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"import json, os\n{code}")]),
+            tmp_path / f"{name}.ipynb",
+        )
+    app = SimpleNamespace()
+    env = SimpleNamespace(doc2path=lambda name: str(tmp_path / f"{name}.ipynb"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "AT_A_TIME", 1)
+        book._execute_ahead(app, env, names)
+    done = [_executed(app, env, name) for name in names]
+    said = ["".join(o["text"][0] for o in notebook["cells"][0]["outputs"]) for notebook in done]
+    assert said == ["", "True\n", "", "False\n", "", "goes on\n"]
+    assert all(len(notebook["cells"]) == 1 for notebook in done)
+    assert ["mystnb" in notebook["metadata"] for notebook in done] == [True, True, False, True, False, True]
+
+
 def test_analysis_notebooks_are_executed_ahead_and_side_by_side(tmp_path):
     """Each of two waits until the other has begun; a third one fails and is left as it was."""
     meet = "import pathlib, time\npathlib.Path('{0}').touch()\nwhile not pathlib.Path('{1}').exists(): time.sleep(0.01)"

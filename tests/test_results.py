@@ -99,6 +99,27 @@ def test_a_cell_in_numbers(tmp_path):
     assert problems_of(found, "outcome-r1-s0") == []
 
 
+def test_the_same_files_are_read_once_and_changed_ones_again(tmp_path):
+    path = write_run(tmp_path, "outcome", 1, 0, {0: 5, 10: 20})
+    first = results.load("tiny", tmp_path)
+    first.evals["correct"] = False  # of this caller alone
+    first.cells.loc[:, "final"] = 0.0
+    first.problems.clear()
+    results._load.cache_clear()
+    write_run(tmp_path, "outcome", 4, 0, {0: 5, 10: 6})
+    second, third = results.load("tiny", tmp_path), results.load("tiny", tmp_path)
+    assert results._load.cache_info().hits == 1 and results._load.cache_info().misses == 1
+    third.evals["correct"], third.cells["final"] = False, 0.0
+    for found in (second, results.load("tiny", tmp_path)):
+        assert row_of(found, "outcome-r1-s0").final == 1.0 and found.evals.correct.any() and len(found.problems) == 52
+    with (path / "evals.jsonl").open("a") as log:
+        log.write((path / "evals.jsonl").read_text().splitlines()[0].replace('"step": 0', '"step": 20') + "\n")
+    assert row_of(results.load("tiny", tmp_path), "outcome-r1-s0").final == 1.0
+    assert len(results.load("tiny", tmp_path).evals) == len(second.evals) + 1
+    (path / "done.json").unlink()
+    assert row_of(results.load("tiny", tmp_path), "outcome-r1-s0").state == "interrupted"
+
+
 def test_every_cell_that_is_not_there_is_named(tmp_path):
     found = results.load("tiny", tmp_path)
     assert len(found.cells) == 54 and set(found.cells.state) == {"absent"} and not found.cells.page.any()
