@@ -182,7 +182,10 @@ def learning_curves(results: Results) -> Figure:
 
 def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) -> Figure:
     """Pass@1 over the steps, mean over seeds: one panel an arm, one line a value of `axis`, the chosen one bold."""
-    figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 4.8), sharex=True, sharey=True)
+    rows, columns = -(-len(results.arms) // 3), 3
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 2.4 * rows), sharex=True, sharey=True, squeeze=False)
+    for ax in grid.flat[len(results.arms) :]:
+        ax.remove()
     curves, values = results.of_finished(results.curves), sorted(results.cells[axis].unique())
     shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(values)))
     for ax, arm in zip(grid.flat, results.arms):
@@ -193,8 +196,9 @@ def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) 
             ax.plot(line.index, line, color=shades[i], linestyle=DASHES[i % len(DASHES)], linewidth=width)
         ax.set(title="FullFT" if arm == "full" else f"rank {arm[1:]}", ylim=(-0.02, 1.02))
         _say_if_empty(ax, mine)
-    for ax in grid[1]:
+    for ax in grid.flat[: len(results.arms)][-columns:]:  # the lowest of each column
         ax.set_xlabel("step")
+        ax.tick_params(labelbottom=True)
     for ax in grid[:, 0]:
         ax.set_ylabel("greedy pass@1")
     key = [plt.Line2D([], [], color=s, linestyle=DASHES[i % len(DASHES)]) for i, s in enumerate(shades)]

@@ -40,7 +40,7 @@ def test_a_preset_is_18_cells_a_seed_in_a_stable_order(preset, seeds):
 
 
 def test_every_preset_can_be_read():
-    assert {"tiny", "small", "paper", "small-lr", "small-bf16"} <= set(presets())
+    assert {"tiny", "small", "paper", "small-lr", "small-lr-full", "small-bf16"} <= set(presets())
     for name in presets():
         assert {cell.preset for cell in grid(name)} == {name}
     assert {cell.seed for cell in grid("small-lr")}.isdisjoint(cell.seed for cell in grid("small"))

@@ -247,14 +247,14 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(papermill, "execute_notebook", lambda *args, **kwargs: seen.append(args))
     monkeypatch.setattr(matrix.hub, "check", lambda cell: None)  # its models are made on a GPU
-    cell = Cell.load("small-lr", rank="full", seed=101, learning_rate=3e-5, steps=7)
+    cell = Cell.load("small-lr-full", seed=101, learning_rate=3e-5, steps=7)
     matrix.execute(cell, {"steps": 7}, str(tmp_path))
     [(_, output, parameters)] = seen
-    assert Path(output) == tmp_path / "small-lr" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
+    assert Path(output) == tmp_path / "small-lr-full" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
     given = {key: parameters[key] for key in ("regime", "rank", "seed")} | parameters["overrides"]
     assert Cell.load(parameters["preset"], **given) == cell
-    shown = status.table("small-lr", str(tmp_path)).splitlines()
-    assert shown[0] == "question: Which learning rate does each arm of preset small get?"
+    shown = status.table("small-lr-full", str(tmp_path)).splitlines()
+    assert shown[0] == "question: Which learning rate does full fine-tuning of preset small get?"
     assert [line.split()[:2] for line in shown if line.startswith(cell.name)] == [[cell.name, "absent"]]
 
 

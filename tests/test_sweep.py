@@ -12,10 +12,9 @@ AXIS = "learning_rate"
 
 @pytest.fixture
 def swept(tmp_path):
-    """Rank 16 likes 3e-4 and 1e-3 the same, full fine-tuning the largest; of rank 1 a cell is missing."""
-    right = {"r16": {1e-5: 4, 3e-5: 5, 1e-4: 9, 3e-4: 16, 1e-3: 16, 3e-3: 2}}
-    right["r1"] = dict.fromkeys([1e-5, 3e-5, 1e-4, 3e-4, 1e-3], 9)
-    right["full"] = {1e-5: 5, 3e-5: 6, 1e-4: 7, 3e-4: 8, 1e-3: 9, 3e-3: 10}
+    """Rank 16 likes 3e-4 and 1e-3 the same, rank 64 the largest; of rank 1 a cell is missing."""
+    right = {"r16": {3e-4: 16, 1e-3: 16, 3e-3: 2}, "r64": {3e-4: 8, 1e-3: 9, 3e-3: 10}}
+    right["r1"] = {3e-4: 9, 1e-3: 9}
     for cell in grid("small-lr"):
         if cell.learning_rate in right.get(cell.arm, {}):
             seeds = 1 if cell.seed == 101 else -1  # the mean over seeds is the number above
@@ -24,16 +23,16 @@ def swept(tmp_path):
 
 
 def test_the_rule(swept):
-    assert sweep.chosen(swept, AXIS) == {"r16": 3e-4, "full": 3e-3}
+    assert sweep.chosen(swept, AXIS) == {"r16": 3e-4, "r64": 3e-3}
     table = sweep.areas(swept, AXIS)
-    assert list(table.columns) == [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
+    assert list(table.columns) == [3e-4, 1e-3, 3e-3]
     assert table.loc["r16", 3e-4] == pytest.approx((4 + 16) / 2 / 20)  # of 20 problems, from 4 to 16 right
     rows = {row[0]: row[1:] for row in sweep.rows(swept, AXIS)}
-    assert rows["rank 16"] == ("0.200", "0.225", "0.325", "0.500", "0.500", "0.150", "0.0003")
-    assert rows["full fine-tuning"][-1] == "0.003 (at the end)"
+    assert rows["rank 16"] == ("0.500", "0.500", "0.150", "0.0003 (at the end)")
+    assert rows["rank 64"][-1] == "0.003 (at the end)"
     assert rows["rank 1"][-2:] == (NOTHING, "not finished")
-    assert rows["rank 256"] == (NOTHING,) * 6 + ("not finished",)
-    assert sweep.verdict(swept, AXIS) == "Rank 16 gets 0.0003; full fine-tuning gets 0.003."
+    assert rows["rank 256"] == (NOTHING,) * 3 + ("not finished",)
+    assert sweep.verdict(swept, AXIS) == "Rank 16 gets 0.0003; rank 64 gets 0.003."
 
 
 def test_a_sweep_that_was_not_run_says_so(tmp_path):
@@ -48,8 +47,8 @@ def test_a_sweep_that_was_not_run_says_so(tmp_path):
 def test_the_chosen_curve_is_bold(swept):
     figure = figures.sweep(swept, AXIS, sweep.chosen(swept, AXIS), "learning rate")
     panel = next(ax for ax in figure.axes if ax.get_title(loc="left") == "rank 16")
-    assert [line.get_linewidth() > 2 for line in panel.lines] == [False, False, False, True, False, False]
-    assert list(panel.lines[3].get_ydata()) == [0.2, 0.8]
+    assert [line.get_linewidth() > 2 for line in panel.lines] == [True, False, False]
+    assert list(panel.lines[0].get_ydata()) == [0.2, 0.8]
     figures.close(figure)
 
 
@@ -59,12 +58,12 @@ def test_an_experiment_on_another_preset_is_not_what_the_book_is_about(swept, tm
 
 
 def test_rates_that_the_rule_did_not_choose_are_named(swept):
-    """Preset small has 1e-3 for ranks and 3e-4 for full fine-tuning; the fixture's winners are others."""
+    """The fixture's winners are others than preset small has."""
     ours = {cell.arm: cell.learning_rate for cell in grid("small")}
-    assert sweep.unlike(swept, AXIS) == {"r16": (3e-4, ours["r16"]), "full": (3e-3, ours["full"])}
+    assert sweep.unlike(swept, AXIS) == {"r16": (3e-4, ours["r16"]), "r64": (3e-3, ours["r64"])}
     assert sweep.in_use(swept, AXIS) == (
-        f"Preset small has others: {ours['r16']:g} in place of 0.0003 for rank 16; {ours['full']:g} in place of 0.003 "
-        "for full fine-tuning."
+        f"Preset small has others: {ours['r16']:g} in place of 0.0003 for rank 16; {ours['r64']:g} in place of 0.003 "
+        "for rank 64."
     )
 
 
@@ -79,4 +78,5 @@ def test_rates_that_the_rule_chose(tmp_path):
 
 def test_preset_small_has_the_rates_that_its_sweep_chose():
     """Of the committed sweep; before its cells are there, nothing was chosen."""
-    assert sweep.unlike(results.load("small-lr", ROOT / "runs"), AXIS) == {}
+    for preset in ("small-lr", "small-lr-full"):
+        assert sweep.unlike(results.load(preset, ROOT / "runs"), AXIS) == {}

@@ -1,8 +1,10 @@
 """The testbed: its documents are right, its models load like any other, it is deterministic and cached."""
 
+import itertools
 import random
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -236,3 +238,25 @@ def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(sm
     monkeypatch.setattr(testbed, "recipe_hash", lambda name: "another")
     testbed.build("tiny")
     assert {p.relative_to(models): p.read_bytes() for p in sorted(models.rglob("*.safetensors"))} == files
+
+
+def test_jobs_are_spread_over_the_gpus_there_are(monkeypatch):
+    """The three longest of two GPUs: one alone, the others together; and no more at a time than memory allows."""
+
+    def gpus(n: int, gib: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=gib << 30))
+
+    for n, gib, turns, workers in (
+        (2, 79, [0, 1, 1, 0], 3),
+        (1, 140, [0, 0, 0], 3),
+        (1, 79, [0, 0], 1),
+        (1, 16, [0], 1),
+    ):
+        gpus(n, gib)
+        assert list(itertools.islice(testbed._gpus(), len(turns))) == turns and testbed._workers() == workers
+    gpus(0, 0)
+    assert list(itertools.islice(testbed._gpus(), 3)) == [0, 0, 0] and 1 <= testbed._workers() <= 2
+    work = {role: testbed._work(testbed.recipe("small")[role]) for role in ("student", "teacher", "completer")}
+    assert work["teacher"] > work["student"] > work["completer"]

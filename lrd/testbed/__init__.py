@@ -5,11 +5,13 @@ loads any model of the Hub. Deterministic by the recipe's seed on one kind of ma
 """
 
 import hashlib
+import itertools
 import multiprocessing
 import os
 import shutil
 import time
 import tomllib
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from lrd.run import read_json, write_json
 
 HERE = Path(__file__).parent
 PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations
+TRAINING = 40 << 30  # bytes that training a model of the small testbed has taken on a GPU
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -63,17 +66,16 @@ def _build(name: str, what: dict[str, Any], wanted: str, workers: int | None) ->
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     cell = _cell(name)
-    cuda = torch.cuda.is_available()
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
-    # On a GPU one writes its documents while another trains.
-    with ProcessPoolExecutor(workers or (3 if cuda else min(2, os.cpu_count() or 1)), mp_context=spawn) as pool:
+    with ProcessPoolExecutor(workers or _workers(), mp_context=spawn) as pool:
         roles = [role for role, section in what.items() if isinstance(section, dict) and "shape" in section]
-        # The longest first: the others run beside it.
-        jobs = {role: pool.submit(_train, role, what, part, cell) for role in sorted(roles)}
+        roles.sort(key=lambda role: -_work(what[role]))  # the longest first: the others run beside it
+        jobs = {role: pool.submit(_train, role, what, part, cell, gpu) for role, gpu in zip(roles, _gpus())}
         cards = {role: job.result() for role, job in jobs.items()}
-        jobs = {"prm": pool.submit(_train_prm, what, part, cell)} if "prm" in what else {}
+        turns = _gpus()
+        jobs = {"prm": pool.submit(_train_prm, what, part, cell, next(turns))} if "prm" in what else {}
         measured = {role: what[role].get("data", cell.eval_data) for role in roles if role != "completer"}
-        jobs |= {role: pool.submit(_measure, role, data, part, cell) for role, data in measured.items()}
+        jobs |= {role: pool.submit(_measure, role, data, part, cell, next(turns)) for role, data in measured.items()}
         for role, job in jobs.items():
             cards[role] = cards.get(role, {}) | job.result()
     card = {"recipe_hash": wanted, "seconds": round(time.perf_counter() - started, 1), "models": cards, "recipe": what}
@@ -105,21 +107,52 @@ def _cell(name: str) -> Cell:
     return Cell.load(name, regime="outcome", rank=1, seed=0)
 
 
-def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
+def _workers() -> int:
+    """How many jobs at a time. On a GPU one writes its documents while another trains, as far as memory goes."""
+    if not torch.cuda.is_available():
+        return min(2, os.cpu_count() or 1)
+    memory = sum(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count()))
+    return max(1, min(3, memory // TRAINING))
+
+
+def _work(section: dict[str, Any]) -> int:
+    """What a section's training costs, up to a factor."""
+    train, shape = section["train"], section["shape"]
+    return train["steps"] * train["batch"] * shape["num_hidden_layers"] * shape["hidden_size"] ** 2
+
+
+def _gpus() -> Iterator[int]:
+    """A GPU for each job, there and back: of jobs from the longest on, none then gets two long ones."""
+    there = list(range(torch.cuda.device_count())) or [0]
+    return itertools.cycle(there + there[::-1])
+
+
+def _use(gpu: int) -> None:
+    """What a job of before has left in this worker's hands goes back to the card first, which others share."""
+    torch.set_num_threads(1)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.set_device(gpu)
+
+
+def _train(role: str, what: dict[str, Any], into: Path, cell: Cell, gpu: int) -> dict[str, Any]:
     from lrd.policy import seed_of
     from lrd.testbed.corpus import tokenizer
     from lrd.testbed.pretrain import pretrain
 
-    torch.set_num_threads(1)
+    _use(gpu)
     words = tokenizer(what["task"])
     template = cell.prompt_template
     model, seconds = pretrain(what["task"], what[role], seed_of(role, what["seed"]), words, template)
     model.to(getattr(torch, cell.dtype)).save_pretrained(into / role)
     words.save_pretrained(into / role)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "seconds": round(seconds, 1)}
+    parameters = sum(p.numel() for p in model.parameters())
+    del model
+    _use(gpu)
+    return {"parameters": parameters, "seconds": round(seconds, 1)}
 
 
-def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
+def _train_prm(what: dict[str, Any], into: Path, cell: Cell, gpu: int) -> dict[str, Any]:
     import functools
     import random
 
@@ -132,7 +165,7 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     from lrd.testbed import prm as shepherd
     from lrd.testbed.corpus import tokenizer
 
-    torch.set_num_threads(1)
+    _use(gpu)
     started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(what["task"]), what["seed"]
     samplers = {}
     for role in ("student", "completer"):
@@ -163,14 +196,14 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _measure(role: str, data: str, into: Path, cell: Cell) -> dict[str, Any]:
+def _measure(role: str, data: str, into: Path, cell: Cell, gpu: int) -> dict[str, Any]:
     from lrd import evaluate
     from lrd.models import device, load_model, load_tokenizer
     from lrd.problems import held_out
     from lrd.results import unbiased
     from lrd.sampling.torch import TorchSampler
 
-    torch.set_num_threads(1)
+    _use(gpu)
     model = load_model(str(into / role), role, cell.dtype, device())
     words = load_tokenizer(str(into / role), role)
     sampler = TorchSampler(model, words)
