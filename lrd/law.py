@@ -9,12 +9,12 @@ replicates, intervals from resampling replicates.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from lrd import budget, results
+from lrd import ROOT, budget, results
 from lrd.budget import times
 from lrd.cell import grid
 from lrd.codebook import named
@@ -65,11 +65,38 @@ class Measured:
         return np.average(self.bits, axis=0, weights=weights)
 
 
+ABOUT = ["cell", "regime", "adapter", "rank", "step", "replicate", "information", "parameters"]
+
+
 def table(found: Results) -> pd.DataFrame:
     """One row a finished cell and evaluation: bits learned, calibrated and raw, beside what the arm is and was asked.
 
-    Cells that are not evaluated on all of their codebook have none.
+    Of cells that are not at hand, the rows that were published. Cells that are not evaluated on all of their codebook
+    have none.
     """
+    here, published = _at_hand(found), kept(found.preset)
+    published = published[~published.cell.isin(here.cell)]
+    both = [rows for rows in (here, published) if len(rows)]
+    return pd.concat(both, ignore_index=True) if both else here
+
+
+def kept(preset: str) -> pd.DataFrame:
+    """The rows that `lrd publish` left in book/<preset>.csv: a grid of cells is larger than a repository should be."""
+    path = ROOT / "book" / f"{preset}.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=[*ABOUT, "bits", "bits_raw", "pass@1"])
+    return pd.read_csv(path, dtype={"replicate": str})
+
+
+def with_kept(found: Results) -> Results:
+    """The same without the gaps that published rows fill: those cells are `published`."""
+    cells = found.cells.copy()
+    only = set(kept(found.preset).cell) & set(cells.cell[cells.state == "absent"])
+    cells.loc[cells.cell.isin(only), "state"] = "published"
+    return replace(found, cells=cells, problems=[t for t in found.problems if t.removesuffix(": absent") not in only])
+
+
+def _at_hand(found: Results) -> pd.DataFrame:
     cells = {cell.name: cell for cell in grid(found.preset)}
     done = found.finished.set_index("cell")
     names = ["bits", "bits_raw", "correct"]
@@ -84,8 +111,7 @@ def table(found: Results) -> pd.DataFrame:
         row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.information, "bits": bits}
         row |= {"parameters": float(done.trainable_parameters[name]), "bits_raw": raw}
         rows.append(row | {"pass@1": right / book.keys})
-    about = ["cell", "regime", "adapter", "rank", "step", "replicate", "information", "parameters"]
-    return pd.DataFrame(rows, columns=[*about, "bits", "bits_raw", "pass@1"])
+    return pd.DataFrame(rows, columns=[*ABOUT, "bits", "bits_raw", "pass@1"])
 
 
 def measured(frame: pd.DataFrame, regime: str) -> Measured | None:
@@ -224,7 +250,7 @@ def arm_rows(m: Measured) -> list[tuple[str, ...]]:
     mean = m.mean()[:, :, -1]
     rows = []
     for arm, size, bits in zip(m.arms, m.parameters, mean):
-        shares = [f"{b:,.0f} ({100 * b / most:.0f} %)" for b, most in zip(bits, m.information)]
+        shares = [f"{round(b):,} ({round(100 * b / most)} %)" for b, most in zip(bits, m.information)]
         rows.append((arm, f"{size:,.0f}", f"{budget.capacity(size):,.0f}", *shares))
     return rows
 
@@ -254,16 +280,22 @@ def rates(swept: Results) -> pd.DataFrame:
     return wide.reindex(index=pd.MultiIndex.from_frame(rows), columns=sorted(swept.cells.learning_rate.unique()))
 
 
+def taken(swept: Results) -> dict[tuple[str, str], float]:
+    """(Reward, adapter) → the rate that the rule takes; none where a cell is missing."""
+    whole = rates(swept).dropna()
+    return {at: whole.columns[bits.argmax()] for at, bits in zip(whole.index, whole.to_numpy(float))}
+
+
 def rate_rows(swept: Results) -> list[tuple[str, ...]]:
-    """Reward and adapter, bits at each rate, and the rate that the rule takes; none where a cell is missing."""
-    found = rates(swept)
+    """Reward and adapter, bits at each rate, and the rate that is taken."""
+    found, best = rates(swept), taken(swept)
     return [
         (
-            f"{regime}, {adapter}",
-            *(f"{b:,.0f}" if b == b else NOTHING for b in bits),
-            NOTHING if np.isnan(bits).any() else f"{found.columns[bits.argmax()]:g}",
+            ", ".join(at),
+            *(f"{round(b):,}" if b == b else NOTHING for b in bits),
+            f"{best[at]:g}" if at in best else NOTHING,
         )
-        for (regime, adapter), bits in zip(found.index, found.to_numpy(float))
+        for at, bits in zip(found.index, found.to_numpy(float))
     ]
 
 

@@ -1,7 +1,8 @@
 """What the book keeps of a preset beside its runs: `lrd publish PRESET` writes book/<preset>.json, which is committed.
 
 It holds what is lost with models that are too large for git (their card, their shapes, their fingerprints), what the
-runs ran on, and a line of numbers a cell, so that a reader's own runs of the preset can be set beside them.
+runs ran on, and a line of numbers a cell, so that a reader's own runs of the preset can be set beside them. Of cells
+that learn a codebook, book/<preset>.csv holds the bits: they are too many for all of their runs to be committed.
 """
 
 # pandas types a selection as any of Series, DataFrame and ndarray:
@@ -12,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lrd import ROOT, UserError, budget, results
+from lrd import ROOT, UserError, budget, law, results
 from lrd.cell import grid
-from lrd.run import fingerprint, read_json, write_json
+from lrd.run import fingerprint, read_json, write_json, write_text
 
 NUMBERS = ["base", "final", "peak", "area", "peak_advantage_std"]  # of a cell, as `results.summary` has them
 ROLES = ["student", "teacher", "prm"]
@@ -30,18 +31,22 @@ def write(preset: str, runs: str | Path | None = None) -> Path:
     if not len(found.finished):
         raise UserError(f"preset {preset!r} has no finished cell to publish")
     environment = ran_on(results.read_provenance(results.root(runs) / preset / cell) for cell in found.finished.cell)
-    models = {role: getattr(grid(preset)[0], role) for role in ROLES}
-    for role, name in models.items():
-        if environment.get(role) != [here := fingerprint(name)]:
+    models = {role: dict.fromkeys(getattr(cell, role) for cell in grid(preset)) for role in ROLES}
+    for role, names in models.items():
+        there = {name: fingerprint(name) or "not there" for name in names}
+        if not (began := set(environment.get(role, ["unknown"]))) <= set(there.values()):
             raise UserError(
-                f"the cells of {preset!r} began from {role} {' and '.join(environment.get(role, ['unknown']))}, and "
-                f"{name} is {here or 'not there'}; publish where they were trained"
+                f"the cells of {preset!r} began from {role} {' and '.join(sorted(began))}, and "
+                f"{', '.join(f'{name} is {here}' for name, here in there.items())}; publish where they were trained"
             )
-    shapes = {name: dataclasses.asdict(shape) for name in models.values() if (shape := budget.shape_of(name))}
+    names = dict.fromkeys(name for names in models.values() for name in names)
+    shapes = {name: dataclasses.asdict(shape) for name in names if (shape := budget.shape_of(name))}
     cells = found.finished.set_index("cell")[NUMBERS].astype(float).to_dict("index")
     card = read_json(ROOT / "models" / preset / "card.json")
     path = ROOT / "book" / f"{preset}.json"
     write_json(path, {"environment": environment, "card": card, "shapes": shapes, "cells": cells})
+    if len(bits := law.table(found)):
+        write_text(path.with_suffix(".csv"), bits.to_csv(index=False, float_format="%.8g"))
     return path
 
 

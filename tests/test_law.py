@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from test_results import write_cell
 
-from lrd import law, results
+from lrd import ROOT, law, results
 from lrd.cell import grid
 from lrd.law import Measured
 
@@ -124,12 +125,35 @@ def test_a_ratio_of_rewards_covers_none_and_finds_one():
 def test_the_preset():
     cells = grid("law")
     assert len(cells) == 3 * 6 * 6 * 3 and len({cell.name for cell in cells}) == len(cells)
-    assert {c.learning_rate for c in cells if c.rank is None}.isdisjoint({c.learning_rate for c in cells if c.rank})
     assert all((c.advantage_norm == "none") == (c.regime == "supervised") for c in cells)
     assert {cell.seed for cell in grid("law-lr")}.isdisjoint(cell.seed for cell in cells)
 
 
-def test_without_runs_nothing_is_claimed(tmp_path):
+def test_the_rates_are_those_that_the_sweep_took():
+    taken = law.taken(results.load("law-lr", ROOT / "runs"))
+    assert taken == {(cell.regime, cell.point["adapter"]): cell.learning_rate for cell in grid("law")}
+
+
+def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(law, "ROOT", tmp_path)
+    first, second, *_ = (cell for cell in grid("law") if cell.eval_problems == 64)
+    write_cell(tmp_path, first, {0: 0, 60: 8})  # the bits that it lacks count as none
+    found = results.load("law", tmp_path)
+    assert list(law.table(found).cell.unique()) == [first.name] and law.with_kept(found).problems == found.problems
+    rows = law.table(found).assign(bits=7.0)
+    (tmp_path / "book").mkdir()
+    pd.concat([rows, rows.assign(cell=second.name)]).to_csv(tmp_path / "book" / "law.csv", index=False)
+    bits = law.table(found).groupby("cell").bits.sum()
+    assert bits.to_dict() == {first.name: 0.0, second.name: 14.0}
+    assert law.table(found).replicate.tolist() == ["0/1"] * 4
+    whole = law.with_kept(found)
+    assert sorted(set(found.problems) - set(whole.problems)) == [f"{second.name}: absent"]
+    assert whole.cells.set_index("cell").state[second.name] == "published"
+    assert found.cells.set_index("cell").state[second.name] == "absent"
+
+
+def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
+    monkeypatch.setattr(law, "ROOT", tmp_path)
     frame = law.table(results.load("law", tmp_path))
     found = {regime: law.measured(frame, regime) for regime in ("supervised", "outcome")}
     assert not len(frame) and set(found.values()) == {None}
