@@ -23,6 +23,7 @@ from jaxtyping import config as jaxtyping_config, install_import_hook
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float
 install_import_hook("lrd", f"{__name__}.checked")  # before the first import of lrd
 
+import filelock
 import pytest
 import torch
 from hypothesis import settings
@@ -186,6 +187,24 @@ def rollouts(make_rollouts, tokenizer) -> Rollouts:
             ("1a+2b*3c-4d+5", "0", ["The answer is \\boxed{0}.", [tokenizer.eos_token_id]]),
         ]
     )
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`once(name, make)`: a directory that `make` fills once, whichever of the processes that run tests asks first."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        path, made = base / name, base / f"{name}.made"
+        with filelock.FileLock(base / f"{name}.lock"):
+            if not made.exists():
+                path.mkdir()
+                make(path)
+                made.touch()
+        return path
+
+    return get
 
 
 @pytest.fixture(scope="session")

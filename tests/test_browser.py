@@ -28,6 +28,7 @@ FLAGS = [
     *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 ]
 WIDE, NARROW = 1400, 400
+PLANTED = "book/planted.html"  # a page that only one test makes and sees, while others may be at the same book
 
 # What is wrong with a page once it has settled; a list of sentences.
 SETTLED = """async () => {
@@ -57,7 +58,7 @@ class Site:
 
     def pages(self) -> list[str]:
         found = (path.relative_to(self.html) for path in self.html.rglob("*.html"))
-        return sorted(str(path) for path in found if path.parts[0] != "_static")
+        return sorted(str(path) for path in found if path.parts[0] != "_static" and str(path) != PLANTED)
 
     def broken(self, link: str) -> bool:
         """Whether a link within the book leads to no file, or to no such place on its page."""
@@ -78,10 +79,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[Site]:
+def build(root: Path) -> None:
     """The book of three cells: two finished, one that failed and has a strange name for its processor."""
-    root = tmp_path_factory.mktemp("clone")
     for name in ("_config.yml", "book", "notebooks", "lrd"):
         (root / name).symlink_to(ROOT / name)
     write_run(root / "runs", "outcome", 1, 0, {0: 5, 5: 8, 10: 15})
@@ -93,7 +92,11 @@ def site(tmp_path_factory) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LRD_PRESET", raising=False)
         assert book.build(root) == 0
-    html = root / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def site(once) -> Iterator[Site]:
+    html = once("book-of-three", build) / "_build" / "html"
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=html)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Site(html, f"http://127.0.0.1:{server.server_port}")
@@ -223,10 +226,10 @@ def test_faults_are_noticed(site, browser):
       <a href="nowhere.html">a</a><a href="metrics.html#nowhere">b</a>
       <span class="math">\(\frac{\)</span><div style="width: 3000px">wide</div>"""
     text = (site.html / "book" / "metrics.html").read_text()
-    page = site.html / "book" / "planted.html"
+    page = site.html / PLANTED
     page.write_text(text.replace("</article>", f"{planted}</article>", 1))
     try:
-        found = "\n".join(faults_of(site, browser, "book/planted.html", WIDE))
+        found = "\n".join(faults_of(site, browser, PLANTED, WIDE))
     finally:
         page.unlink()
     for fault in (
