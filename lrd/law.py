@@ -7,9 +7,11 @@ replicates, intervals from resampling replicates.
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ DRAWS = 1000
 SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large enough
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
-SETTLED = 1.1  # asymptote over the last value: above it, what is learned at the end says little about capacity
+LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was too short to tell what has room
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Estimate:
         return times(self.value) + bounds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """Bits of a reward at its evaluations: R replicates, A arms by size, full fine-tuning last, I codebooks."""
 
@@ -141,8 +143,13 @@ def bits_a_parameter(bits: np.ndarray, parameters: np.ndarray, ceiling: np.ndarr
     """
     if not (ceiling > 0).all():
         return math.nan
+    return float(SLOPES[_errors(bits, parameters, ceiling).sum(1).argmin()])
+
+
+def _errors(bits: np.ndarray, parameters: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
+    """Of each slope that is tried and each codebook, [C, I]: squared distance of the shares learned."""
     line = SLOPES[:, None, None] * (parameters[:, None] / ceiling)
-    return float(SLOPES[((bits / ceiling - np.minimum(line, 1)) ** 2).sum((1, 2)).argmin()])
+    return ((bits / ceiling - np.minimum(line, 1)) ** 2).sum(1)
 
 
 def capacity(m: Measured, mean: np.ndarray) -> float:
@@ -156,9 +163,9 @@ def sizes(m: Measured, mean: np.ndarray, step: int = -1) -> np.ndarray:
     The ceiling is what full fine-tuning learned: what the reward teaches nobody is not held against an adapter.
     """
     at = mean[:, :, step]
-    columns = range(len(m.information))
-    slopes = [bits_a_parameter(at[:-1, [i]], m.parameters[:-1], at[-1, [i]]) for i in columns]
-    return SHARE * at[-1] / np.array(slopes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = SLOPES[_errors(at[:-1], m.parameters[:-1], at[-1]).argmin(0)]
+    return np.where(at[-1] > 0, SHARE * at[-1] / slopes, math.nan)
 
 
 def growth(m: Measured, mean: np.ndarray) -> float:
@@ -168,14 +175,16 @@ def growth(m: Measured, mean: np.ndarray) -> float:
     return float(np.polyfit(np.log(m.information), np.log(sizes(m, mean)), 1)[0])
 
 
-def asymptote(steps: np.ndarray, bits: np.ndarray) -> tuple[float, float]:
-    """a and τ of bits = a (1 − exp(−step/τ)), by least squares: what is learned in the end, and how slowly."""
-    best = (math.inf, math.nan, math.nan)
-    for tau in RATES * steps.max():
-        shape = 1 - np.exp(-steps / tau)
-        a = float(shape @ bits / (shape @ shape))
-        best = min(best, (float(((bits - a * shape) ** 2).sum()), a, float(tau)))
-    return best[1], best[2]
+def asymptote(steps: np.ndarray, bits: np.ndarray) -> tuple[Any, Any]:
+    """a and τ of bits = a (1 − exp(−step/τ)), by least squares: what is learned in the end, and how slowly.
+
+    Of any number of curves, bits [..., steps].
+    """
+    tau = RATES * steps.max()
+    shape = 1 - np.exp(-steps / tau[:, None])
+    a = bits @ shape.T / (shape**2).sum(1)  # the best for each τ
+    best = ((bits[..., None, :] - a[..., None] * shape) ** 2).sum(-1).argmin(-1)
+    return np.take_along_axis(a, best[..., None], -1)[..., 0], tau[best]
 
 
 def final_capacity(m: Measured, mean: np.ndarray) -> float:
@@ -183,7 +192,7 @@ def final_capacity(m: Measured, mean: np.ndarray) -> float:
 
     An asymptote is no more than there is to know.
     """
-    ends = [[asymptote(m.steps, mean[a, i])[0] for i in range(len(m.information))] for a in range(len(m.arms) - 1)]
+    ends, _ = asymptote(m.steps, mean[:-1])
     return bits_a_parameter(np.minimum(ends, m.information), m.parameters[:-1], m.information)
 
 
@@ -202,6 +211,7 @@ def at_equal_bits(m: Measured, mean: np.ndarray, target: np.ndarray) -> np.ndarr
     return np.array(found)
 
 
+@functools.lru_cache(maxsize=32)  # a page says a number in words and shows it in a table
 def estimate(m: Measured, statistic: Callable[[Measured, np.ndarray], float], draws: int = DRAWS) -> Estimate:
     """A statistic of the means with its 95 % interval: the bootstrap over replicates, expanded for their small number.
 
@@ -263,8 +273,8 @@ def fit_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
             rows.append((regime, "0", *[NOTHING] * 4))
             continue
         size = ", ".join(f"{s:,.0f}" for s in sizes(m, m.mean()))
-        kinds = ((capacity, DRAWS), (final_capacity, DRAWS // 5), (growth, DRAWS))  # the second fits every curve
-        rows.append((regime, str(m.n), *(str(estimate(m, kind, draws)) for kind, draws in kinds), size))
+        kinds = (capacity, final_capacity, growth)
+        rows.append((regime, str(m.n), *(str(estimate(m, kind)) for kind in kinds), size))
     return rows
 
 
@@ -297,6 +307,12 @@ def rate_rows(swept: Results) -> list[tuple[str, ...]]:
         )
         for at, bits in zip(found.index, found.to_numpy(float))
     ]
+
+
+def rewards(found: Results) -> dict[str, Measured | None]:
+    """Each of the preset's rewards as measured."""
+    frame = table(found)
+    return {regime: measured(frame, regime) for regime in found.regimes}
 
 
 def equal_head(found: dict[str, Measured | None]) -> list[str]:
@@ -346,8 +362,17 @@ def verdict(found: dict[str, Measured | None]) -> str:
             said.append(f"Under {regime} there is no interval yet.")
         elif g.low > 0:
             said.append(f"Under {regime} the size that matches full fine-tuning grows with the information: slope {g}.")
+        elif g.high < 0:
+            said.append(f"Under {regime} it shrinks: slope {g}.")
         else:
             said.append(f"Under {regime} the slope of that size over the information is {g}: no growth is shown.")
+        shares = m.mean()[-1, :, -1] / m.information
+        if shares.min() < LEARNED:
+            texts = " and ".join(f"{100 * share:.0f} %" for share in shares)
+            said.append(
+                f"But full fine-tuning itself learns no more than {texts} of the codebooks there by the last step, so "
+                f"that these sizes say more of what is learned soon than of what an adapter can hold."
+            )
     names = list(known)
     for sparse in names[1:]:
         r = compare(known[names[0]], known[sparse])

@@ -7,12 +7,16 @@ An axis `repair` changes one rule at a time; every repair is compared with none,
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lrd.budget import capacity
-from lrd.results import Results
+from lrd.cell import labelled
+from lrd.results import Results, root
+from lrd.run import read_jsonl
 from lrd.stats import NOTHING, Difference, arm_name, interval, mean_sd, of_gaps, signed
 
 NONE = "none"  # the label of the axis that changes nothing
@@ -40,6 +44,25 @@ def table(results: Results) -> pd.DataFrame:
         about |= {"magnitude": row.peak_advantage_std, "length": late["completions/mean_length"].mean()}
         rows.append(about | {"blind": late["deposits/last_if_wrong"].mean()})
     return pd.DataFrame(rows, columns=["cell", "repair", "arm", "seed", "rank", "parameters", *VALUES])
+
+
+def exploits(results: Results, runs: str | Path | None = None, n: int = 3) -> list[dict[str, Any]]:
+    """What the policy learned to exploit without a repair: logged completions of the last evaluation that are wrong.
+
+    Of each finished cell the one of whose last step the reward model is surest; of these the `n` surest.
+    """
+    found = []
+    for cell in results.finished[results.finished.repair == NONE].cell:
+        logged = read_jsonl(root(runs) / results.preset / cell / "completions.jsonl")
+        wrong = [row for row in logged if row["step"] == logged[-1]["step"] and not row["correct"]]
+        found += [{"cell": cell} | row for row in sorted(wrong, key=_last_deposit)[-1:]]
+    return sorted(found, key=_last_deposit)[: -n - 1 : -1]
+
+
+def _last_deposit(row: dict[str, Any]) -> float:
+    """Of a logged completion; one without any comes last."""
+    made = [reward for reward, is_made in zip(row["token_rewards"], row["deposit_mask"]) if is_made]
+    return made[-1] if made else -math.inf
 
 
 def effect(frame: pd.DataFrame, repair: str, value: str) -> Difference | None:
@@ -109,6 +132,13 @@ def arm_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     return [(repair, *(by.get((repair, arm), NOTHING) for arm in arms)) for repair in frame.repair.unique()]
 
 
+def best_without_gold(frame: pd.DataFrame, kept: list[str]) -> str | None:
+    """Of these repairs that ask for no gold answer the one with the highest pass@1 in the end; None without one."""
+    gold = [name for name, changed in labelled("repair")["repair"].items() if changed.get("outcome_weight")]
+    means = frame[frame.repair.isin(set(kept) - set(gold))].groupby("repair").final.mean()
+    return str(means.idxmax()) if len(means) else None
+
+
 def verdict(frame: pd.DataFrame) -> str:
     """What the declared statistics say, as sentences."""
     if not len(frame):
@@ -126,8 +156,7 @@ def verdict(frame: pd.DataFrame) -> str:
         f"Repairs that keep pass@1 from being lost: {', '.join(kept) or 'none is shown to'}.",
         f"Both: {', '.join(both) or 'none'}.",
     ]
-    if kept:
-        best = max(kept, key=lambda repair: frame[frame.repair == repair].final.mean())
+    if best := best_without_gold(frame, kept):
         d = rank_effect(frame, best)
         if d and d.n > 1:
             said.append(

@@ -1,6 +1,7 @@
 """Statistics of the law: planted slopes and knees come back, within the intervals that are given for them."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -168,6 +169,14 @@ def test_what_is_said_of_worlds():
     said = law.verdict({"supervised": growing, "outcome": flat})
     assert "supervised asks for" in said and "outcome" in said
     assert law.arm_rows(growing)[0][:3] == ("a0", "96", "192")
+    assert "itself learns" not in law.verdict({"supervised": growing})
+    poor = Measured(growing.bits / np.array([1, 2, 8])[:, None], *list(vars(growing).values())[1:])
+    shares = re.search(
+        r"no more than (\d+) % and (\d+) % and (\d+) % of the codebooks", law.verdict({"supervised": poor})
+    )
+    assert shares and [int(share) for share in shares.groups()] == pytest.approx([95, 49, 12], abs=4)
+    shrinking = Measured(growing.bits[:, :, ::-1], *list(vars(growing).values())[1:])
+    assert "Under supervised it shrinks: slope -" in law.verdict({"supervised": shrinking})
 
 
 def test_rates_by_the_rule(tmp_path, monkeypatch):

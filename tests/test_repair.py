@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from test_results import write_cell, write_lines
 
 from lrd import repair, results
 from lrd.cell import Cell, grid
@@ -54,6 +55,36 @@ def test_what_is_said():
     assert repair.value_rows(FOUND)[3][:2] == ("both", "2 of 6")  # 0.1 lost, and not 0.11 nor 0.12
     assert [row[0] for row in repair.effect_rows(FOUND)] == ["tame", "good", "both"]
     assert NOTHING not in repair.effect_rows(FOUND)[0]
+
+
+def test_the_best_repair_for_the_effect_of_rank_asks_for_no_gold():
+    found = frame(
+        **{"none": (0.8, 5.0), "canonical": (0.3, 5.0), "canonical-minimum": (0.2, 1.0), "outcome": (0.1, 1.0)}
+    )
+    kept = ["canonical", "canonical-minimum", "outcome"]
+    assert repair.best_without_gold(found, kept) == "canonical-minimum"
+    assert "Under canonical-minimum the smallest rank" in repair.verdict(found)
+    assert repair.best_without_gold(found, ["outcome"]) is None
+
+
+def test_what_was_exploited(tmp_path):
+    """Of each cell's wrong completions of the last evaluation the one with the largest last deposit."""
+    rows = [(2, False, 0.99, "early"), (4, True, 0.98, "right"), (4, False, 0.7, "less"), (4, False, 0.9, "more")]
+    for seed in range(4):
+        path = write_cell(
+            tmp_path, Cell.load("repair", rank=1, seed=seed % 3, repair=["none", "cap"][seed // 3]), {0: 5}
+        )
+        logged = [
+            dict(step=step, correct=right, problem=f"{name} {seed}", token_rewards=[1.0, sure - 0.1 * seed, 0.0],
+                 deposit_mask=[True, True, False])
+            for step, right, sure, name in rows
+        ]  # fmt: skip
+        write_lines(path / "completions.jsonl", logged)
+    found = results.load("repair", tmp_path)
+    shown = repair.exploits(found, tmp_path)
+    assert [row["problem"] for row in shown] == ["more 0", "more 1", "more 2"] and "r1" in shown[0]["cell"]
+    assert [row["problem"] for row in repair.exploits(found, tmp_path, 1)] == ["more 0"]
+    assert repair.exploits(results.load("repair", tmp_path / "none")) == []
 
 
 def test_the_preset(tmp_path):
