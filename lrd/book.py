@@ -34,6 +34,9 @@ CELLS = "book/cells"  # the page under which all cells hang
 ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs/ is shown as it ran
 AT_A_TIME = min(4, os.cpu_count() or 1)
 BESIDE = {  # preset → the page that reports it, if it is not the one that the book is about
+    "law": "notebooks/law",
+    "law-lr": "notebooks/law",
+    "repair": "notebooks/repair",
     "tiny": "notebooks/yours",
     "small-again": "notebooks/yours",
     "small-bf16": "notebooks/variants",

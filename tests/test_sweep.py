@@ -55,6 +55,8 @@ def test_the_chosen_curve_is_bold(swept):
 def test_an_experiment_on_another_preset_is_not_what_the_book_is_about(swept, tmp_path, monkeypatch):
     monkeypatch.delenv("LRD_PRESET", raising=False)
     assert results.studied(tmp_path) == results.DEFAULT
+    write_cell(tmp_path, grid("law")[0], {0: 4})
+    assert results.studied(tmp_path) == results.DEFAULT
 
 
 def test_rates_that_the_rule_did_not_choose_are_named(swept):
