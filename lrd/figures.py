@@ -23,6 +23,7 @@ from lrd.results import Results, estimates_at
 
 if TYPE_CHECKING:  # a cell's own notebook needs neither
     from lrd.equivalence import Contrast
+    from lrd.law import Measured
     from lrd.onset import LeadLag
     from lrd.timings import Bench
 
@@ -184,11 +185,12 @@ def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) 
     """Pass@1 over the steps, mean over seeds: one panel an arm, one line a value of `axis`, the chosen one bold."""
     rows, columns = -(-len(results.arms) // 3), 3
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 2.4 * rows), sharex=True, sharey=True, squeeze=False)
-    for ax in grid.flat[len(results.arms) :]:
+    panels, rest = grid.flat[: len(results.arms)], grid.flat[len(results.arms) :]
+    for ax in rest:
         ax.remove()
     curves, values = results.of_finished(results.curves), sorted(results.cells[axis].unique())
     shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(values)))
-    for ax, arm in zip(grid.flat, results.arms):
+    for ax, arm in zip(panels, results.arms):
         mine = curves[curves.arm == arm]
         for i, value in enumerate(values):
             line = mine[mine[axis] == value].groupby("step")["pass@1"].mean()
@@ -196,14 +198,69 @@ def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) 
             ax.plot(line.index, line, color=shades[i], linestyle=DASHES[i % len(DASHES)], linewidth=width)
         ax.set(title="FullFT" if arm == "full" else f"rank {arm[1:]}", ylim=(-0.02, 1.02))
         _say_if_empty(ax, mine)
-    for ax in grid.flat[: len(results.arms)][-columns:]:  # the lowest of each column
+    for ax in panels[-columns:]:  # the lowest of each column
         ax.set_xlabel("step")
         ax.tick_params(labelbottom=True)
     for ax in grid[:, 0]:
         ax.set_ylabel("greedy pass@1")
     key = [plt.Line2D([], [], color=s, linestyle=DASHES[i % len(DASHES)]) for i, s in enumerate(shades)]
     figure.legend(key, [f"{v:g}" for v in values], title=label, loc="outside lower center", ncols=len(values))
-    return _finish(figure, grid)
+    return _finish(figure, panels)
+
+
+def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
+    """Bits learned at the last evaluation against trained parameters: a panel a reward, a line a codebook.
+
+    Dots are replicates, the line their mean, its star full fine-tuning; dotted is all there is to know, grey one bit a
+    parameter.
+    """
+    figure, axes = plt.subplots(1, len(rewards), figsize=(WIDTH, 3.2), sharex=True, sharey=True, squeeze=False)
+    known = [m for m in rewards.values() if m is not None]
+    shades = plt.get_cmap("viridis")(np.linspace(0.75, 0.0, max([len(m.information) for m in known], default=1)))
+    for ax, (regime, m) in zip(axes[0], rewards.items()):
+        ax.set(title=regime, xlabel="trained parameters", xscale="log", yscale="log")
+        _say_if_empty(ax, [] if m is None else m.arms)
+        if m is None:
+            continue
+        bits = np.maximum(m.bits[..., -1], 1)  # what is less than a bit, or negative, lies on the floor
+        ax.plot(m.parameters, m.parameters, color="0.8", linewidth=1)
+        for i, information in enumerate(m.information):
+            ax.axhline(information, color=shades[i], linestyle=":", linewidth=1)
+            ax.plot(np.tile(m.parameters, (m.n, 1)), bits[:, :, i], ".", color=shades[i], markersize=3, alpha=0.6)
+            mean = bits[:, :, i].mean(0)
+            ax.plot(m.parameters, mean, color=shades[i], linestyle=DASHES[i % len(DASHES)])
+            ax.plot(m.parameters[-1:], mean[-1:], FULL_MARKER, color=shades[i], markersize=9)
+        ax.set_ylim(0.8, 2 * m.information.max())
+    axes[0, 0].set_ylabel("bits learned")
+    key = [plt.Line2D([], [], color=shade, linestyle=DASHES[i % len(DASHES)]) for i, shade in enumerate(shades)]
+    names = [f"{information:,.0f} bits to learn" for information in known[0].information] if known else [""]
+    figure.legend(key, names, loc="outside lower center", ncols=len(key))
+    return _finish(figure, axes)
+
+
+def repairs(frame: pd.DataFrame) -> Figure:
+    """Peak advantage std and final pass@1 under each repair: a dot a cell, a bar their mean."""
+    names = list(frame.repair.unique())
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.3 + 0.27 * max(len(names), 3)), sharey=True, squeeze=False)
+    for ax, (value, label) in zip(axes[0], (("magnitude", "peak advantage std"), ("final", "final pass@1"))):
+        _say_if_empty(ax, names)
+        for i, name in enumerate(names):
+            mine = frame[frame.repair == name]
+            for marker, arm in zip(MARKERS, sorted(frame.arm.unique())):
+                dots = mine[mine.arm == arm]
+                ax.plot(dots[value], [i] * len(dots), marker, color=OKABE_ITO[i > 0], markersize=4, alpha=0.55)
+            ax.plot([mine[value].mean()] * 2, [i - 0.32, i + 0.32], color="0.15", linewidth=2)
+        ax.set_xlabel(label)
+        ax.grid(axis="x")
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylabel("repair")
+    arms = sorted(frame.arm.unique())
+    key = [plt.Line2D([], [], color="0.4", marker=marker, linestyle="") for marker, _ in zip(MARKERS, arms)]
+    figure.legend(
+        key, ["FullFT" if arm == "full" else f"rank {arm[1:]}" for arm in arms], loc="outside lower center", ncols=9
+    )
+    axes[0, 0].invert_yaxis()
+    return _finish(figure, axes)
 
 
 def over_steps(

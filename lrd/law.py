@@ -24,6 +24,7 @@ from lrd.results import Results
 from lrd.stats import NBSP, NOTHING
 
 DRAWS = 1000
+LEAST = 4  # replicates of an interval: fewer have hardly any resamples
 SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large enough
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
@@ -32,7 +33,7 @@ LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its interval, of `n` replicates; NaN bounds where one replicate gives none."""
+    """A statistic with its interval, of `n` replicates; NaN bounds where they are too few for one."""
 
     value: float
     low: float
@@ -43,7 +44,7 @@ class Estimate:
         if not math.isfinite(self.value):
             return NOTHING
         bounds = f" [{times(self.low)},{NBSP}{times(self.high)}]" if self.low == self.low else ""
-        return times(self.value) + bounds
+        return (times(self.value) + bounds).replace("-", "−")
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +239,7 @@ def compare(a: Measured, b: Measured, draws: int = DRAWS) -> Estimate:
 def _bootstrap(statistic: Callable[[np.ndarray | None], float], n: int, draws: int) -> Estimate:
     """A statistic of how often each of n replicates counts (None: once), with the interval of `estimate`."""
     value = float(statistic(None))
-    if n < 2:
+    if n < LEAST:
         return Estimate(value, math.nan, math.nan, n)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
     return Estimate(value, *expanded(np.array([statistic(weights) for weights in counts], float), n), n)

@@ -88,8 +88,8 @@ class Results:
 def studied(runs: str | Path | None = None) -> str:
     """The preset that the book is about: `LRD_PRESET`, or else the first that is finished, or at least begun.
 
-    The published one comes first, then the one that anyone can run, then any other. A preset that asks a question of its
-    own is an experiment beside them, not what the book is about.
+    The published one comes first, then the one that anyone can run, then any other. A preset that asks a question of
+    its own is an experiment beside them, not what the book is about.
     """
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen

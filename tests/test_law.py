@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from test_figures import legible
 from test_results import write_cell
 
-from lrd import ROOT, law, results
+from lrd import ROOT, figures, law, results
 from lrd.cell import grid
 from lrd.law import Measured
 
@@ -176,7 +177,26 @@ def test_what_is_said_of_worlds():
     )
     assert shares and [int(share) for share in shares.groups()] == pytest.approx([95, 49, 12], abs=4)
     shrinking = Measured(growing.bits[:, :, ::-1], *list(vars(growing).values())[1:])
-    assert "Under supervised it shrinks: slope -" in law.verdict({"supervised": shrinking})
+    assert "Under supervised it shrinks: slope −" in law.verdict({"supervised": shrinking})
+
+
+def test_the_figure_of_worlds_and_of_nothing():
+    known = world(np.random.default_rng(0), tau=100.0)
+    for found in ({"supervised": known, "outcome": None}, {"supervised": None}):
+        figure = figures.law(found)
+        legible(figure)
+        empty = [regime for regime, m in found.items() if m is None]
+        says = [
+            ax.get_title(loc="left") for ax in figure.axes if "no finished cell" in [t.get_text() for t in ax.texts]
+        ]
+        assert says == empty
+        figures.close(figure)
+    figure = figures.law({"supervised": known})
+    lines = [
+        line for line in figure.axes[0].lines if len(line.get_xdata()) == len(ARMS) and line.get_linestyle() != "None"
+    ]
+    np.testing.assert_allclose(lines[1].get_ydata(), known.mean()[:, 0, -1])
+    figures.close(figure)
 
 
 def test_rates_by_the_rule(tmp_path, monkeypatch):

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from test_figures import legible
 from test_results import write_cell, write_lines
 
-from lrd import repair, results
+from lrd import figures, repair, results
 from lrd.cell import Cell, grid
 from lrd.stats import NOTHING
 
@@ -34,6 +35,14 @@ def test_effects_by_hand():
     assert repair.share(FOUND, "good") == pytest.approx(1 - 0.21 / 0.8)
     assert repair.share(FOUND, "none") == 0 and repair.effect(FOUND, "nothing", "lost") is None
     assert math.isnan(repair.share(frame(none=(0.0, 1.0), good=(0.0, 1.0)), "good"))
+
+
+def test_the_figure_of_repairs_and_of_none():
+    for found in (FOUND, FOUND[:0]):
+        figure = figures.repairs(found)
+        legible(figure)
+        figures.close(figure)
+    assert [t.get_text() for t in figures.repairs(FOUND).axes[0].get_yticklabels()] == ["none", "tame", "good", "both"]
 
 
 def test_the_effect_of_rank_and_what_could_be_seen_of_it():
