@@ -37,6 +37,7 @@ BESIDE = {  # preset → the page that reports it, if it is not the one that the
     "law": "notebooks/law",
     "law-lr": "notebooks/law",
     "repair": "notebooks/repair",
+    "repair-ranks": "notebooks/repair",
     "tiny": "notebooks/yours",
     "small-again": "notebooks/yours",
     "small-bf16": "notebooks/variants",

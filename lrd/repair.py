@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lrd.budget import capacity
-from lrd.cell import labelled
+from lrd.cell import labelled, read_preset
 from lrd.results import Results, root
 from lrd.run import read_jsonl
 from lrd.stats import NOTHING, Difference, arm_name, interval, mean_sd, of_gaps, signed
@@ -93,6 +93,31 @@ def rank_effect(frame: pd.DataFrame, repair: str) -> Difference | None:
     return of_gaps(wide[least] - wide["full"])
 
 
+def settings(preset: str) -> str:
+    """What a preset changes of its cells, beyond the regime: `deposit_rule = minimum`."""
+    changed = read_preset(preset)["cell"].items() - read_preset(read_preset(preset)["base"])["cell"].items()
+    return ", ".join(f"{key} = {value}" for key, value in sorted(changed) if key != "regime")
+
+
+def rank_rows(results: Results) -> list[tuple[str, ...]]:
+    """Of a preset's arms: final pass@1, its difference to full fine-tuning paired by seed, and what such an interval
+    could resolve."""
+    finals = results.finished.pivot_table(index="seed", columns="arm", values="final").reindex(columns=results.arms)
+    rows = []
+    for arm in results.arms:
+        d = of_gaps((finals[arm] - finals["full"]).dropna()) if arm != "full" else None
+        least = resolvable(d)
+        rows.append(
+            (
+                arm_name(arm),
+                mean_sd(finals[arm].dropna()),
+                f"{signed(d.mean)}{interval(d)}" if d else "",
+                f"{least:.2f}" if least == least else "",
+            )
+        )
+    return rows
+
+
 def resolvable(d: Difference | None) -> float:
     """The least true difference that such an interval excludes 0 for half the time: its own half-width."""
     return (d.high - d.low) / 2 if d and d.n > 1 else math.nan
@@ -113,7 +138,7 @@ def effect_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     rows = []
     for repair in (name for name in frame.repair.unique() if name != NONE):
         found = [effect(frame, repair, value) for value in VALUES]
-        texts = [f"{signed(d.mean, 2)}{interval(d)}" if d else NOTHING for d in found]
+        texts = [f"{signed(d.mean)}{interval(d)}" if d else NOTHING for d in found]
         kept = share(frame, repair)
         rows.append((repair, *texts, f"{100 * kept:.0f} %" if kept == kept else NOTHING))
     return rows
@@ -160,7 +185,7 @@ def verdict(frame: pd.DataFrame) -> str:
         d = rank_effect(frame, best)
         if d and d.n > 1:
             said.append(
-                f"Under {best} the smallest rank less full fine-tuning is {signed(d.mean, 2)}{interval(d)}; "
+                f"Under {best} the smallest rank less full fine-tuning is {signed(d.mean)}{interval(d)}; "
                 f"a difference below {resolvable(d):.2f} could not be told from none."
             )
     return " ".join(said)

@@ -96,6 +96,24 @@ def test_what_was_exploited(tmp_path):
     assert repair.exploits(results.load("repair", tmp_path / "none")) == []
 
 
+def test_the_rank_axis_under_one_repair(tmp_path):
+    for rank, right in ((1, (4, 6, 8)), (None, (8, 10, 12)), (4, (5,))):
+        for seed, n in enumerate(right):
+            write_cell(tmp_path, Cell.load("repair-ranks", rank=rank, seed=seed), {0: 5, 10: n})
+    rows = {row[0]: row[1:] for row in repair.rank_rows(results.load("repair-ranks", tmp_path))}
+    assert rows["rank 1"] == (
+        "0.300\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.100",
+        "−0.200 [−0.200,\N{NO-BREAK SPACE}−0.200]",
+        "0.00",
+    )
+    assert rows["full fine-tuning"][0].startswith("0.500") and rows["full fine-tuning"][1:] == ("", "")
+    assert rows["rank 4"][0].startswith("0.250") and rows["rank 4"][2] == ""  # one seed has no interval
+    assert rows["rank 64"] == (NOTHING, "", "") and list(rows) == [
+        *("rank 1", "rank 4", "rank 16", "rank 64", "rank 256", "full fine-tuning"),
+    ]
+    assert {row[1:] for row in repair.rank_rows(results.load("repair-ranks", tmp_path / "none"))} == {(NOTHING, "", "")}
+
+
 def test_the_preset(tmp_path):
     cells = grid("repair")
     assert len(cells) == 11 * 3 * 3 and len({cell.name for cell in cells}) == 99
