@@ -378,7 +378,7 @@ def verdict(found: dict[str, Measured | None]) -> str:
     for sparse in names[1:]:
         r = compare(known[names[0]], known[sparse])
         if r.low != r.low:
-            said.append(f"{names[0]} and {sparse} have no replicates in common to compare.")
+            said.append(f"Of {names[0]} against {sparse} too few replicates are the same for an interval.")
         else:
             open_ = "" if r.low > 1 or r.high < 1 else ", which leaves open whether they differ"
             said.append(f"At equal information {names[0]} asks for {r} times the size that {sparse} does{open_}.")

@@ -30,6 +30,9 @@ VALUES = {  # column → what it is
 }
 
 
+DIGITS = {"length": 0}  # of a value, where it is not two
+
+
 def table(results: Results) -> pd.DataFrame:
     """One row a finished cell: the repair, the arm, and `VALUES`."""
     rows = []
@@ -128,7 +131,7 @@ def value_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     rows = []
     for repair in frame.repair.unique():
         mine = frame[frame.repair == repair]
-        values = [mean_sd(mine[name].replace([np.inf, -np.inf], np.nan), 2) for name in VALUES]
+        values = [mean_sd(mine[v].replace([np.inf, -np.inf], np.nan), DIGITS.get(v, 2)) for v in VALUES]
         rows.append((repair, f"{(mine.lost <= HOLDS).sum()} of {len(mine)}", *values))
     return rows
 
@@ -138,7 +141,8 @@ def effect_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     rows = []
     for repair in (name for name in frame.repair.unique() if name != NONE):
         found = [effect(frame, repair, value) for value in VALUES]
-        texts = [f"{signed(d.mean)}{interval(d)}" if d else NOTHING for d in found]
+        digits = [DIGITS.get(value, 2) for value in VALUES]
+        texts = [f"{signed(d.mean, n)}{interval(d, n)}" if d else NOTHING for d, n in zip(found, digits)]
         kept = share(frame, repair)
         rows.append((repair, *texts, f"{100 * kept:.0f} %" if kept == kept else NOTHING))
     return rows

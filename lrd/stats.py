@@ -127,9 +127,9 @@ def signed(x: float, digits: int = 3) -> str:
     return f"{x:+.{digits}f}".replace("-", "−")
 
 
-def interval(d: Difference) -> str:
+def interval(d: Difference, digits: int = 3) -> str:
     """`[−0.053, +0.129]` with a space before it; empty where one seed gives none."""
-    return f" [{signed(d.low)},{NBSP}{signed(d.high)}]" if d.n > 1 else ""
+    return f" [{signed(d.low, digits)},{NBSP}{signed(d.high, digits)}]" if d.n > 1 else ""
 
 
 def verdict(results: Results) -> str:
