@@ -22,7 +22,7 @@ from typing import Any
 import nbformat
 import yaml
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.utils import run_sync
+from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
