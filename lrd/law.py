@@ -266,6 +266,17 @@ def arm_rows(m: Measured) -> list[tuple[str, ...]]:
     return rows
 
 
+def inversions(found: dict[str, Measured | None]) -> str:
+    """Adapters that learned less than half of what a smaller one did, which room cannot explain: their rate may."""
+    said = []
+    for regime, m in ((regime, m) for regime, m in found.items() if m is not None):
+        bits = m.mean()[:-1, :, -1]
+        for i, information in enumerate(m.information):
+            less = [arm for a, arm in enumerate(m.arms[:-1]) if bits[a, i] < bits[: a + 1, i].max() / 2]
+            said += [f"{', '.join(less)} ({regime}, {information:,.0f} bits)"] if less else []
+    return f"Less than half of what a smaller adapter did was learned by {'; '.join(said)}." if said else ""
+
+
 def fit_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
     """A reward's bits a parameter, now and in the end, how the size grows with information, and those sizes."""
     rows = []

@@ -199,6 +199,15 @@ def test_the_figure_of_worlds_and_of_nothing():
     figures.close(figure)
 
 
+def test_a_larger_adapter_that_learned_less_is_named():
+    known = world(np.random.default_rng(0))
+    assert law.inversions({"supervised": known, "outcome": None}) == ""
+    bits = known.bits.copy()
+    bits[:, 5, 2] *= 0.1
+    broken = Measured(bits, *list(vars(known).values())[1:])
+    assert law.inversions({"supervised": broken}).endswith("learned by a5 (supervised, 4,096 bits).")
+
+
 def test_rates_by_the_rule(tmp_path, monkeypatch):
     swept = results.load("law-lr", tmp_path)
     cells = [cell for cell in grid("law-lr") if cell.point["adapter"] == "rank-1" and cell.regime == "outcome"]
