@@ -6,6 +6,7 @@ What is missing or unreadable is named in `Results.problems` instead, so that no
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import contextlib
 import functools
 import io
 import itertools
@@ -14,6 +15,7 @@ import lzma
 import math
 import os
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,12 +90,14 @@ class Results:
 def studied(runs: str | Path | None = None) -> str:
     """The preset that the book is about: `LRD_PRESET`, or else the first that is finished, or at least begun.
 
-    The published one comes first, then the one that anyone can run, then any other. A preset that asks a question of
-    its own is an experiment beside them, not what the book is about.
+    The published one comes first, then the one that anyone can run, then any other. A preset that stands on another
+    one, or asks a question of its own, is an experiment beside it, not what the book is about.
     """
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen
-    names = dict.fromkeys([PUBLISHED, DEFAULT, *(name for name in presets() if "about" not in read_preset(name))])
+    names = dict.fromkeys(
+        [PUBLISHED, DEFAULT, *(name for name in presets() if not {"base", "about"} & read_preset(name).keys())]
+    )
 
     def done(name: str) -> list[bool]:
         return [(root(runs) / name / cell.name / "done.json").is_file() for cell in grid(name)]
@@ -118,19 +122,26 @@ def load(preset: str, runs: str | Path | None = None) -> Results:
 
     Raises `UserError` for an unknown preset only.
     """
-    below = root(runs) / preset
-    states = {cell.name: state(below / cell.name) for cell in grid(preset)}
-    files = (file for name in states if (below / name).is_dir() for file in os.scandir(below / name))
-    seen = frozenset((file.path, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
-    found = _load(preset, below, tuple(states.values()), seen)
+    below, cells = root(runs) / preset, tuple(grid(preset))
+    states = tuple(state(below / cell.name) for cell in cells)
+    seen = frozenset(stamp for cell in cells for stamp in _stamps(below / cell.name))
+    found = _load(preset, below, cells, states, seen)
     frames = {name: getattr(found, name).copy(deep=False) for name in ("steps", "evals", "cells")}  # copied on write
     return replace(found, problems=[*found.problems], **frames)
 
 
+def _stamps(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Path, time and size of each file of a run. Of one that is being written, files come and go meanwhile."""
+    with contextlib.suppress(OSError):
+        for file in os.scandir(path):
+            with contextlib.suppress(OSError):
+                yield file.path, file.stat().st_mtime_ns, file.stat().st_size
+
+
 @functools.lru_cache(maxsize=8)
-def _load(preset: str, below: Path, states: tuple[str, ...], seen: frozenset) -> Results:
+def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, ...], seen: frozenset) -> Results:
     steps, evals, cells, problems = [], [], [], []
-    for cell, there in zip(grid(preset), states):
+    for cell, there in zip(whole, states):
         path = below / cell.name
         about, its_steps, its_evals, trouble = _read(cell, path, there)
         problems += [f"{cell.name}: {text}" for text in trouble]

@@ -120,6 +120,20 @@ def test_the_same_files_are_read_once_and_changed_ones_again(tmp_path):
     assert row_of(results.load("tiny", tmp_path), "outcome-r1-s0").state == "interrupted"
 
 
+def test_a_file_that_vanishes_while_its_run_is_read_stops_nothing(tmp_path, monkeypatch):
+    """As the temporary file of an atomic write does, under the eyes of a reader."""
+    path, scan = write_run(tmp_path, "outcome", 1, 0, {0: 5, 10: 20}), results.os.scandir
+
+    def listed(where):
+        (path / ".metrics.part").touch()
+        found = list(scan(where))
+        (path / ".metrics.part").unlink()
+        return found
+
+    monkeypatch.setattr(results.os, "scandir", listed)
+    assert row_of(results.load("tiny", tmp_path), "outcome-r1-s0").final == 1.0
+
+
 def test_every_cell_that_is_not_there_is_named(tmp_path):
     found = results.load("tiny", tmp_path)
     assert len(found.cells) == 54 and set(found.cells.state) == {"absent"} and not found.cells.page.any()
