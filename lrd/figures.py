@@ -170,7 +170,7 @@ def learning_curves(results: Results) -> Figure:
             plt.Line2D(
                 [], [], marker=markers[arm], linewidth=1.3, markersize=6 if arm == "full" else 4,
                 color="0.1" if arm == "full" else greys[min(i, len(greys) - 1)],
-                linestyle="--" if arm == "full" else "-", label="FullFT" if arm == "full" else f"rank {arm[1:]}",
+                linestyle="--" if arm == "full" else "-", label=_short(arm),
             )
             for i, arm in enumerate(results.arms)
         ]  # fmt: skip
@@ -196,16 +196,21 @@ def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) 
             line = mine[mine[axis] == value].groupby("step")["pass@1"].mean()
             width = 2.6 if chosen.get(arm) == value else 1.1
             ax.plot(line.index, line, color=shades[i], linestyle=DASHES[i % len(DASHES)], linewidth=width)
-        ax.set(title="FullFT" if arm == "full" else f"rank {arm[1:]}", ylim=(-0.02, 1.02))
+        ax.set(title=_short(arm), ylim=(-0.02, 1.02))
         _say_if_empty(ax, mine)
     for ax in panels[-columns:]:  # the lowest of each column
         ax.set_xlabel("step")
         ax.tick_params(labelbottom=True)
     for ax in grid[:, 0]:
         ax.set_ylabel("greedy pass@1")
-    key = [plt.Line2D([], [], color=s, linestyle=DASHES[i % len(DASHES)]) for i, s in enumerate(shades)]
-    figure.legend(key, [f"{v:g}" for v in values], title=label, loc="outside lower center", ncols=len(values))
+    _legend_of_lines(figure, shades, [f"{v:g}" for v in values], title=label)
     return _finish(figure, panels)
+
+
+def _legend_of_lines(figure: Figure, shades: np.ndarray, names: list[str], title: str | None = None) -> None:
+    """What lines mean that differ by shade and, in grey, by dash."""
+    key = [plt.Line2D([], [], color=shade, linestyle=DASHES[i % len(DASHES)]) for i, shade in enumerate(shades)]
+    figure.legend(key, names, title=title, loc="outside lower center", ncols=len(key))
 
 
 def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
@@ -232,34 +237,31 @@ def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
             ax.plot(m.parameters[-1:], mean[-1:], FULL_MARKER, color=shades[i], markersize=9)
         ax.set_ylim(0.8, 2 * m.information.max())
     axes[0, 0].set_ylabel("bits learned")
-    key = [plt.Line2D([], [], color=shade, linestyle=DASHES[i % len(DASHES)]) for i, shade in enumerate(shades)]
-    names = [f"{information:,.0f} bits to learn" for information in known[0].information] if known else [""]
-    figure.legend(key, names, loc="outside lower center", ncols=len(key))
+    if known:
+        _legend_of_lines(figure, shades, [f"{information:,.0f} bits to learn" for information in known[0].information])
     return _finish(figure, axes)
 
 
 def repairs(frame: pd.DataFrame) -> Figure:
-    """Peak advantage std and final pass@1 under each repair: a dot a cell, a bar their mean."""
+    """Peak advantage std and final pass@1 under each repair, none in grey: a mark a cell, a bar their mean."""
     names = list(frame.repair.unique())
+    markers = markers_of(list(frame.sort_values("rank").arm.unique()))  # full fine-tuning, without a rank, last
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.3 + 0.27 * max(len(names), 3)), sharey=True, squeeze=False)
     for ax, (value, label) in zip(axes[0], (("magnitude", "peak advantage std"), ("final", "final pass@1"))):
         _say_if_empty(ax, names)
-        for i, name in enumerate(names):
-            mine = frame[frame.repair == name]
-            for marker, arm in zip(MARKERS, sorted(frame.arm.unique())):
-                dots = mine[mine.arm == arm]
-                ax.plot(dots[value], [i] * len(dots), marker, color=OKABE_ITO[i > 0], markersize=4, alpha=0.55)
-            ax.plot([mine[value].mean()] * 2, [i - 0.32, i + 0.32], color="0.15", linewidth=2)
+        for cell in frame.itertuples():
+            colour, size = "0.4" if cell.repair == "none" else OKABE_ITO[1], 7 if cell.arm == "full" else 4
+            at = names.index(cell.repair)
+            ax.plot(getattr(cell, value), at, markers[cell.arm], color=colour, markersize=size, alpha=0.55)
+        for i, mean in enumerate(frame.groupby("repair")[value].mean().reindex(names)):
+            ax.plot([mean, mean], [i - 0.32, i + 0.32], color="0.15", linewidth=2)
         ax.set_xlabel(label)
         ax.grid(axis="x")
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylabel("repair")
-    arms = sorted(frame.arm.unique())
-    key = [plt.Line2D([], [], color="0.4", marker=marker, linestyle="") for marker, _ in zip(MARKERS, arms)]
-    figure.legend(
-        key, ["FullFT" if arm == "full" else f"rank {arm[1:]}" for arm in arms], loc="outside lower center", ncols=9
-    )
     axes[0, 0].invert_yaxis()
+    key = [plt.Line2D([], [], color="0.4", marker=m, linestyle="", label=_short(arm)) for arm, m in markers.items()]
+    figure.legend(handles=key, loc="outside lower center", ncols=max(1, len(key)))
     return _finish(figure, axes)
 
 
@@ -322,7 +324,7 @@ def every_cell(
         _say_if_empty(ax, mine, "nothing is measured")
     axes[-1, 0].set_xticks(
         [i * pitch + (last - first) / 2 for i in range(len(arms))],
-        ["FullFT" if arm == "full" else f"rank {arm[1:]}" for arm in arms],
+        [_short(arm) for arm in arms],
     )
     axes[-1, 0].set_xlim(-0.06 * (last - first), max(1, len(arms)) * pitch - 0.06 * (last - first))
     axes[-1, 0].set_xlabel(f"each arm from step {first:.0f} to step {last:.0f}")
@@ -449,7 +451,7 @@ def budget(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> Figure
     ]  # fmt: skip
     key += [
         plt.Line2D([], [], color="0.3", marker=markers[arm], linestyle="", markersize=9 if arm == "full" else 6,
-                   label="FullFT" if arm == "full" else f"rank {arm[1:]}")
+                   label=_short(arm))
         for arm in results.arms
     ]  # fmt: skip
     key.append(
@@ -587,6 +589,11 @@ def colour_of(regime: str, results: Results) -> str:
 def markers_of(arms: list[str]) -> dict[str, str]:
     """One marker an arm; the star is full fine-tuning."""
     return {arm: FULL_MARKER if arm == "full" else MARKERS[i % len(MARKERS)] for i, arm in enumerate(arms)}
+
+
+def _short(arm: str) -> str:
+    """The arm's name where there is little room."""
+    return "FullFT" if arm == "full" else f"rank {arm[1:]}"
 
 
 def _panels(regimes: list[str], height: float) -> tuple[Figure, np.ndarray]:

@@ -63,9 +63,9 @@ def exploits(results: Results, runs: str | Path | None = None, n: int = 3) -> li
 
 
 def _last_deposit(row: dict[str, Any]) -> float:
-    """Of a logged completion; one without any comes last."""
+    """Of a logged completion; one without any, or without a number, comes last."""
     made = [reward for reward, is_made in zip(row["token_rewards"], row["deposit_mask"]) if is_made]
-    return made[-1] if made else -math.inf
+    return -math.inf if not made or made[-1] is None else made[-1]
 
 
 def effect(frame: pd.DataFrame, repair: str, value: str) -> Difference | None:
@@ -137,14 +137,14 @@ def value_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def effect_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A repair's effects on each value, with intervals, and the share of the loss that it keeps."""
+    """The share of the loss that a repair keeps, and its effects on each value, with intervals."""
     rows = []
     for repair in (name for name in frame.repair.unique() if name != NONE):
         found = [effect(frame, repair, value) for value in VALUES]
         digits = [DIGITS.get(value, 2) for value in VALUES]
         texts = [f"{signed(d.mean, n)}{interval(d, n)}" if d else NOTHING for d, n in zip(found, digits)]
         kept = share(frame, repair)
-        rows.append((repair, *texts, f"{100 * kept:.0f} %" if kept == kept else NOTHING))
+        rows.append((repair, f"{100 * kept:.0f} %" if kept == kept else NOTHING, *texts))
     return rows
 
 

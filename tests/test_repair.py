@@ -41,7 +41,11 @@ def test_the_figure_of_repairs_and_of_none():
     for found in (FOUND, FOUND[:0]):
         figure = figures.repairs(found)
         legible(figure)
+        said = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert said == (["rank 1", "FullFT"] if len(found) else [])
         figures.close(figure)
+    full = [line for line in figures.repairs(FOUND).axes[1].lines if line.get_marker() == figures.FULL_MARKER]
+    assert [list(line.get_ydata()) for line in full] == [[i] for i in range(4) for _ in range(3)]
     assert [t.get_text() for t in figures.repairs(FOUND).axes[0].get_yticklabels()] == ["none", "tame", "good", "both"]
 
 
@@ -94,6 +98,7 @@ def test_what_was_exploited(tmp_path):
     assert [row["problem"] for row in shown] == ["more 0", "more 1", "more 2"] and "r1" in shown[0]["cell"]
     assert [row["problem"] for row in repair.exploits(found, tmp_path, 1)] == ["more 0"]
     assert repair.exploits(results.load("repair", tmp_path / "none")) == []
+    assert repair._last_deposit({"token_rewards": [0.5, None], "deposit_mask": [True, True]}) == -math.inf
 
 
 def test_the_rank_axis_under_one_repair(tmp_path):
