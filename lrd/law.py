@@ -21,7 +21,7 @@ from lrd.budget import times
 from lrd.cell import grid
 from lrd.codebook import named
 from lrd.results import Results
-from lrd.stats import NBSP, NOTHING
+from lrd.stats import NBSP, NOTHING, listed
 
 DRAWS = 1000
 LEAST = 4  # replicates of an interval: fewer have hardly any resamples
@@ -267,14 +267,30 @@ def arm_rows(m: Measured) -> list[tuple[str, ...]]:
 
 
 def inversions(found: dict[str, Measured | None]) -> str:
-    """Adapters that learned less than half of what a smaller one did, which room cannot explain: their rate may."""
+    """Adapters that learned less than half of what a smaller one did, in a sentence; empty without any."""
     said = []
     for regime, m in ((regime, m) for regime, m in found.items() if m is not None):
         bits = m.mean()[:-1, :, -1]
         for i, information in enumerate(m.information):
             less = [arm for a, arm in enumerate(m.arms[:-1]) if bits[a, i] < bits[: a + 1, i].max() / 2]
             said += [f"{', '.join(less)} ({regime}, {information:,.0f} bits)"] if less else []
-    return f"Less than half of what a smaller adapter did was learned by {'; '.join(said)}." if said else ""
+    if not said:
+        return ""
+    return (
+        f"Less than half of what a smaller adapter did was learned by {'; '.join(said)}: room does not explain that, "
+        f"their learning rates may, and the sizes above rest on them too."
+    )
+
+
+def replicates(found: dict[str, Measured | None]) -> str:
+    """How many each reward has: `4 (supervised), 4 (outcome)`."""
+    return ", ".join(f"{m.n if m else 0} ({regime})" for regime, m in found.items())
+
+
+def versions(preset: str) -> str:
+    """The versions of PyTorch that the preset's published cells ran under."""
+    environment = (results.kept(preset) or {}).get("environment", {})
+    return "PyTorch " + (listed(environment["torch"]) if environment.get("torch") else NOTHING)
 
 
 def fit_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
@@ -393,4 +409,4 @@ def verdict(found: dict[str, Measured | None]) -> str:
         else:
             open_ = "" if r.low > 1 or r.high < 1 else ", which leaves open whether they differ"
             said.append(f"At equal information {names[0]} asks for {r} times the size that {sparse} does{open_}.")
-    return " ".join(said)
+    return " ".join([*said, *([poor] if (poor := inversions(known)) else [])])

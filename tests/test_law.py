@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def test_planted_knees_come_back():
 def test_a_size_that_does_not_grow():
     m = quiet()
     ends = np.minimum(PARAMETERS[:, None] / 1000, 1) * INFORMATION  # everywhere the same share for the same size
-    flat = Measured(np.repeat(ends[None, ..., None], 6, 3) + np.zeros((4, 1, 1, 1)), *list(vars(m).values())[1:])
+    flat = replace(m, bits=np.repeat(ends[None, ..., None], 6, 3) + np.zeros((4, 1, 1, 1)))
     assert law.growth(flat, flat.mean()) == pytest.approx(0, abs=0.01)
     np.testing.assert_allclose(law.sizes(flat, flat.mean()), 900, rtol=0.01)
 
@@ -166,17 +167,17 @@ def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
 def test_what_is_said_of_worlds():
     growing = world(np.random.default_rng(0))
     assert "grows with the information" in law.verdict({"supervised": growing})
-    flat = Measured(growing.bits / INFORMATION[:, None] * 256, *list(vars(growing).values())[1:])
+    flat = replace(growing, bits=growing.bits / INFORMATION[:, None] * 256)
     said = law.verdict({"supervised": growing, "outcome": flat})
     assert "supervised asks for" in said and "outcome" in said
     assert law.arm_rows(growing)[0][:3] == ("a0", "96", "192")
     assert "itself learns" not in law.verdict({"supervised": growing})
-    poor = Measured(growing.bits / np.array([1, 2, 8])[:, None], *list(vars(growing).values())[1:])
+    poor = replace(growing, bits=growing.bits / np.array([1, 2, 8])[:, None])
     shares = re.search(
         r"no more than (\d+) % and (\d+) % and (\d+) % of the codebooks", law.verdict({"supervised": poor})
     )
     assert shares and [int(share) for share in shares.groups()] == pytest.approx([95, 49, 12], abs=4)
-    shrinking = Measured(growing.bits[:, :, ::-1], *list(vars(growing).values())[1:])
+    shrinking = replace(growing, bits=growing.bits[:, :, ::-1])
     assert "Under supervised it shrinks: slope −" in law.verdict({"supervised": shrinking})
 
 
@@ -204,8 +205,9 @@ def test_a_larger_adapter_that_learned_less_is_named():
     assert law.inversions({"supervised": known, "outcome": None}) == ""
     bits = known.bits.copy()
     bits[:, 5, 2] *= 0.1
-    broken = Measured(bits, *list(vars(known).values())[1:])
-    assert law.inversions({"supervised": broken}).endswith("learned by a5 (supervised, 4,096 bits).")
+    broken = replace(known, bits=bits)
+    assert "was learned by a5 (supervised, 4,096 bits): room" in law.inversions({"supervised": broken})
+    assert law.verdict({"supervised": broken}).endswith(law.inversions({"supervised": broken}))
 
 
 def test_rates_by_the_rule(tmp_path, monkeypatch):

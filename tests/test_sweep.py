@@ -12,8 +12,9 @@ AXIS = "learning_rate"
 
 @pytest.fixture
 def swept(tmp_path):
-    """Rank 16 likes 3e-4 and 1e-3 the same, rank 64 the largest; of rank 1 a cell is missing."""
+    """Rank 16 likes 3e-4 and 1e-3 the same, rank 4 the middle, rank 64 the largest; of rank 1 a cell is missing."""
     right = {"r16": {3e-4: 16, 1e-3: 16, 3e-3: 2}, "r64": {3e-4: 8, 1e-3: 9, 3e-3: 10}}
+    right["r4"] = {3e-4: 8, 1e-3: 10, 3e-3: 2}
     right["r1"] = {3e-4: 9, 1e-3: 9}
     for cell in grid("small-lr"):
         if cell.learning_rate in right.get(cell.arm, {}):
@@ -23,16 +24,16 @@ def swept(tmp_path):
 
 
 def test_the_rule(swept):
-    assert sweep.chosen(swept, AXIS) == {"r16": 3e-4, "r64": 3e-3}
+    assert sweep.chosen(swept, AXIS) == {"r4": 1e-3, "r16": 3e-4, "r64": 3e-3}
     table = sweep.areas(swept, AXIS)
     assert list(table.columns) == [3e-4, 1e-3, 3e-3]
     assert table.loc["r16", 3e-4] == pytest.approx((4 + 16) / 2 / 20)  # of 20 problems, from 4 to 16 right
     rows = {row[0]: row[1:] for row in sweep.rows(swept, AXIS)}
     assert rows["rank 16"] == ("0.500", "0.500", "0.150", "0.0003 (at the end)")
-    assert rows["rank 64"][-1] == "0.003 (at the end)"
+    assert rows["rank 64"][-1] == "0.003 (at the end)" and rows["rank 4"][-1] == "0.001"
     assert rows["rank 1"][-2:] == (NOTHING, "not finished")
     assert rows["rank 256"] == (NOTHING,) * 3 + ("not finished",)
-    assert sweep.verdict(swept, AXIS) == "Rank 16 gets 0.0003; rank 64 gets 0.003."
+    assert sweep.verdict(swept, AXIS) == "Rank 4 gets 0.001; rank 16 gets 0.0003; rank 64 gets 0.003."
 
 
 def test_a_sweep_that_was_not_run_says_so(tmp_path):
