@@ -31,6 +31,8 @@ WORK_SECONDS = 4.0  # wall time for one answer; a usual one takes 2 ms
 START_SECONDS = 60.0  # wall time for the child to import sympy: 0.4 s warm, several from a cold disk
 MEMORY_BYTES = 4 << 30  # the child's address space; a usual one takes 0.1 GiB
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
 # An escaped brace (or any \x pair) is text; a box opens a group like any brace. The pair rule stands after the box rule
 # and takes backslashes two by two, so a run of them is read once: the scan is linear in the text.
 _BRACE = re.compile(r"(?P<box>\\{1,2}boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
@@ -61,7 +63,7 @@ def is_correct(completion: str, answer: str, gold: str = "boxed") -> bool:
     r"""Whether ``completion`` answers ``answer``: never raises on any text, and never hangs.
 
     ``gold="boxed"`` compares the last ``\boxed{}`` with ``\boxed{answer}``: no box or an empty one is False, the same
-    string is True, and math-verify decides the rest. ``gold="bare"`` grades as the original study did, with its fault:
+    string is True, two integers are compared as such, and math-verify decides the rest. ``gold="bare"`` grades as the original study did, with its fault:
     ``parse(completion)`` against ``parse(answer)``, no wrapping and no shortcut.
 
     What takes longer than ``WORK_SECONDS`` is False, at the cost of that time and a new child (0.4 s). Verdicts,
@@ -77,6 +79,8 @@ def is_correct(completion: str, answer: str, gold: str = "boxed") -> bool:
     boxed, answer = (last_boxed(completion) or "").strip(), answer.strip()
     if not boxed or not answer:
         return False
+    if _INTEGER.fullmatch(boxed) and _INTEGER.fullmatch(answer):  # most wrong answers: no need to ask another process
+        return int(boxed) == int(answer)
     return boxed == answer or _verified(rf"\boxed{{{answer}}}", rf"\boxed{{{boxed}}}")
 
 

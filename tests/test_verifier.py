@@ -206,8 +206,21 @@ def test_unknown_gold():
 def test_repeated_answers_are_asked_once(uncached, monkeypatch):
     asked = []
     monkeypatch.setattr(verifier._child, "verdict", lambda *pair: asked.append(pair) or False)
-    assert not any(is_correct(f"{i}: \\boxed{{7}}", "8") for i in range(10))
-    assert asked == [(r"\boxed{8}", r"\boxed{7}")]
+    assert not any(is_correct(f"{i}: \\boxed{{7}}", "x") for i in range(10))
+    assert asked == [(r"\boxed{x}", r"\boxed{7}")]
+
+
+INTEGERS = st.one_of(st.from_regex(r"-?[0-9]{1,3}", fullmatch=True), st.integers(-(10**17) + 1, 10**17 - 1).map(str))
+
+
+@settings(deadline=None, max_examples=200)
+@given(INTEGERS, INTEGERS)
+def test_integers_are_compared_without_asking_and_as_math_verify_does(boxed, answer):
+    for other in (answer, boxed, f"0{boxed}" if boxed[0] != "-" else f"-0{boxed[1:]}"):
+        want = verifier._child.verdict(rf"\boxed{{{other}}}", rf"\boxed{{{boxed}}}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(verifier._child, "verdict", lambda *pair: pytest.fail(f"asked {pair}"))
+            assert is_correct(rf"\boxed{{{boxed}}}", other) == want
 
 
 def test_a_thousand_answers_a_minute(uncached):
