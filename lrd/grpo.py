@@ -122,8 +122,5 @@ def loss(
     value = -aggregate(gain - kl_coef * kl, mask, aggregation, max_tokens)
     with torch.no_grad():
         is_clipped = ((ratio < 1 - clip_epsilon) & (advantages < 0)) | ((ratio > 1 + clip_epsilon) & (advantages > 0))
-        metrics = {
-            "kl": aggregate(kl, mask).item(),
-            "clip_ratio/region_mean": aggregate(is_clipped.to(logps.dtype), mask).item(),
-        }
-    return value, metrics
+        logged = torch.stack([aggregate(kl, mask), aggregate(is_clipped.to(logps.dtype), mask)]).tolist()
+    return value, dict(zip(("kl", "clip_ratio/region_mean"), logged))

@@ -26,7 +26,7 @@ CausalLM = Any
 
 
 class TokenLogps(NamedTuple):
-    """Of each completion token, in nats; 0 on padding."""
+    """Of each completion token, in nats; 0 on padding. The entropy, which is only looked at, lies on the CPU."""
 
     logps: Float[Tensor, "N T"]  # log π(o_t | prompt, o_<t)
     entropy: Float[Tensor, "N T"]  # of the distribution that o_t was drawn from; carries no gradient
@@ -107,18 +107,19 @@ def token_logps(
     renamed = {f"model.{name}": weight for name, weight in (weights or {}).items()}
     ids, starts = _unpadded(rollouts)
     lengths = rollouts.lengths
-    logps = torch.zeros(rollouts.completion_mask.shape, device=ids.device)
+    logps = torch.zeros(rollouts.completion_mask.shape, device=model.device)
     entropy = torch.zeros_like(logps)
     for rows in by_length((starts + lengths).tolist()):
         width = int((starts + lengths)[rows].max())
         which, at = rollouts.completion_mask[rows].nonzero(as_tuple=True)  # of the pass's rows; of their completions
-        rows = torch.tensor(rows, device=ids.device)
+        rows = torch.tensor(rows)
         predicts = which, (starts[rows][which] + at - 1)  # the position before a token predicts it
         targets = rollouts.completion_ids[rows[which], at]
-        of_pass = functional_call(scorer, renamed, (ids[rows, :width], predicts, targets, temperature))
-        logps = logps.index_put((rows[which], at), of_pass.logps)
-        entropy[rows[which], at] = of_pass.entropy
-    return TokenLogps(logps, entropy)
+        read = [x.to(model.device) for x in (ids[rows, :width], *predicts, targets, rows[which], at)]
+        of_pass = functional_call(scorer, renamed, (read[0], (read[1], read[2]), read[3], temperature))
+        logps = logps.index_put((read[4], read[5]), of_pass.logps)
+        entropy[read[4], read[5]] = of_pass.entropy
+    return TokenLogps(logps, entropy.cpu())
 
 
 def _unpadded(rollouts: Rollouts) -> tuple[Int[Tensor, "N L"], Int[Tensor, " N"]]:

@@ -1,4 +1,7 @@
-"""The batch that samplers make and rewards read: N = P·G trajectories, G of them a prompt."""
+"""The batch that samplers make and rewards read: N = P·G trajectories, G of them a prompt.
+
+It lies on the CPU, as deposits and advantages do: it is small, and each look at a tensor on a GPU waits for the GPU.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,7 +49,7 @@ class Rollouts:
 
 
 def collate(
-    problems: list[Problem], prompts: list[list[int]], completions: list[Completion], samples: int, tokenizer, device
+    problems: list[Problem], prompts: list[list[int]], completions: list[Completion], samples: int, tokenizer
 ) -> Rollouts:
     """Pads P prompts and their P·`samples` completions (all of a prompt's side by side) into one batch."""
     repeated = [ids for ids in prompts for _ in range(samples)]
@@ -54,16 +57,16 @@ def collate(
     completion_ids, completion_mask = pad([c.ids for c in completions], tokenizer.pad_token_id)
     logps = None
     if all(c.logps is not None for c in completions):
-        logps = pad([c.logps for c in completions], 0.0)[0].to(device)
+        logps = pad([c.logps for c in completions], 0.0)[0]
     return Rollouts(
-        prompt_ids=prompt_ids.to(device),
-        prompt_mask=prompt_mask.to(device),
-        completion_ids=completion_ids.to(device),
-        completion_mask=completion_mask.to(device),
-        group=torch.arange(len(prompts), device=device).repeat_interleave(samples),
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        completion_ids=completion_ids,
+        completion_mask=completion_mask,
+        group=torch.arange(len(prompts)).repeat_interleave(samples),
         problems=[p for p in problems for _ in range(samples)],
         texts=tokenizer.batch_decode([c.ids for c in completions], skip_special_tokens=True),
-        truncated=torch.tensor([c.truncated for c in completions], device=device),
+        truncated=torch.tensor([c.truncated for c in completions]),
         sampler_logps=logps,
     )
 

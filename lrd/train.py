@@ -171,7 +171,7 @@ def sample(
     if rewards.demonstrates(cell):
         solutions = [policy.tokenizer(p.solution).input_ids + [policy.tokenizer.eos_token_id] for p in chosen]
         shown = [Completion(ids, None, False) for ids in solutions for _ in range(cell.samples_per_prompt)]
-        return collate(chosen, prompts, shown, cell.samples_per_prompt, policy.tokenizer, policy.device)
+        return collate(chosen, prompts, shown, cell.samples_per_prompt, policy.tokenizer)
     completions = sampler.sample(
         [ids for ids in prompts for _ in range(cell.samples_per_prompt)],
         max_tokens=cell.max_completion_tokens,
@@ -180,7 +180,7 @@ def sample(
         seed=seed_of("sampling", cell.seed, step),
         logps=logps,
     )
-    return collate(chosen, prompts, completions, cell.samples_per_prompt, policy.tokenizer, policy.device)
+    return collate(chosen, prompts, completions, cell.samples_per_prompt, policy.tokenizer)
 
 
 def update(
@@ -197,6 +197,7 @@ def update(
     """
     cell = policy.cell
     old_logps = learner.logps.detach()
+    advantages, mask = advantages.to(old_logps.device), batch.completion_mask.to(old_logps.device)
     metrics, skipped = {}, 0
     for epoch in range(cell.epochs):
         loss, about = grpo.loss(
@@ -204,7 +205,7 @@ def update(
             old_logps,
             ref_logps,
             advantages,
-            batch.completion_mask,
+            mask,
             clip_epsilon=cell.clip_epsilon,
             kl_coef=cell.kl_coef,
             kl_estimator=cell.kl_estimator,
@@ -213,12 +214,13 @@ def update(
         )
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(policy.trainable.values(), cell.max_grad_norm)
-        if torch.isfinite(loss) and torch.isfinite(norm):
+        value, size = torch.stack([loss.detach(), norm]).tolist()
+        if math.isfinite(value) and math.isfinite(size):
             optimizer.step()
         else:
             skipped += 1
         optimizer.zero_grad()
-        metrics = about | {"loss": loss.item(), "grad_norm": norm.item()}
+        metrics = about | {"loss": value, "grad_norm": size}
     return metrics | {"skipped_updates": skipped}
 
 
@@ -247,7 +249,7 @@ def describe(
     mask, lengths = batch.completion_mask, batch.lengths.float()
     by_group = deposits.trajectory_rewards.view(-1, cell.samples_per_prompt)
     right = [is_correct(text, p.answer, cell.grading) for text, p in zip(batch.texts, batch.problems)]
-    wrong = ~torch.tensor(right, device=mask.device)
+    wrong = ~torch.tensor(right)
     metrics = {
         "reward": by_group.mean().item(),
         "reward_std": by_group.std(1).mean().item() if cell.samples_per_prompt > 1 else 0.0,
@@ -262,7 +264,7 @@ def describe(
         "completions/clipped_ratio": batch.truncated.float().mean().item(),
     }
     if batch.sampler_logps is not None and cell.logp_temperature == 1:  # the sampler's are at temperature 1
-        gap = (batch.sampler_logps - learner.logps)[mask].abs()
+        gap = (batch.sampler_logps - learner.logps.cpu())[mask].abs()
         metrics["sampling/sampling_logp_difference/mean"] = gap.mean().item()
         metrics["sampling/sampling_logp_difference/max"] = gap.max().item()
     return metrics

@@ -187,7 +187,7 @@ def check_forward(student: str, teacher: str, prm: str) -> dict[str, Any]:
         sampler = TorchSampler(policy.base, policy.tokenizer)
         sampler.sync(policy.weights())
         batch = train.sample(policy, sampler, problems.train_pool(cell.train_data)[0], 1)
-        mask, ref = batch.completion_mask, policy.reference_logps(batch)
+        mask, ref = batch.completion_mask.to(policy.device), policy.reference_logps(batch)
         advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device) * mask
         learner = policy.logps(batch).logps
         with torch.no_grad():

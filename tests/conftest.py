@@ -173,7 +173,7 @@ def make_rollouts(tokenizer) -> Callable[..., Rollouts]:
                 completions.append(Completion(ids, None, tokenizer.eos_token_id not in ids))
         prompts = [tokenizer(f"Last digit:{p.problem}\n").input_ids for p in problems]
         samples = len(completions) // len(problems)
-        return collate(problems, prompts, completions, samples, tokenizer, torch.device("cpu"))
+        return collate(problems, prompts, completions, samples, tokenizer)
 
     return make
 

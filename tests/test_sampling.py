@@ -50,7 +50,7 @@ def generate(model, tokenizer, prompts: list[list[int]], max_tokens: int) -> lis
 def full_forward(model, tokenizer, prompts, completions: list[Completion]) -> torch.Tensor:
     problems = [Problem(str(i), "", "") for i in range(len(prompts))]
     with torch.no_grad():
-        return token_logps(model, collate(problems, prompts, completions, 1, tokenizer, CPU)).logps
+        return token_logps(model, collate(problems, prompts, completions, 1, tokenizer)).logps
 
 
 # --- greedy is transformers.generate

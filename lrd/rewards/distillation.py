@@ -24,7 +24,7 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
     @torch.no_grad()
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
-        gap = token_logps(teacher, rollouts, cell.logp_temperature).logps - logps.detach()
+        gap = (token_logps(teacher, rollouts, cell.logp_temperature).logps - logps.detach()).cpu()
         mask = rollouts.completion_mask
         return Deposits(torch.where(mask, gap, 0.0), mask, dense=True)
 

@@ -24,7 +24,7 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 def on_last_token(values: list[bool] | list[float], rollouts: Rollouts) -> Deposits:
     """One value a trajectory, deposited on its last valid token; a trajectory without tokens gets no deposit."""
     mask = rollouts.completion_mask
-    token_rewards = torch.zeros(mask.shape, device=mask.device)
+    token_rewards = torch.zeros(mask.shape)
     deposit_mask = torch.zeros_like(mask)
     for i, (value, length) in enumerate(zip(values, rollouts.lengths.tolist())):
         if length:

@@ -28,14 +28,14 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         mask = rollouts.completion_mask
-        token_rewards = torch.zeros(mask.shape, device=mask.device)
+        token_rewards = torch.zeros(mask.shape)
         deposit_mask = torch.zeros_like(mask)
         split = [split_steps(rollouts.ids_of(i), newlines, tokenizer) for i in range(len(mask))]
         if cell.prm_reads == "canonical":
             split = [canonical(*steps) for steps in split]
         scores = prm.score([p.problem for p in rollouts.problems], [steps for _, steps in split])
         for i, (ends, _) in enumerate(split):
-            token_rewards[i, ends] = torch.tensor(scores[i], device=mask.device)
+            token_rewards[i, ends] = torch.tensor(scores[i])
             deposit_mask[i, ends] = True
         return Deposits(token_rewards, deposit_mask, dense=False)
 
