@@ -27,7 +27,7 @@ from lrd.sampling.torch import TorchSampler
 from lrd.train import train
 from lrd.verifier import is_correct
 
-ROUNDS, STEPS, TOKENS = 3, 15, 64
+ROUNDS, STEPS, TOKENS = 2, 10, 64
 WARM_UP = 3  # steps and calls that are not counted
 PARTS = ("rollout", "learner", "reward", "reference", "update", "sync")
 
