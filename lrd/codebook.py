@@ -15,9 +15,9 @@ from typing import Any
 
 from lrd import UserError
 
-LETTERS = string.ascii_lowercase + "CDEFGH"
-DIGIT_BITS = 4
-DIGITS = [str(number) for number in range(10, 26)]  # all of two figures: values that differ are numbers that differ
+LETTERS = string.ascii_lowercase[:16]
+DIGIT_BITS = 2
+DIGITS = [str(number) for number in range(10, 14)]  # all of two figures: values that differ are numbers that differ
 MOST_KEYS = len(LETTERS) ** 2
 KNOWN, LEARNED = "A", "B"
 
@@ -62,9 +62,9 @@ class Codebook:
         return [entry(LEARNED, key, self.value(key)) for key in range(self.keys)]
 
     def value(self, key: int) -> list[str]:
-        """The digits of a key's value, four bits each."""
+        """The digits of a key's value, `DIGIT_BITS` each."""
         number = int.from_bytes(hashlib.sha256(f"codebook {self.seed} {key}".encode()).digest())
-        return [DIGITS[number >> DIGIT_BITS * place & 15] for place in range(self.bits // DIGIT_BITS)]
+        return [DIGITS[number >> DIGIT_BITS * place & len(DIGITS) - 1] for place in range(self.bits // DIGIT_BITS)]
 
 
 def entry(book: str, key: int, value: list[str]) -> Entry:

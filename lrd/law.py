@@ -307,33 +307,35 @@ def fit_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
 
 
 def rates(swept: Results) -> pd.DataFrame:
-    """Of `law-lr`: bits at the last step, the mean over seeds; one row a reward and adapter, one column a rate.
+    """Of `law-lr`: share of a codebook learned by the last step, the mean over codebooks and seeds.
+
+    One row a reward and adapter, one column a rate.
 
     The rule of the preset takes each row's largest, and of equal ones the smaller rate; NaN where a cell is missing.
     """
-    frame = table(swept).merge(swept.cells[["cell", "learning_rate"]], on="cell")
+    frame = table(swept)
     last = frame[frame.step == frame.groupby("cell").step.transform("max")]
-    wide = last.pivot_table(index=["regime", "adapter"], columns="learning_rate", values="bits")
-    rows = swept.cells[["regime", "adapter"]].drop_duplicates()
-    return wide.reindex(index=pd.MultiIndex.from_frame(rows), columns=sorted(swept.cells.learning_rate.unique()))
+    share = swept.cells.cell.map((last.bits / last.information).set_axis(last.cell))
+    each = swept.cells.assign(share=share).groupby(["regime", "adapter", "learning_rate"], sort=False).share
+    return each.agg(lambda shares: shares.mean(skipna=False)).unstack()
 
 
 def taken(swept: Results) -> dict[tuple[str, str], float]:
     """(Reward, adapter) → the rate that the rule takes; none where a cell is missing."""
     whole = rates(swept).dropna()
-    return {at: whole.columns[bits.argmax()] for at, bits in zip(whole.index, whole.to_numpy(float))}
+    return {at: whole.columns[shares.argmax()] for at, shares in zip(whole.index, whole.to_numpy(float))}
 
 
 def rate_rows(swept: Results) -> list[tuple[str, ...]]:
-    """Reward and adapter, bits at each rate, and the rate that is taken."""
+    """Reward and adapter, the share learned at each rate, and the rate that is taken."""
     found, best = rates(swept), taken(swept)
     return [
         (
             ", ".join(at),
-            *(f"{round(b):,}" if b == b else NOTHING for b in bits),
+            *(f"{100 * s:.0f} %" if s == s else NOTHING for s in shares),
             f"{best[at]:g}" if at in best else NOTHING,
         )
-        for at, bits in zip(found.index, found.to_numpy(float))
+        for at, shares in zip(found.index, found.to_numpy(float))
     ]
 
 

@@ -28,7 +28,7 @@ class Bits(NamedTuple):
     temperature: float
 
 
-def learned(logits: Float[Tensor, "K D V"], digits: Int[Tensor, "K D"], values: Int[Tensor, " 16"]) -> Bits:
+def learned(logits: Float[Tensor, "K D V"], digits: Int[Tensor, "K D"], values: Int[Tensor, " 4"]) -> Bits:
     """Bits that logits over V tokens tell of K values with D digits, each predicted behind the right ones before it.
 
     `values` are the tokens that a digit can be. Raw bits are of all V tokens; calibrated ones of these, at the one of
@@ -44,7 +44,7 @@ def learned(logits: Float[Tensor, "K D V"], digits: Int[Tensor, "K D"], values: 
 
 
 def _told(logits: Float[Tensor, "K D V"], right: Int[Tensor, "K D"]) -> Float[Tensor, " K"]:
-    """Σ over digits of 4 + log2 p(the right one)."""
+    """Σ over digits of 2 + log2 p(the right one)."""
     logps = torch.log_softmax(logits.double(), -1).gather(-1, right[..., None])[..., 0]
     return (logps / math.log(2) + DIGIT_BITS).sum(1).float()
 

@@ -127,7 +127,7 @@ def test_a_ratio_of_rewards_covers_none_and_finds_one():
 
 def test_the_preset():
     cells = grid("law")
-    assert len(cells) == 3 * 6 * 6 * 3 and len({cell.name for cell in cells}) == len(cells)
+    assert len(cells) == 3 * 6 * 5 * 3 and len({cell.name for cell in cells}) == len(cells)
     assert all((c.advantage_norm == "none") == (c.regime == "supervised") for c in cells)
     assert {cell.seed for cell in grid("law-lr")}.isdisjoint(cell.seed for cell in cells)
 
@@ -213,16 +213,21 @@ def test_a_larger_adapter_that_learned_less_is_named():
 def test_rates_by_the_rule(tmp_path, monkeypatch):
     swept = results.load("law-lr", tmp_path)
     cells = [cell for cell in grid("law-lr") if cell.point["adapter"] == "rank-1" and cell.regime == "outcome"]
-    bits = {3e-4: 10.0, 1e-3: 30.0, 3e-3: 30.0, 1e-2: 20.0, 3e-2: 5.0}
+    share = {3e-4: 0.1, 1e-3: 0.3, 3e-3: 0.3, 1e-2: 0.2, 3e-2: 0.05}
+    more = {32: 0.05, 64: -0.05, 128: 0.0}  # of a codebook; the mean over them is the number above
     rows = [
-        dict(cell=c.name, regime=c.regime, adapter="rank-1", step=step, bits=bits[c.learning_rate] + 100 * (step == 60))
+        dict(cell=c.name, step=step, information=2 * c.eval_problems,
+             bits=2 * c.eval_problems * (share[c.learning_rate] + more[c.eval_problems] + (step == 60)))
         for c in cells
         for step in (60, 240)  # what was learned by 60 does not count
-    ]
+    ]  # fmt: skip
     monkeypatch.setattr(law, "table", lambda found: pd.DataFrame(rows))
     taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
-    assert taken["outcome, rank-1"] == ("10", "30", "30", "20", "5", "0.001")  # of equal ones the smaller
-    assert taken["supervised, full"] == ("not measured",) * 6 and len(taken) == 3 * 6
+    assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "5 %", "0.001")  # of equal ones the smaller
+    assert taken["supervised, full"] == ("not measured",) * 6 and len(taken) == 3 * 5
+    del rows[-2:]  # a codebook is missing
+    taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
+    assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "not measured", "not measured")
 
 
 def as_frame(m: Measured) -> pd.DataFrame:
