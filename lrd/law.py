@@ -28,6 +28,7 @@ LEAST = 4  # replicates of an interval: fewer have hardly any resamples
 SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large enough
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
+EXPECTED = (0.65, 1.1)  # bits a parameter that the preset's prediction names, from a prototype
 LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was too short to tell what has room
 
 
@@ -222,14 +223,18 @@ def estimate(m: Measured, statistic: Callable[[Measured, np.ndarray], float], dr
     return _bootstrap(lambda weights: statistic(m, m.mean(weights)), m.n, draws)
 
 
-def compare(a: Measured, b: Measured, draws: int = DRAWS) -> Estimate:
+def compare(a: Measured, b: Measured, draws: int = DRAWS, *, equal_bits: bool = False) -> Estimate:
     """Ratio of the sizes that two rewards ask for at equal information: geometric mean over codebooks.
 
-    Replicates are paired: both must have the same ones, or there is no interval.
+    At the last evaluation, or with `equal_bits` when full fine-tuning has absorbed as many bits under the one as under
+    the other. Replicates are paired: both must have the same ones, or there is no interval.
     """
 
     def ratio(weights: np.ndarray | None) -> float:
-        return float(np.exp(np.mean(np.log(sizes(a, a.mean(weights)) / sizes(b, b.mean(weights))))))
+        means = [(m, m.mean(weights)) for m in (a, b)]
+        target = np.min([mean[-1].max(1) for _, mean in means], axis=0)
+        of_a, of_b = (at_equal_bits(*of, target) if equal_bits else sizes(*of) for of in means)
+        return float(np.exp(np.mean(np.log(of_a / of_b))))
 
     if a.n != b.n:
         return Estimate(ratio(None), math.nan, math.nan, min(a.n, b.n))
@@ -385,23 +390,28 @@ def verdict(found: dict[str, Measured | None]) -> str:
     known = {regime: m for regime, m in found.items() if m is not None}
     if not known:
         return "Not run: no replicate of any reward is finished."
-    said = []
+    said, slopes, stored = [], {}, {}
     for regime, m in known.items():
-        g = estimate(m, growth)
-        if g.low != g.low:
-            said.append(f"Under {regime} there is no interval yet.")
-        elif g.low > 0:
-            said.append(f"Under {regime} the size that matches full fine-tuning grows with the information: slope {g}.")
-        elif g.high < 0:
-            said.append(f"Under {regime} it shrinks: slope {g}.")
-        else:
-            said.append(f"Under {regime} the slope of that size over the information is {g}: no growth is shown.")
+        g, c = estimate(m, growth), estimate(m, capacity)
+        how = "is not shown to grow with the information"
+        how = "grows with the information" if g.low > 0 else "shrinks with the information" if g.high < 0 else how
+        slopes.setdefault(how, []).append(
+            f"slope {g} under {regime}" if g.low == g.low else f"no interval yet for {regime}"
+        )
+        stored[regime] = c
+    said += [f"The size that matches full fine-tuning {how}: {listed(texts)}." for how, texts in slopes.items()]
+    side = {"fewer": all(c.high < EXPECTED[0] for c in stored.values())}
+    side |= {"more": all(c.low > EXPECTED[1] for c in stored.values())}
+    than = "".join(f", {word} than was expected" for word, holds in side.items() if holds)
+    texts = listed([f"{c} ({regime})" for regime, c in stored.items()])
+    said.append(f"Adapters store {texts} bits a parameter by the last step{than}.")
+    for regime, m in known.items():
         shares = m.mean()[-1, :, -1] / m.information
         if shares.min() < LEARNED:
             texts = " and ".join(f"{100 * share:.0f} %" for share in shares)
             said.append(
-                f"But full fine-tuning itself learns no more than {texts} of the codebooks there by the last step, so "
-                f"that these sizes say more of what is learned soon than of what an adapter can hold."
+                f"But under {regime} full fine-tuning itself learns no more than {texts} of the codebooks by the last "
+                f"step, so that these sizes say more of what is learned soon than of what an adapter can hold."
             )
     names = list(known)
     for sparse in names[1:]:
@@ -410,5 +420,9 @@ def verdict(found: dict[str, Measured | None]) -> str:
             said.append(f"Of {names[0]} against {sparse} too few replicates are the same for an interval.")
         else:
             open_ = "" if r.low > 1 or r.high < 1 else ", which leaves open whether they differ"
-            said.append(f"At equal information {names[0]} asks for {r} times the size that {sparse} does{open_}.")
+            equal = compare(known[names[0]], known[sparse], equal_bits=True)
+            said.append(
+                f"At equal information {names[0]} asks for {r} times the size that {sparse} does{open_}; when both "
+                f"have taught full fine-tuning equally many bits, for {equal} times."
+            )
     return " ".join([*said, *([poor] if (poor := inversions(known)) else [])])

@@ -80,6 +80,8 @@ def facts(results: Results) -> dict[str, str]:
         "stability": stability(results),
         "magnitude": magnitude(results),
         "ruins": ruins(results),
+        "peaks": peaks(results),
+        "among": among(results),
         "reach": reach(results),
         "parameters": f"{budget.parameters:,.0f}" if budget.parameters > 0 else "an unknown number of",
         "capacity": f"{budget.capacity:,.0f}" if budget.parameters > 0 else "an unknown number of",
@@ -201,21 +203,48 @@ def magnitude(results: Results) -> str:
 
 def ruins(results: Results) -> str:
     """A warning, as a sentence, where ends are compared after a collapse: most cells of a regime end below the base."""
-    counts, arms = below_base(results), results.arms
+    counts = below_base(results)
     fallen = [regime for regime, (low, n) in counts.items() if 2 * low > n]
     if not counts:
         return "No cell has finished."
     if not fallen:
         return "In no regime do most cells end below the base."
-    texts = []
-    for regime in fallen:
-        d = paired(results.finished, regime, arms[0], arms[-1], "peak")
-        at_peak = f" At the peaks of the same cells the difference is {signed(d.mean)}{interval(d)}." if d else ""
-        texts.append(
-            f"Under {regime} most cells end below the base, so that a difference at the end compares what a collapse "
-            f"has left.{at_peak}"
+    return (
+        f"Under {listed(fallen)} most cells end below the base, so that a difference at the end compares what a "
+        f"collapse has left."
+    )
+
+
+def peaks(results: Results) -> str:
+    """The lowest rank's difference from full fine-tuning at the peaks of the same cells, as a list over regimes."""
+    found = {r: paired(results.finished, r, results.arms[0], results.arms[-1], "peak") for r in results.regimes}
+    return listed([f"{signed(d.mean)}{interval(d)} ({regime})" for regime, d in found.items() if d]) or NOTHING
+
+
+def among(results: Results) -> str:
+    """The lowest rank against the highest, which differ in rank alone, as sentences; empty below two ranks.
+
+    Where every rank ends below full fine-tuning and the highest is not shown to be better than the lowest, it says that
+    the gap is not one of rank.
+    """
+    *ranks, full = results.arms
+    if len(ranks) < 2:
+        return ""
+    texts, apart = [], []
+    for regime in results.regimes:
+        if (d := paired(results.finished, regime, ranks[0], ranks[-1])) is None:
+            continue
+        texts.append(f"{signed(d.mean)}{interval(d)} ({regime})")
+        gaps = [paired(results.finished, regime, arm, full) for arm in ranks]
+        if d.high >= 0 and all(gap and gap.high < 0 for gap in gaps):
+            apart.append(regime)
+    said = f"Among the adapters {arm_name(ranks[0])} minus {arm_name(ranks[-1])} is {listed(texts) or NOTHING}."
+    if apart:
+        said += (
+            f" Under {listed(apart)} every rank ends below {arm_name(full)}, and the highest is not shown to end above "
+            f"the lowest: what separates them from it there is not their rank."
         )
-    return " ".join(texts)
+    return said
 
 
 def reach(results: Results) -> str:

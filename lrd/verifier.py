@@ -63,8 +63,8 @@ def is_correct(completion: str, answer: str, gold: str = "boxed") -> bool:
     r"""Whether ``completion`` answers ``answer``: never raises on any text, and never hangs.
 
     ``gold="boxed"`` compares the last ``\boxed{}`` with ``\boxed{answer}``: no box or an empty one is False, the same
-    string is True, two integers are compared as such, and math-verify decides the rest. ``gold="bare"`` grades as the original study did, with its fault:
-    ``parse(completion)`` against ``parse(answer)``, no wrapping and no shortcut.
+    string is True, two integers are compared as such, and math-verify decides the rest. ``gold="bare"`` grades as the
+    original study did, with its fault: ``parse(completion)`` against ``parse(answer)``, no wrapping and no shortcut.
 
     What takes longer than ``WORK_SECONDS`` is False, at the cost of that time and a new child (0.4 s). Verdicts,
     timeouts included, are cached, so a repeated answer costs nothing. Calls from several threads take turns.

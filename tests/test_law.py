@@ -11,7 +11,7 @@ from test_figures import legible
 from test_results import write_cell
 
 from lrd import ROOT, figures, law, results
-from lrd.cell import grid
+from lrd.cell import grid, read_preset
 from lrd.law import Measured
 
 PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 29184, 57936])
@@ -178,7 +178,21 @@ def test_what_is_said_of_worlds():
     )
     assert shares and [int(share) for share in shares.groups()] == pytest.approx([95, 49, 12], abs=4)
     shrinking = replace(growing, bits=growing.bits[:, :, ::-1])
-    assert "Under supervised it shrinks: slope −" in law.verdict({"supervised": shrinking})
+    assert "shrinks with the information: slope −" in law.verdict({"supervised": shrinking})
+
+
+def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
+    as_expected = world(np.random.default_rng(0))  # 0.9 a parameter
+    assert "than was expected" not in law.verdict({"supervised": as_expected})
+    less = replace(as_expected, parameters=PARAMETERS * 10)
+    assert "bits a parameter by the last step, fewer than was expected" in law.verdict({"supervised": less})
+    assert all(f"{bound:g}" in read_preset("law")["about"]["prediction"] for bound in law.EXPECTED)
+    # The same adapters under a reward that teaches all of them half as fast: at equal bits they ask for the same size.
+    fast = world(np.random.default_rng(1), tau=60.0)
+    slow = replace(fast, bits=np.stack([fast.bits[..., i // 2] for i in range(len(STEPS))], -1), regime="outcome")
+    assert law.compare(fast, slow, equal_bits=True).value == pytest.approx(1, abs=0.1)
+    half = world(np.random.default_rng(1), c=0.45, tau=60.0)  # needs twice the size whatever is absorbed
+    assert law.compare(fast, half, equal_bits=True).value == pytest.approx(0.5, rel=0.15)
 
 
 def test_the_figure_of_worlds_and_of_nothing():

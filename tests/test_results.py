@@ -255,10 +255,33 @@ def test_sentences_follow_the_numbers(tmp_path):
     assert facts["stability"] == "3 of 6 (outcome), 6 of 6 (process)"
     assert facts["magnitude"].startswith("50.00") and facts["magnitude"].endswith("(outcome)")
     assert facts["ruins"].startswith("Under process most cells end below the base")
-    assert "0.050" in facts["ruins"]  # at the peaks, 20 and 19 of 20
+    assert "+0.050 [+0.050, +0.050] (process)".replace(", ", ",\N{NO-BREAK SPACE}") in facts["peaks"]  # 20 and 19 of 20
     assert "equal" not in " ".join(facts.values())
     assert (facts["base"], facts["problems"], facts["parameters"], facts["capacity"]) == ("0.500", "20", "100", "200")
     assert facts["consequence"].startswith("That may be more than the adapter holds")  # 1280 episodes, 200 bits
+
+
+def test_a_gap_that_every_rank_has_is_not_laid_to_rank(tmp_path):
+    for seed in range(3):
+        for rank, process, outcome in (
+            (1, 2, 4),
+            (4, 2, 5),
+            (16, 3, 8),
+            (64, 2, 8),
+            (256, 1 + seed, 9),
+            (None, 12, 12),
+        ):
+            write_run(tmp_path, "process", rank, seed, {0: 10, 10: process + seed % 2})
+            write_run(tmp_path, "outcome", rank, seed, {0: 10, 10: outcome + seed % 2})
+    said = stats.among(results.load("tiny", tmp_path))
+    assert said.startswith(
+        "Among the adapters rank 1 minus rank 256 is −0.250 [−0.250,\N{NO-BREAK SPACE}−0.250] (outcome) and"
+    )
+    # Under outcome every rank ends below full fine-tuning, too, but the more so the smaller it is.
+    assert said.endswith(
+        " Under process every rank ends below full fine-tuning, and the highest is not shown to end above the lowest: "
+        "what separates them from it there is not their rank."
+    )
 
 
 def test_an_order_of_differences_that_may_all_be_zero_is_no_trend(tmp_path):
