@@ -38,6 +38,7 @@ BESIDE = {  # preset → the page that reports it, if it is not the one that the
     "law-lr": "notebooks/law",
     "repair": "notebooks/repair",
     "repair-ranks": "notebooks/repair",
+    "pace": "notebooks/repair",
     "tiny": "notebooks/yours",
     "small-again": "notebooks/yours",
     "small-bf16": "notebooks/variants",

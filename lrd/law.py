@@ -337,7 +337,7 @@ def rate_rows(swept: Results) -> list[tuple[str, ...]]:
     return [
         (
             ", ".join(at),
-            *(f"{100 * s:.0f} %" if s == s else NOTHING for s in shares),
+            *(f"{max(100 * s, 0):.0f} %" if s == s else NOTHING for s in shares),
             f"{best[at]:g}" if at in best else NOTHING,
         )
         for at, shares in zip(found.index, found.to_numpy(float))

@@ -1,0 +1,60 @@
+"""Paces by hand: what has collapsed by when, and the sentences that say so."""
+
+import pytest
+from test_figures import legible
+from test_results import write_cell
+
+from lrd import figures, pace, results
+from lrd.cell import grid
+
+SOON, LATE = 80, 240
+HOLDS = {0: 8, 40: 18, 80: 18, 120: 17, 240: 16}  # of 20 problems
+EARLY = {0: 8, 40: 18, 80: 2, 120: 1, 240: 0}
+LATER = {0: 8, 40: 12, 80: 18, 120: 18, 160: 3, 240: 2}
+PLAN = {
+    "rank-16": [EARLY] * 3,
+    "rank-16-third": [EARLY, LATER, LATER],
+    "rank-16-tenth": [LATER] * 3,
+    "full-third": [HOLDS, HOLDS, LATER],
+    "full-tenth": [HOLDS] * 3,
+}
+
+
+@pytest.fixture
+def found(tmp_path):
+    for cell in grid("pace"):
+        if cell.point["pace"] in PLAN:
+            write_cell(tmp_path, cell, PLAN[cell.point["pace"]][cell.seed])
+    return pace.with_rates(results.load("pace", tmp_path))
+
+
+def test_what_has_collapsed_by_when(found):
+    counted = {p.name: (p.learning_rate, p.cells, p.soon, p.late, p.onsets) for p in pace.paces(found, SOON)}
+    assert counted == {
+        "rank-16": (1e-3, 3, 3, 3, [80, 80, 80]),
+        "rank-16-third": (3e-4, 3, 1, 3, [80, 160, 160]),
+        "rank-16-tenth": (1e-4, 3, 0, 3, [160, 160, 160]),
+        "full-third": (1e-4, 3, 0, 1, [160]),
+        "full-tenth": (3e-5, 3, 0, 0, []),
+    }
+    rows = {row[0]: row[1:] for row in pace.rows(pace.paces(found, SOON))}
+    plain = [text.replace("\N{NO-BREAK SPACE}", " ") for text in rows["rank-16"][1:4]]
+    assert plain == ["0.90 ± 0.00", "0.10 ± 0.00", "0.00 ± 0.00"]
+    assert rows["full-tenth"][-3:] == ("0 of 3", "0 of 3", "none") and rows["full-third"][-1] == "160"
+
+
+def test_what_is_said(found):
+    assert pace.verdict(pace.paces(found, SOON), SOON, LATE) == (
+        "By step 80 every cell of rank-16 has collapsed. By step 80 some cells of rank-16-third have. Of rank-16-tenth "
+        "none has by then, and all have by step 240. Of full-third none has by then, and some have by step 240. Of "
+        "full-tenth none has by step 240."
+    )
+    assert pace.verdict([], SOON, LATE) == "Not run: no cell is finished."
+
+
+def test_the_figure_has_a_line_a_rate(found):
+    figure = figures.sweep(found, "learning_rate", {"r16": 1e-3}, "learning rate")
+    legible(figure)
+    panels = {ax.get_title(loc="left"): ax for ax in figure.axes}
+    assert [len(ax.lines) for ax in panels.values()] == [4, 4] and set(panels) == {"rank 16", "FullFT"}
+    figures.close(figure)
