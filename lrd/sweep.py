@@ -6,11 +6,13 @@ The rule: the value of the highest area under the pass@1 curve, the mean over se
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+from pathlib import Path
+
 import pandas as pd
 
 from lrd.cell import grid, read_preset
-from lrd.results import Results
-from lrd.stats import NOTHING, arm_name
+from lrd.results import Results, trained_with
+from lrd.stats import NOTHING, arm_name, mean_sd
 
 
 def areas(results: Results, axis: str) -> pd.DataFrame:
@@ -67,3 +69,23 @@ def in_use(results: Results, axis: str) -> str:
         return f"Preset {base} has these values."
     texts = [f"{usual:g} in place of {best:g} for {arm_name(arm)}" for arm, (best, usual) in differing.items()]
     return f"Preset {base} has others: {'; '.join(texts)}."
+
+
+def student(results: Results, runs: str | Path | None = None) -> str:
+    """Whether the sweep's cells began from the very student of the preset that they are for; empty without runs."""
+    base = read_preset(results.preset)["base"]
+    ours, theirs = trained_with(results.preset, runs), trained_with(base, runs)
+    if not ours or not theirs:
+        return ""
+    which = "the student of" if ours == theirs else "another training of the student than those of"
+    return f"The cells of {results.preset} began from {which} {base}."
+
+
+def past_best(studied: Results, regime: str) -> str:
+    """What arms of a preset that a sweep is for lose of pass@1 from their best to the last step, as a sentence."""
+    mine = studied.finished[studied.finished.regime == regime]
+    lost, full = mine.peak - mine.final, mine.arm == "full"
+    return (
+        f"From its best evaluation to the last step of {studied.preset} an adapter's cell loses {mean_sd(lost[~full])} "
+        f"of pass@1 under {regime}, one of full fine-tuning {mean_sd(lost[full])}."
+    )

@@ -1,5 +1,7 @@
 """The sweep of learning rates: which one the rule picks, and what is said where it cannot."""
 
+import json
+
 import pytest
 from test_results import write_cell
 
@@ -83,3 +85,24 @@ def test_preset_small_has_the_rates_that_its_sweep_chose():
     """Of the committed sweep; before its cells are there, nothing was chosen."""
     for preset in ("small-lr", "small-lr-full"):
         assert sweep.unlike(results.load(preset, ROOT / "runs"), AXIS) == {}
+
+
+def test_whether_a_sweep_has_the_student_of_its_preset(tmp_path):
+    assert sweep.student(results.load("small-lr", tmp_path), tmp_path) == ""
+    for preset, print_of in (("small-lr", "a"), ("small", "b")):
+        path = write_cell(tmp_path, grid(preset)[0], {0: 4, 10: 8})
+        (path / "provenance.json").write_text(json.dumps({"run": {"models": {"student": print_of}}}))
+    said = sweep.student(results.load("small-lr", tmp_path), tmp_path)
+    assert said == "The cells of small-lr began from another training of the student than those of small."
+    (path / "provenance.json").write_text(json.dumps({"run": {"models": {"student": "a"}}}))
+    said = sweep.student(results.load("small-lr", tmp_path), tmp_path)
+    assert said == "The cells of small-lr began from the student of small."
+
+
+def test_what_arms_lose_after_their_best(tmp_path):
+    for cell in grid("tiny", {"regime": ["outcome"], "seed": [0], "rank": [1, 16, "full"]}):
+        write_cell(tmp_path, cell, {0: 4, 10: 16, 20: 14 if cell.rank else 16})
+    said = sweep.past_best(results.load("tiny", tmp_path), "outcome").replace("\N{NO-BREAK SPACE}", " ")
+    assert (
+        "of tiny an adapter's cell loses 0.100 ± 0.000 of pass@1 under outcome, one of full fine-tuning 0.000" in said
+    )
