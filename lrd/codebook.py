@@ -1,6 +1,6 @@
 r"""A codebook: K keys with a value of b random bits each, so that what a model remembers of it is known in bits.
 
-`Bqf=` asks codebook B for the value of key `qf`; `\boxed{1725}` answers. The values come from a hash and cannot be
+`Bbf=` asks codebook B for the value of key `bf`; `\boxed{1210}` answers. The values come from a hash and cannot be
 compressed: to know them all takes K·b bits. A smaller codebook of a seed is the beginning of a larger one. The base
 knows codebook A by heart, whose keys are the same, and knows of B only what an answer looks like.
 """

@@ -26,7 +26,7 @@ CausalLM = Any
 
 
 class TokenLogps(NamedTuple):
-    """Of each completion token, in nats; 0 on padding. The entropy, which is only looked at, lies on the CPU."""
+    """Of each completion token, in nats; 0 on padding."""
 
     logps: Float[Tensor, "N T"]  # log π(o_t | prompt, o_<t)
     entropy: Float[Tensor, "N T"]  # of the distribution that o_t was drawn from; carries no gradient
@@ -119,7 +119,7 @@ def token_logps(
         of_pass = functional_call(scorer, renamed, (read[0], (read[1], read[2]), read[3], temperature))
         logps = logps.index_put((read[4], read[5]), of_pass.logps)
         entropy[read[4], read[5]] = of_pass.entropy
-    return TokenLogps(logps, entropy.cpu())
+    return TokenLogps(logps, entropy)
 
 
 def _unpadded(rollouts: Rollouts) -> tuple[Int[Tensor, "N L"], Int[Tensor, " N"]]:

@@ -86,7 +86,12 @@ def verdict(found: list[Pace], soon: int, late: int) -> str:
         return "Not run: no cell is finished."
     groups = {
         f"By step {soon} every cell of {{}} has collapsed.": [p.name for p in found if p.soon == p.cells],
-        f"By step {soon} some cells of {{}} have.": [p.name for p in found if 0 < p.soon < p.cells],
+        f"By step {soon} some cells of {{}} have, and all have by step {late}.": [
+            p.name for p in found if 0 < p.soon < p.late == p.cells
+        ],
+        f"By step {soon} some cells of {{}} have, and not all have by step {late}.": [
+            p.name for p in found if 0 < p.soon < p.cells and p.late < p.cells
+        ],
         f"Of {{}} none has by then, and all have by step {late}.": [
             p.name for p in found if not p.soon and p.late == p.cells
         ],

@@ -224,8 +224,8 @@ def peaks(results: Results) -> str:
 def among(results: Results) -> str:
     """The lowest rank against the highest, which differ in rank alone, as sentences; empty below two ranks.
 
-    Where every rank ends below full fine-tuning and the highest is not shown to be better than the lowest, it says that
-    the gap is not one of rank.
+    Where every rank ends below full fine-tuning, by more than the lowest can possibly end below the highest, it says
+    that rank does not account for the gap.
     """
     *ranks, full = results.arms
     if len(ranks) < 2:
@@ -236,13 +236,13 @@ def among(results: Results) -> str:
             continue
         texts.append(f"{signed(d.mean)}{interval(d)} ({regime})")
         gaps = [paired(results.finished, regime, arm, full) for arm in ranks]
-        if d.high >= 0 and all(gap and gap.high < 0 for gap in gaps):
+        if all(gap and d.low > gap.high for gap in gaps) and max(gap.high for gap in gaps if gap) < 0:
             apart.append(regime)
     said = f"Among the adapters {arm_name(ranks[0])} minus {arm_name(ranks[-1])} is {listed(texts) or NOTHING}."
     if apart:
         said += (
-            f" Under {listed(apart)} every rank ends below {arm_name(full)}, and the highest is not shown to end above "
-            f"the lowest: what separates them from it there is not their rank."
+            f" Under {listed(apart)} every rank ends below {arm_name(full)}, and by more than the interval from lowest "
+            f"to highest leaves room for: rank does not account for that gap."
         )
     return said
 

@@ -258,7 +258,7 @@ def describe(
         "advantage_std": advantages[mask].std().item(),
         "deposits/last_if_wrong": _mean(deposits.token_rewards[shaping.last(deposits) & wrong[:, None]]),
         "deposits_per_episode": deposits.deposit_mask.sum(1).float().mean().item(),
-        "entropy": grpo.aggregate(learner.entropy, mask).item(),
+        "entropy": grpo.aggregate(learner.entropy.cpu(), mask).item(),
         "completions/mean_length": lengths.mean().item(),
         "completions/max_length": lengths.max().item(),
         "completions/clipped_ratio": batch.truncated.float().mean().item(),

@@ -273,14 +273,17 @@ def test_a_gap_that_every_rank_has_is_not_laid_to_rank(tmp_path):
         ):
             write_run(tmp_path, "process", rank, seed, {0: 10, 10: process + seed % 2})
             write_run(tmp_path, "outcome", rank, seed, {0: 10, 10: outcome + seed % 2})
+            noisy = 12 if rank is None else 10 + (seed - 1) * (rank == 256)
+            write_run(tmp_path, "distillation", rank, seed, {0: 10, 10: noisy})
     said = stats.among(results.load("tiny", tmp_path))
     assert said.startswith(
-        "Among the adapters rank 1 minus rank 256 is −0.250 [−0.250,\N{NO-BREAK SPACE}−0.250] (outcome) and"
+        "Among the adapters rank 1 minus rank 256 is −0.250 [−0.250,\N{NO-BREAK SPACE}−0.250] (outcome), "
     )
-    # Under outcome every rank ends below full fine-tuning, too, but the more so the smaller it is.
+    # Under outcome every rank ends below full fine-tuning, too, but the more so the smaller it is; under distillation
+    # the interval from lowest to highest is as wide as the gap.
     assert said.endswith(
-        " Under process every rank ends below full fine-tuning, and the highest is not shown to end above the lowest: "
-        "what separates them from it there is not their rank."
+        " Under process every rank ends below full fine-tuning, and by more than the interval from lowest to highest "
+        "leaves room for: rank does not account for that gap."
     )
 
 

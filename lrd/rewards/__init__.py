@@ -1,6 +1,7 @@
 """Rewards deposit raw values on completion tokens; what becomes of them is `grpo.py`'s business (book: Method).
 
-A reward is a function of a batch of rollouts and the learner's own log-probabilities of it. Its module gives
+A reward is a function of a batch of rollouts, which lie on the CPU as its deposits have to, and of the learner's own
+log-probabilities of it, which lie where the learner does. Its module gives
 `load(cell, tokenizer, device)`, which checks that the reward can serve this cell and returns the function.
 """
 
@@ -20,7 +21,7 @@ class Deposits:
     """Raw rewards on tokens: zero off-deposit, and a deposit may itself be 0.0.
 
     `dense` says how deposits become advantages: each on its own token (dense), or summed to go (sparse).
-    Raises `ValueError` where the tensors do not fit each other.
+    Raises `ValueError` where the tensors do not fit each other, or lie elsewhere than rollouts do, on the CPU.
     """
 
     token_rewards: Float[Tensor, "N T"]
@@ -33,6 +34,10 @@ class Deposits:
             raise ValueError(f"token_rewards {tuple(rewards.shape)} and deposit_mask {tuple(mask.shape)}: want [N, T]")
         if mask.dtype != torch_bool or not rewards.is_floating_point():
             raise ValueError(f"token_rewards is {rewards.dtype}, deposit_mask {mask.dtype}: want floating point, bool")
+        if rewards.device.type != "cpu" or mask.device.type != "cpu":
+            raise ValueError(
+                f"deposits lie on {rewards.device} and {mask.device}: want them on the CPU, as rollouts are"
+            )
         if (rewards[~mask] != 0).any():
             raise ValueError("token_rewards has values where deposit_mask says that nothing was deposited")
 
