@@ -123,7 +123,7 @@ def test_the_papers_values_are_those_of_the_report():
     )
 
 
-@pytest.mark.parametrize("preset, lora, full", [("paper", 3e-5, 1e-5), ("small", 1e-3, 1e-4), ("tiny", 1e-3, 3e-4)])
+@pytest.mark.parametrize("preset, lora, full", [("paper", 3e-5, 1e-5), ("small", 1e-3, 3e-5), ("tiny", 1e-3, 3e-4)])
 def test_full_fine_tuning_has_its_own_learning_rate(preset, lora, full):
     assert {load(preset, rank=rank).learning_rate for rank in RANKS if rank} == {lora}
     for rank in (None, "full"):
@@ -335,7 +335,7 @@ def test_unknown_presets(preset):
 
 
 def test_the_nearest_preset_is_named():
-    says(r"unknown preset 'papre' \(did you mean paper\?\)", "papre")
+    says(r"unknown preset 'papr' \(did you mean paper", "papr")
 
 
 def test_unknown_regimes():

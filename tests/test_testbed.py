@@ -206,8 +206,8 @@ def small_world(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_codebooks_world_has_teachers_and_no_prm(small_world, monkeypatch):
-    part = MODEL | {"habits": {"bits": 4, "noise": 0.2, "book": 1}}
-    made = {"task": "codebook", "seed": 0, "student": part, "teacher-1": part | {"data": "codebook-256x4-1"}}
+    part = MODEL | {"habits": {"bits": 2, "noise": 0.2, "book": 1}, "data": "codebook-256x2-1"}
+    made = {"task": "codebook", "seed": 0, "student": part, "teacher-1": part}
     monkeypatch.setattr(testbed, "recipe", lambda name: made)
     card = testbed.build("law")
     assert card["models"].keys() == {"student", "teacher-1"} and "greedy" in card["models"]["teacher-1"]
