@@ -146,13 +146,8 @@ def bits_a_parameter(bits: np.ndarray, parameters: np.ndarray, ceiling: np.ndarr
     """
     if not (ceiling > 0).all():
         return math.nan
-    return float(SLOPES[_errors(bits, parameters, ceiling).sum(1).argmin()])
-
-
-def _errors(bits: np.ndarray, parameters: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
-    """Of each slope that is tried and each codebook, [C, I]: squared distance of the shares learned."""
     line = SLOPES[:, None, None] * (parameters[:, None] / ceiling)
-    return ((bits / ceiling - np.minimum(line, 1)) ** 2).sum(1)
+    return float(SLOPES[((bits / ceiling - np.minimum(line, 1)) ** 2).sum((1, 2)).argmin()])
 
 
 def capacity(m: Measured, mean: np.ndarray) -> float:
@@ -445,23 +440,25 @@ def _growing(known: dict[str, Measured], statistic: Callable[[Measured, np.ndarr
     ways: dict[str, list[str]] = {}
     for regime, m in known.items():
         g = estimate(m, statistic)
-        way = "grows with the information" if g.low > 0 else "is not shown to grow"
-        way = "shrinks with the information" if g.high < 0 else way
+        way = "has no interval yet" if math.isnan(g.low) else "is not shown to grow"
+        way = "grows with the information" if g.low > 0 else "shrinks with the information" if g.high < 0 else way
         ways.setdefault(way, []).append(f"slope {g} under {regime}")
     return "; it ".join(f"{way}: {listed(slopes)}" for way, slopes in ways.items()) + "."
 
 
 def _densities(known: dict[str, Measured], pairs: list[tuple[str, str]]) -> str:
     """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more."""
-    texts, more = [], []
+    texts, more, unknown = [], [], []
     for a, b in pairs:
         at_end, equal = (compare(known[a], known[b], equal_bits=equal) for equal in (False, True))
         texts.append(f"{a} asks for {at_end} times the size that {b} does ({equal})")
         more += [f"{a} than {b}"] if at_end.low > 1 or equal.low > 1 else []
+        unknown += [f"{a} against {b}"] if math.isnan(at_end.low) else []
     shown = f"more is asked for under {listed(more)}" if more else "no denser reward is shown to ask for more"
     return (
         f"At equally many episodes, and in brackets when both have taught full fine-tuning equally much, "
         f"{listed(texts)}: {shown}."
+        + (f" Of {listed(unknown)} too few replicates are the same for an interval." if unknown else "")
     )
 
 

@@ -115,10 +115,11 @@ def token_logps(
         rows = torch.tensor(rows)
         predicts = which, (starts[rows][which] + at - 1)  # the position before a token predicts it
         targets = rollouts.completion_ids[rows[which], at]
-        read = [x.to(model.device) for x in (ids[rows, :width], *predicts, targets, rows[which], at)]
-        of_pass = functional_call(scorer, renamed, (read[0], (read[1], read[2]), read[3], temperature))
-        logps = logps.index_put((read[4], read[5]), of_pass.logps)
-        entropy[read[4], read[5]] = of_pass.entropy
+        read = (ids[rows, :width], *predicts, targets, rows[which], at)
+        of_rows, which, before, targets, where, at = (x.to(model.device) for x in read)
+        of_pass = functional_call(scorer, renamed, (of_rows, (which, before), targets, temperature))
+        logps = logps.index_put((where, at), of_pass.logps)
+        entropy[where, at] = of_pass.entropy
     return TokenLogps(logps, entropy)
 
 

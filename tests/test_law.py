@@ -73,8 +73,8 @@ def test_planted_sizes_come_back():
     """Up to what a straight line between arms gives for a bent curve."""
     for c, absorbed in ((0.9, 1.0), (0.6, 0.5)):
         m = quiet(c=c, absorbed=absorbed, bent=True)
-        np.testing.assert_allclose(law.sizes(m, m.mean()), NINETY * absorbed * INFORMATION / c, rtol=0.15)
-        assert law.growth(m, m.mean()) == pytest.approx(1, abs=0.06)
+        np.testing.assert_allclose(law.sizes(m, m.mean()), NINETY * absorbed * INFORMATION / c, rtol=0.08)
+        assert law.growth(m, m.mean()) == pytest.approx(1, abs=0.02)
 
 
 def test_equal_looks_undo_what_a_larger_codebook_has_less_time_for():
@@ -206,6 +206,9 @@ def test_what_is_said_of_worlds():
         r"no more than (\d+) % and (\d+) % and (\d+) % of the codebooks", law.verdict({"supervised": poor})
     )
     assert shares and [int(share) for share in shares.groups()] == pytest.approx([95, 49, 12], abs=4)
+    few = replace(growing, bits=growing.bits[:3])
+    assert "has no interval yet: slope" in law.verdict({"supervised": few})
+    assert "Of supervised against outcome too few replicates" in law.verdict({"supervised": few, "outcome": few})
     shrinking = replace(growing, bits=growing.bits[:, :, ::-1])
     assert "shrinks with the information: slope −" in law.verdict({"supervised": shrinking})
 

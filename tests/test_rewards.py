@@ -438,3 +438,19 @@ def test_a_missing_model_is_a_user_error(regime, field, role, make_cell, tokeniz
 
 def test_models_come_in_evaluation_mode(checkpoint):
     assert not load_model(checkpoint(), "student", "float32", CPU).training
+
+
+@pytest.mark.parametrize(
+    "values, mask, says",
+    [
+        (torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool), "values where deposit_mask says that nothing"),
+        (
+            torch.zeros(2, 3, device="meta"),
+            torch.ones(2, 3, dtype=torch.bool),
+            "lie on meta and cpu: want them on the CPU",
+        ),
+    ],
+)
+def test_deposits_that_cannot_be(values, mask, says):
+    with pytest.raises(ValueError, match=says):
+        rewards.Deposits(values, mask, dense=False)
