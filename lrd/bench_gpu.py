@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models as token_models, pre_tokenizers
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lrd import ROOT, UserError, bench, evaluate, models, problems, sampling
@@ -48,6 +49,11 @@ ROWS = [  # regime, arm, completion tokens (None: the preset's cap)
     ("process", "full", None),
     ("distillation", 16, None),
 ]
+KINDS = {  # of kernels, by what their names contain; the first that fits
+    "attention": "flash|fmha|attention|attn",
+    "products": "gemm|gemv|nvjet|cutlass|splitk",
+    "drawing": "topk|topp|top_p|gumbel|temperature|argmax|sort|softmax|scan|exponential",
+}
 CACHES = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # where compiled kernels are kept
 PACKAGES = ("torch", "transformers", "peft", "vllm", "liger_kernel", "trl")
 
@@ -92,6 +98,9 @@ def run(preset: str) -> str:
         for arm in (16, "full"):
             result["rows"].append(_alone(trl_row, preset, folder, arm))
             write_json(path, result)
+        result["rows"].append(_alone(fallback_row, preset, folder))
+        result["tokens"] = [_alone(token, preset, folder, engine) for engine in ("vllm", "torch")]
+        write_json(path, result)
     return show(result)
 
 
@@ -182,29 +191,76 @@ def our_rows(preset: str, folder: Path) -> dict[str, Any]:
         cell = _cell(preset, folder, regime, rank, tokens, eval_problems=1)
         gc.collect()  # a model is a ring of references: what the last row held would still lie on the card
         torch.cuda.empty_cache()
-        with tempfile.TemporaryDirectory(dir=folder) as runs:
-            steps = list(itertools.islice(train(Run(cell, runs), engine), WARM_UP + STEPS))
-        counted = steps[WARM_UP:]
-        rows.append(
-            {
-                "who": "ours",
-                "regime": regime,
-                "arm": cell.arm,
-                "completion_tokens": cell.max_completion_tokens,
-                "mean_length": statistics.mean(m["completions/mean_length"] for m in counted),
-                "step": statistics.median(m["step_time"] for m in counted),
-                "parts": {p: statistics.median(m[f"time/{p}"] for m in counted) for p in bench.PARTS},
-                "peak_gib": max(m.get("memory/peak_gib", 0.0) for m in steps),
-                "steps": len(counted),
-                "logp_difference": steps[0].get("sampling/sampling_logp_difference/mean"),
-            }
-        )
+        rows.append(_row("ours", cell, folder, engine))
         print(rows[-1], flush=True)
     whole = Cell.load(preset, regime="outcome", rank=16, seed=0)
     held_out = problems.held_out(first.eval_data, whole.eval_problems)
     start = time.perf_counter()
     evaluate.greedy(engine, held_out, first, policy.tokenizer)
     return {"rows": rows, "eval_seconds": time.perf_counter() - start}
+
+
+def _row(who: str, cell: Cell, folder: Path, engine: sampling.Sampler | None = None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=folder) as runs:
+        steps = list(itertools.islice(train(Run(cell, runs), engine), WARM_UP + STEPS))
+    counted = steps[WARM_UP:]
+    return {
+        "who": who,
+        "regime": cell.regime,
+        "arm": cell.arm,
+        "completion_tokens": cell.max_completion_tokens,
+        "mean_length": statistics.mean(m["completions/mean_length"] for m in counted),
+        "step": statistics.median(m["step_time"] for m in counted),
+        "parts": {p: statistics.median(m[f"time/{p}"] for m in counted) for p in bench.PARTS},
+        "peak_gib": max(m.get("memory/peak_gib", 0.0) for m in steps),
+        "steps": len(counted),
+        "logp_difference": steps[0].get("sampling/sampling_logp_difference/mean"),
+    }
+
+
+def fallback_row(preset: str, folder: Path) -> dict[str, Any]:
+    """Our step with PyTorch's engine, which is what a GPU without vLLM gets."""
+    cell = _cell(preset, folder, *ROWS[0], eval_problems=1, engine="torch")
+    return _row("ours without vLLM", cell, folder)
+
+
+def token(preset: str, folder: Path, engine: str) -> dict[str, Any]:
+    """What a token of all rows of a rollout takes in an engine, in ms, of `SHORT` tokens.
+
+    `clock` is without a profiler, `greedy` with nothing drawn; `card` are the kernels' own times, by kind.
+    """
+    cell = _cell(preset, folder, "outcome", 16, SHORT, engine=engine)
+    policy = Policy(cell, models.device())
+    sampler = sampling.load(cell, policy.base, policy.tokenizer)
+    sampler.sync(policy.weights())
+    pool, _ = problems.train_pool(cell.train_data)
+    prompts = [evaluate.encode(p, cell, policy.tokenizer) for p in pool[: cell.prompts_per_step]]
+    prompts = [ids for ids in prompts for _ in range(cell.samples_per_prompt)]
+
+    def milliseconds(temperature: float) -> float:
+        start = time.perf_counter()
+        sampler.sample(prompts, max_tokens=SHORT, temperature=temperature, top_p=cell.top_p)
+        return 1000 * (time.perf_counter() - start) / SHORT
+
+    found = {}
+    for name, temperature in (("clock", cell.temperature), ("greedy", 0.0)):
+        found[name] = statistics.median([milliseconds(temperature) for _ in range(1 + STEPS)][1:])
+    activities = [ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]
+    with profile(activities=activities) as profiler:
+        milliseconds(cell.temperature)
+    card: dict[str, float] = {}
+    for kernel in profiler.key_averages():
+        spent = kernel.self_device_time_total / 1000 / SHORT
+        card[kind(kernel.key)] = card.get(kind(kernel.key), 0.0) + spent
+    return {"engine": engine} | found | {"card": card}
+
+
+def kind(kernel: str) -> str:
+    """What a kernel does, by its name."""
+    for name, pattern in KINDS.items():
+        if re.search(pattern, kernel, re.IGNORECASE):
+            return name
+    return "the rest"
 
 
 def trl_row(preset: str, folder: Path, arm: int | str) -> dict[str, Any]:
@@ -286,6 +342,9 @@ def show(result: dict[str, Any]) -> str:
             f"  {row['who']:<5} {row['regime']:<13} {row['arm']:<5} {row['completion_tokens']:>5} tokens "
             f"{row['step']:6.2f} s  {row['peak_gib']:5.1f} GiB  {parts}"
         )
+    for each in result.get("tokens", []):
+        clock = f"{each['clock']:.2f} ms, greedy {each['greedy']:.2f}"
+        lines.append(f"  a token, engine {each['engine']}: {clock}; on the card {each['card']}")
     least = result["roofline"]
     lines.append(f"  bytes and products at the card's own rates: {sum(least.values()):.2f} s  {least}")
     return "\n".join(lines)

@@ -58,6 +58,7 @@ def test_rows_are_measured_steps_of_the_stand_ins(tmp_path, monkeypatch):
     bench_gpu.stand_ins(SHAPES, tmp_path)
     monkeypatch.setattr(bench_gpu, "WARM_UP", 1)
     monkeypatch.setattr(bench_gpu, "STEPS", 1)
+    monkeypatch.setattr(bench_gpu, "SHORT", 8)
     monkeypatch.setattr(bench_gpu, "ROWS", [("outcome", 4, 12), ("process", "full", 8), ("distillation", 4, 12)])
     usual = Cell.load.__func__
 
@@ -76,9 +77,25 @@ def test_rows_are_measured_steps_of_the_stand_ins(tmp_path, monkeypatch):
         assert sum(row["parts"].values()) == pytest.approx(row["step"])
         assert row["parts"]["rollout"] > 0 and row["logp_difference"] >= 0
     assert measured["eval_seconds"] > 0
+    assert bench_gpu.fallback_row("paper", tmp_path)["who"] == "ours without vLLM"
+    token = bench_gpu.token("paper", tmp_path, "torch")
+    assert token["engine"] == "torch" and min(token["clock"], token["greedy"]) > 0
     assert 0 < bench_gpu.first_step("paper", tmp_path) < time.time() - psutil.Process().create_time()
     problems = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     assert {len(row["problem"].split()) for row in problems} == {bench_gpu.PROMPT - 2}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_tst_64x8_64x16_2x1_v_bz_splitK_TNT", "products"),
+        ("void flash::FlashAttnFwdSm90<Params, cutlass::bfloat16>", "attention"),
+        ("_topk_topp_kernel", "drawing"),
+        ("triton_red_fused_add_mean_mul_pow_rsqrt_0", "the rest"),
+    ],
+)
+def test_kernels_are_told_apart_by_their_names(kernel, kind):
+    assert bench_gpu.kind(kernel) == kind
 
 
 def test_the_least_seconds_are_bytes_and_products_over_the_cards_rates():
