@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from peft import PeftModel
 from scipy import stats
 from transformers import TopPLogitsWarper
@@ -14,6 +15,7 @@ from lrd.problems import Problem
 from lrd.rollouts import Completion, collate
 from lrd.sampling import static as fixed, torch as engine
 from lrd.sampling.draw import draw
+from lrd.sampling.nucleus import nucleus as find_nucleus
 from lrd.sampling.scripted import ScriptedSampler
 from lrd.sampling.static import StaticDecoder
 from lrd.sampling.torch import FusedDecoder, ModelDecoder, TorchSampler
@@ -261,6 +263,30 @@ def test_the_nucleus_is_transformers(top_p):
         # Every token that has the mass of a grid point and more must come up.
         probs = torch.softmax(row / 0.7, -1) * allowed
         assert set((probs / probs.sum() > 1.5 / len(grid)).nonzero()[:, 0].tolist()) <= set(drawn.tolist())
+
+
+@given(
+    logits=st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=300),
+    top_p=st.floats(0.01, 0.99),
+    shift=st.floats(-50, 50, width=32),
+)
+def test_the_nucleus_is_the_least_that_has_the_mass(logits, top_p, shift):
+    rows = torch.tensor([logits, logits[::-1]]) + shift
+    kept = torch.isfinite(find_nucleus(rows, torch.tensor([top_p, top_p])))
+    probs = torch.softmax(rows.double(), -1)
+    for row, inside in zip(probs, kept):
+        least = row[inside].min()
+        assert row[inside].sum() >= top_p - 1e-5
+        assert row[row > least].sum() < top_p + 1e-5  # without the least likely of them it is not enough
+        assert inside[row > least].all()
+
+
+def test_the_nucleus_by_hand():
+    logits = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.125, 0.25, 0.125, 0.5]]).log()
+    kept = torch.isfinite(find_nucleus(logits, torch.tensor([0.6, 0.8])))
+    assert kept.tolist() == [[True, True, False, False], [True, True, True, True]]  # equally likely: both or none
+    assert torch.equal(find_nucleus(logits, 0.6)[0, :2], logits[0, :2])
+    assert find_nucleus(torch.full((1, 3), torch.nan), 0.9).isnan().all()
 
 
 def test_the_ends_of_the_unit_interval():
