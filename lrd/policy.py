@@ -1,6 +1,7 @@
 """The student that is trained and the reference it must not stray from: LoRA or full fine-tuning of any causal LM."""
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -41,14 +42,14 @@ class Policy:
             # The same function and gradient as adding the adapters' outputs, for a fraction of the products, since a
             # batch has more tokens than a layer has rows. In bf16 the sum would round the adapter away.
             weights = {name: _merged(layer) for name, layer in self._adapted.items()}
-            with self.model.disable_adapter():
+            with self._without_adapter():
                 return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
         # Mixed precision without autocast: what is trained is rounded once a step, as the sampler's weights are.
         dtype = getattr(torch, self.cell.dtype)
         weights = {name: p.to(dtype) for name, p in self.base.named_parameters() if p.requires_grad}
         return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
 
-    @property
+    @functools.cached_property
     def _adapted(self) -> dict[str, LoraLayer]:
         """Adapted layers by the name of their frozen weight."""
         layers = self.base.named_modules()
@@ -57,9 +58,22 @@ class Policy:
     @torch.no_grad()
     def reference_logps(self, rollouts: Rollouts) -> Float[Tensor, "N T"]:
         """The frozen base's log-probabilities of a batch."""
-        off = self.model.disable_adapter() if isinstance(self.model, PeftModel) else contextlib.nullcontext()
-        with off:
+        with self._without_adapter():
             return token_logps(self.reference, rollouts, self.cell.logp_temperature).logps
+
+    @contextlib.contextmanager
+    def _without_adapter(self) -> Iterator[None]:
+        """Adapters off, as in PEFT's `disable_adapter`, which first asks every layer for its state, for a small model
+        longer than a layer takes.
+        """
+        tuner: Any = self.model.base_model if isinstance(self.model, PeftModel) else None
+        if tuner:
+            tuner.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            if tuner:
+                tuner.enable_adapter_layers()
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:

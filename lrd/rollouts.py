@@ -86,6 +86,8 @@ def by_length(lengths: list[int]) -> list[list[int]]:
     Rows of like length share a pass, and each pass costs `PASS_COSTS` beside its tokens. A longer row is one by itself.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    if order and len(order) * max(lengths) <= min(TOKENS_PER_PASS, sum(lengths) + PASS_COSTS):
+        return [order]  # a second pass would cost more than all of the padding
     cheapest: list[tuple[int, int]] = [(0, 0)]  # of the first n rows: cost, and where their last pass begins
     for n, last in enumerate(order, 1):
         options = (
