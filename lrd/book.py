@@ -35,6 +35,7 @@ ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs
 AT_A_TIME = min(4, os.cpu_count() or 1)
 BESIDE = {  # preset → the page that reports it, if it is not the one that the book is about
     "law": "notebooks/law",
+    "law-long": "notebooks/law",
     "law-lr": "notebooks/law",
     "repair": "notebooks/repair",
     "repair-ranks": "notebooks/repair",
