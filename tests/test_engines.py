@@ -100,7 +100,7 @@ def test_completions_say_how_they_ended(sampler, tokenizer):
 def test_vllm_draws_from_our_nucleus_and_does_the_rest_itself(sampler, monkeypatch, make_cell, pretrained, tokenizer):
     """Without the place where it looks for one, as above, the engine starts all the same."""
     usual = ModuleType("vllm.v1.sample.ops.topk_topp_sampler")
-    usual.apply_top_k_top_p = lambda logits, k, p: "theirs"
+    usual.apply_top_k_top_p = lambda logits, k, p: logits + 1
     place = ModuleType("vllm.v1.worker.gpu.sample")
     place.sampler = SimpleNamespace(apply_top_k_top_p=usual.apply_top_k_top_p)
     for name in ("vllm.v1", "vllm.v1.sample", "vllm.v1.sample.ops", "vllm.v1.worker", "vllm.v1.worker.gpu"):
@@ -110,8 +110,8 @@ def test_vllm_draws_from_our_nucleus_and_does_the_rest_itself(sampler, monkeypat
     engine.VLLMSampler(make_cell(engine="vllm"), pretrained(), tokenizer)
     draw, half = place.sampler.apply_top_k_top_p, torch.tensor([0.5])
     assert torch.isfinite(draw(torch.tensor([[0.0, 2.0, 1.0]]), None, half)).tolist() == [[False, True, False]]
-    logits = torch.zeros(1, 3)
-    assert draw(logits, torch.tensor([2]), half) == draw(logits, None, None) == "theirs"
+    theirs = [draw(torch.zeros(1, 3), torch.tensor([2]), half), draw(torch.zeros(1, 3), None, None)]
+    assert all(torch.equal(logits, torch.ones(1, 3)) for logits in theirs)
 
 
 def test_weights_that_are_missing_are_no_silence(sampler):
