@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lrd.sampling.graphs import capture
+
+ROWS = 16  # of the smallest graph; the others are for twice the rows of the next smaller
 BLOCK = 128  # probabilities that are added up first; one running sum over a vocabulary takes longer than sorting it
 
 
@@ -22,3 +25,24 @@ def nucleus(logits: Float[Tensor, "B V"], top_p: float | Float[Tensor, " B"]) ->
     inside = blocks.take_along_dim(block[..., None], 1)[:, 0]
     last = torch.searchsorted(before + inside.cumsum(-1), wanted).clamp(max=BLOCK - 1)
     return logits.masked_fill(likely < inside.gather(1, last), -torch.inf)
+
+
+class CapturedNucleus:
+    """`nucleus`, on CUDA as a graph. What it returns holds until the next call."""
+
+    def __init__(self):
+        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+
+    def __call__(self, logits: Float[Tensor, "B V"], top_p: Float[Tensor, " B"]) -> Float[Tensor, "B V"]:
+        if logits.device.type != "cuda":
+            return nucleus(logits, top_p)
+        n, words = logits.shape
+        rows = max(ROWS, 1 << (n - 1).bit_length())
+        if (rows, words) not in self._graphs:
+            into, shares = logits.new_zeros(rows, words, dtype=torch.float32), top_p.new_ones(rows)
+            self._graphs[rows, words] = (*capture(lambda: nucleus(into, shares)), into, shares)
+        graph, found, into, shares = self._graphs[rows, words]
+        into[:n].copy_(logits)
+        shares[:n].copy_(top_p)
+        graph.replay()
+        return found[:n]

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.sampling.draw import draw
+from lrd.sampling.graphs import capture
 
 if TYPE_CHECKING:
     from lrd.sampling.torch import Cache, FusedDecoder
@@ -109,19 +110,12 @@ class Buffers:
         """Records a step as a graph; leaves nothing behind that `start` and `go_on` do not overwrite."""
         if self.cache.bias.device.type != "cuda":
             return
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # libraries allocate at their first call, which cannot be recorded
-            for _ in range(2):
-                self.t.zero_()
-                self.filled.zero_()
-                self._step()
-        torch.cuda.current_stream().wait_stream(aside)
-        self.t.zero_()
-        self.filled.zero_()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._step()
+
+        def afresh() -> None:
+            self.t.zero_()
+            self.filled.zero_()
+
+        self._graph, _ = capture(self._step, pool, before=afresh)
 
     def start(self, ids: Int[Tensor, "N S"], mask: Bool[Tensor, "N S"], uniform: Float[Tensor, "T N"]) -> None:
         """Reads the prompts and draws their first tokens."""

@@ -19,7 +19,7 @@ from lrd import UserError, hub
 from lrd.cell import Cell
 from lrd.memory import ROOM
 from lrd.rollouts import Completion
-from lrd.sampling.nucleus import nucleus
+from lrd.sampling.nucleus import CapturedNucleus
 
 TRIED = ("0.25", "0.34")  # from the first, below the second
 PROMPT_ROOM = 2048  # tokens of a prompt, at most
@@ -98,6 +98,8 @@ def _own_nucleus() -> None:
     with contextlib.suppress(ImportError, AttributeError):
         from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p  # pyright: ignore[reportMissingImports]
         from vllm.v1.worker.gpu.sample import sampler  # pyright: ignore[reportMissingImports]
+
+        nucleus = CapturedNucleus()
 
         def apply(logits: Tensor, k: Tensor | None, p: Tensor | None) -> Tensor:
             return nucleus(logits, p) if k is None and p is not None else apply_top_k_top_p(logits, k, p)

@@ -1,0 +1,29 @@
+"""A few dozen operations as one CUDA graph: launching them one by one takes several times as long as running them."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def capture(
+    call: Callable[[], T], pool=None, *, before: Callable[[], None] = lambda: None
+) -> tuple[torch.cuda.CUDAGraph, T]:
+    """`call` as a graph, and what it returns: memory that every replay writes to anew.
+
+    It runs a few times first, each time after `before`, and must always read and write at the same places.
+    """
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # libraries allocate at their first call, which cannot be recorded
+        for _ in range(2):
+            before()
+            call()
+    torch.cuda.current_stream().wait_stream(aside)
+    before()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        found = call()
+    return graph, found
