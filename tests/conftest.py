@@ -64,6 +64,8 @@ def _config(kind: str, vocabulary: int, eos: int, pad: int) -> PretrainedConfig:
     )
     if kind == "qwen3":  # tied, with a head_dim that is not hidden_size / heads
         return Qwen3Config(**decoder, head_dim=16, tie_word_embeddings=True)
+    if kind == "qwen3-32":  # the same, with the least head_dim that vLLM has on CPU
+        return Qwen3Config(**decoder, head_dim=32, tie_word_embeddings=True)
     if kind == "llama":  # untied, with a bias on every projection
         return LlamaConfig(**decoder, tie_word_embeddings=False, attention_bias=True, mlp_bias=True)
     if kind == "gpt2":  # learned absolute positions
@@ -100,7 +102,7 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, tokenizer) -> Callable[..., str]:
-    """`checkpoint(kind, seed)`: the directory of a random two-layer model (qwen3, llama, gpt2, neox) and tokenizer."""
+    """`checkpoint(kind, seed)`: the directory of a random two-layer model (of `_config`) and tokenizer."""
     made: dict[tuple[str, int], str] = {}
 
     def make(kind: str = "qwen3", seed: int = 0) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,10 +25,14 @@ from lrd.sampling.nucleus import CapturedNucleus
 TRIED = ("0.25", "0.34")  # from the first, below the second
 PROMPT_ROOM = 2048  # tokens of a prompt, at most
 SEEDS = 2**62
+_last: weakref.ref | None = None  # to the core of the engine that was started last
 
 
 class VLLMSampler:
-    """Completes prompts with vLLM; the model's shape comes from the cell's student, its weights from `sync` alone."""
+    """Completes prompts with vLLM; the model's shape comes from the cell's student, its weights from `sync` alone.
+
+    A process has one at a time: the next ends the last.
+    """
 
     def __init__(self, cell: Cell, model, tokenizer):
         check()
@@ -36,6 +41,11 @@ class VLLMSampler:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         from vllm import LLM  # pyright: ignore[reportAttributeAccessIssue] (of the gpu extra)
 
+        global _last
+        # The process groups are shared, and newer versions take them down whenever an engine is collected: not later.
+        if _last and (core := _last()):
+            core.shutdown()
+        _last = None
         _own_nucleus()
         ids = model.generation_config.eos_token_id
         self._eos = [tokenizer.eos_token_id] if ids is None else ids if isinstance(ids, list) else [ids]
@@ -57,6 +67,7 @@ class VLLMSampler:
             disable_log_stats=True,
             seed=0,
         )
+        _last = weakref.ref(self._llm.llm_engine.engine_core)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         self._llm.apply_model(functools.partial(_load, weights))
