@@ -32,7 +32,7 @@ class LLM:
     """Keeps its arguments; completes a prompt by its last token, counted up to the cap."""
 
     def __init__(self, **arguments):
-        self.arguments, self.asked, self.ended = arguments, [], 0
+        self.arguments, self.asked, self.ended, self._finalizer = arguments, [], 0, None
         self.llm_engine = SimpleNamespace(engine_core=self)
         self.model = SimpleNamespace(named_parameters=lambda: [(name, None) for name in WORDS])
         self.model.load_weights = lambda weights: {name for name, _ in weights}
@@ -85,6 +85,9 @@ def test_it_takes_a_fixed_share_of_the_card(sampler, make_cell):
 def test_the_next_engine_ends_the_last_and_no_other(sampler, make_cell, pretrained, tokenizer):
     second, third = (engine.VLLMSampler(make_cell(engine="vllm"), pretrained(), tokenizer) for _ in range(2))
     assert [s._llm.ended for s in (sampler, second, third)] == [1, 1, 0]
+    del third._llm._finalizer  # an older version leaves the others as they are
+    engine.VLLMSampler(make_cell(engine="vllm"), pretrained(), tokenizer)
+    assert not third._llm.ended
 
 
 def test_each_row_has_a_seed_of_its_own_and_greedy_rows_none(sampler):

@@ -42,9 +42,10 @@ class VLLMSampler:
         from vllm import LLM  # pyright: ignore[reportAttributeAccessIssue] (of the gpu extra)
 
         global _last
-        # The process groups are shared, and newer versions take them down whenever an engine is collected: not later.
-        if _last and (core := _last()):
-            core.shutdown()
+        # The process groups are shared. Newer versions take them down whenever an engine is collected, so now and not
+        # later; older ones (0.25) have no such finalizer and leave them as they are.
+        if _last and hasattr(core := _last(), "_finalizer"):
+            core.shutdown()  # pyright: ignore[reportOptionalMemberAccess]
         _last = None
         _own_nucleus()
         ids = model.generation_config.eos_token_id
