@@ -305,6 +305,14 @@ def step_table(bench: timings.Bench | None) -> Html:
     return table(["who, regime, arm", "tokens", "step (s)", *bench.parts.columns, "peak (GiB)"], rows)
 
 
+def token_table(bench: timings.Bench | None) -> Html:
+    """Milliseconds of a token of all rows, one row an engine."""
+    if bench is None or not bench.tokens:
+        return Html("<p>Not measured yet.</p>")
+    head, rows = timings.token_rows(bench)
+    return table(head, [(engine, *(number_or_dash(ms, 2) for ms in each)) for engine, *each in rows])
+
+
 def cost_table(bench: timings.Bench | None, preset: str = "paper") -> Html:
     """GPU-hours of a preset's cells by regime and arm, and of all of them."""
     if bench is None:

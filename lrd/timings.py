@@ -34,6 +34,7 @@ class Bench:
     parts: pd.DataFrame  # seconds of each part of a step, one row a row of `rows`; NaN where it was not told apart
     cells: list[dict[str, Any]]  # what a cell takes beside its steps
     notes: list[str]
+    tokens: list[dict[str, Any]]  # ms of a token of all rows in an engine: on the clock, greedily, of kernels by kind
 
 
 def load(runs: str | Path | None = None) -> tuple[list[Bench], list[str]]:
@@ -64,6 +65,7 @@ def _read(raw: dict[str, Any]) -> Bench:
         parts=pd.DataFrame([row.get("parts", {}) for row in raw["rows"]], dtype=float),
         cells=raw.get("cells", []),
         notes=raw.get("notes", []),
+        tokens=raw.get("tokens", []),
     )
 
 
@@ -128,6 +130,16 @@ def matrix_hours(bench: Bench, preset: str = "paper") -> pd.DataFrame:
         row["cells"] += 1
         row["hours"] += (start + cell.steps * step + evaluations * evaluation) / 3600
     return pd.DataFrame([{"regime": regime, "arm": arm} | row for (regime, arm), row in rows.items()])
+
+
+def token_rows(bench: Bench) -> tuple[list[str], list[tuple[str | float, ...]]]:
+    """Column names and one row an engine: ms a token on the clock and greedily, of kernels by kind, and with none."""
+    kinds = list(dict.fromkeys(kind for each in bench.tokens for kind in sorted(each["card"])))
+    rows = []
+    for each in bench.tokens:
+        card = [each["card"].get(kind, 0.0) for kind in kinds]
+        rows.append((each["engine"], each["clock"], each["greedy"], *card, max(0.0, each["clock"] - sum(card))))
+    return ["engine", "on the clock", "greedily", *kinds, "no kernel"], rows
 
 
 def facts(found: list[Bench], preset: str = "paper") -> dict[str, str]:

@@ -61,6 +61,7 @@ INVENTED = {
             "eval_seconds": 10.0,
         }
     ],
+    "tokens": [{"engine": "vllm", "clock": 2.5, "greedy": 2.25, "card": {"products": 1.5, "drawing": 0.25}}],
     "notes": ["what stands between: <b>sampling</b>"],
 }
 
@@ -134,6 +135,10 @@ def test_tables(bench):
     cost = display.cost_table(bench)
     assert "<th>process, full fine-tuning</th><td>≈</td><td>8.5</td><td>3</td>" in cost
     assert "not" in display.step_table(None).lower() and display.cost_table(None)
+    tokens = display.token_table(bench)
+    assert "<th>drawing</th><th>products</th><th>no kernel</th>" in tokens
+    assert "<th>vllm</th><td>2.50</td><td>2.25</td><td>0.25</td><td>1.50</td><td>0.75</td>" in tokens
+    assert "Not measured" in display.token_table(None)
 
 
 def test_the_figure_draws_every_row_to_its_length(bench):
