@@ -10,7 +10,7 @@ replicates, intervals from resampling replicates.
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,7 +56,7 @@ class Measured:
     bits: np.ndarray  # [R, A, I, steps]
     parameters: np.ndarray  # [A]
     information: np.ndarray  # [I], bits
-    steps: np.ndarray
+    steps: np.ndarray  # or looks at a key, see `measured`
     arms: list[str]
     regime: str
 
@@ -70,19 +70,21 @@ class Measured:
         return self.bits.mean(0) if weights is None else np.tensordot(weights / weights.sum(), self.bits, 1)
 
 
-ABOUT = ["cell", "regime", "adapter", "rank", "step", "replicate", "information", "parameters"]
+ABOUT = ["cell", "regime", "adapter", "rank", "step", "replicate", "information", "parameters"]  # of the kept rows
 
 
 def table(found: Results) -> pd.DataFrame:
     """One row a finished cell and evaluation: bits learned, calibrated and raw, beside what the arm is and was asked.
 
     Of cells that are not at hand, the rows that were published. Cells that are not evaluated on all of their codebook
-    have none.
+    have none. `looks` says how often each key had been asked for by then.
     """
     here, published = _at_hand(found), kept(found.preset)
     published = published[~published.cell.isin(here.cell)]
     both = [rows for rows in (here, published) if len(rows)]
-    return pd.concat(both, ignore_index=True) if both else here
+    frame = pd.concat(both, ignore_index=True) if both else here
+    a_step = {cell.name: cell.prompts_per_step / cell.eval_problems for cell in grid(found.preset)}
+    return frame.assign(looks=frame.step * frame.cell.map(a_step))
 
 
 def kept(preset: str) -> pd.DataFrame:
@@ -119,10 +121,11 @@ def _at_hand(found: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*ABOUT, "bits", "bits_raw", "pass@1"])
 
 
-def measured(frame: pd.DataFrame, regime: str) -> Measured | None:
+def measured(frame: pd.DataFrame, regime: str, at: str = "step") -> Measured | None:
     """A regime's rows as an array; replicates that lack a cell or an evaluation are left out. None without a whole one.
 
-    Where a regime has no full fine-tuning, or no adapter, nothing can be compared: None too.
+    Where a regime has no full fine-tuning, or no adapter, nothing can be compared: None too. `at` names what codebooks
+    are set side by side at: `step`, or `looks` where larger ones were trained for longer.
     """
     mine = frame[frame.regime == regime]
     size = mine.groupby("adapter").parameters.max().sort_values()
@@ -130,8 +133,8 @@ def measured(frame: pd.DataFrame, regime: str) -> Measured | None:
     arms = [arm for arm in size.index if arm not in full] + full
     if len(full) != 1 or len(arms) < 2:
         return None
-    axes = [arms, sorted(mine.information.unique()), sorted(mine.step.unique())]
-    wide = mine.pivot_table(index="replicate", columns=["adapter", "information", "step"], values="bits")
+    axes = [arms, sorted(mine.information.unique()), sorted(mine[at].unique())]
+    wide = mine.pivot_table(index="replicate", columns=["adapter", "information", at], values="bits")
     wide = wide.reindex(columns=pd.MultiIndex.from_product(axes)).dropna()
     if not len(wide):
         return None
@@ -311,22 +314,31 @@ def replicates(found: dict[str, Measured | None]) -> str:
     return ", ".join(f"{m.n if m else 0} ({regime})" for regime, m in found.items())
 
 
+def students(*presets: str) -> str:
+    """Whether the published cells of these presets began from one training of the student, as a clause."""
+    began = [(results.kept(preset) or {}).get("environment", {}).get("student", []) for preset in presets]
+    if not all(began):
+        return "from what student not all of them began is not on record"
+    same = len({*map(tuple, began)}) == 1
+    return "all began from the same student" if same else "they began from two trainings of it"
+
+
 def versions(preset: str) -> str:
     """The versions of PyTorch that the preset's published cells ran under."""
     environment = (results.kept(preset) or {}).get("environment", {})
     return "PyTorch " + (listed(environment["torch"]) if environment.get("torch") else NOTHING)
 
 
-def fit_rows(found: dict[str, Measured | None]) -> list[tuple[str, ...]]:
-    """A reward's bits a parameter, now and in the end; how the size grows with information, at equally many episodes
-    and at equally many looks at a key; and the sizes at equally many episodes."""
+def fit_rows(
+    found: dict[str, Measured | None], kinds: Sequence[Callable[[Measured, np.ndarray], float]]
+) -> list[tuple[str, ...]]:
+    """A reward's replicates, these statistics of it, and the sizes at the last evaluation."""
     rows = []
     for regime, m in found.items():
         if m is None:
-            rows.append((regime, "0", *[NOTHING] * 5))
+            rows.append((regime, "0", *[NOTHING] * (len(kinds) + 1)))
             continue
         read_off = ", ".join(f"{s:,.0f}" for s in sizes(m, m.mean()))
-        kinds = (capacity, final_capacity, growth, growth_at_equal_looks)
         rows.append((regime, str(m.n), *(str(estimate(m, kind)) for kind in kinds), read_off))
     return rows
 
@@ -364,10 +376,10 @@ def rate_rows(swept: Results) -> list[tuple[str, ...]]:
     ]
 
 
-def rewards(found: Results) -> dict[str, Measured | None]:
-    """Each of the preset's rewards as measured."""
+def rewards(found: Results, at: str = "step") -> dict[str, Measured | None]:
+    """Each of the preset's rewards as `measured`."""
     frame = table(found)
-    return {regime: measured(frame, regime) for regime in found.regimes}
+    return {regime: measured(frame, regime, at) for regime in found.regimes}
 
 
 def equal_head(found: dict[str, Measured | None]) -> list[str]:
@@ -413,13 +425,27 @@ def others(presets: tuple[str, ...] = ("tiny", "small")) -> list[tuple[str, ...]
 
 def verdict(found: dict[str, Measured | None]) -> str:
     """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
-    known = {regime: m for regime, m in found.items() if m is not None}
-    if not known:
+    if not (known := {regime: m for regime, m in found.items() if m is not None}):
         return "Not run: no replicate of any reward is finished."
     said = [
         f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}",
         f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}",
     ]
+    return " ".join([*said, *_beside(known, "episodes")])
+
+
+def verdict_at_looks(found: dict[str, Measured | None]) -> str:
+    """As `verdict`, where codebooks are set side by side at equally many looks at a key."""
+    if not (known := {regime: m for regime, m in found.items() if m is not None}):
+        return "Not run: no replicate of any reward is finished."
+    looks = next(iter(known.values())).steps[-1]
+    grows = f"When each key has been asked for {looks:.0f} times, the size that matches full fine-tuning "
+    return " ".join([grows + _growing(known, growth), *_beside(known, "looks at a key")])
+
+
+def _beside(known: dict[str, Measured], equal: str) -> list[str]:
+    """What is said beside how sizes grow; `equal` names what rewards have had equally much of."""
+    said = []
     for regime, m in known.items():
         shares = m.mean()[-1, :, -1] / m.information
         if shares.min() < LEARNED:
@@ -431,8 +457,8 @@ def verdict(found: dict[str, Measured | None]) -> str:
     if (first := known.get("supervised")) is not None:
         said.append(_stored(first))
     if pairs := list(itertools.combinations(known, 2)):
-        said.append(_densities(known, pairs))
-    return " ".join([*said, *([poor] if (poor := inversions(known)) else [])])
+        said.append(_densities(known, pairs, equal))
+    return [*said, *([poor] if (poor := inversions(known)) else [])]
 
 
 def _growing(known: dict[str, Measured], statistic: Callable[[Measured, np.ndarray], float]) -> str:
@@ -446,17 +472,17 @@ def _growing(known: dict[str, Measured], statistic: Callable[[Measured, np.ndarr
     return "; it ".join(f"{way}: {listed(slopes)}" for way, slopes in ways.items()) + "."
 
 
-def _densities(known: dict[str, Measured], pairs: list[tuple[str, str]]) -> str:
+def _densities(known: dict[str, Measured], pairs: list[tuple[str, str]], equal: str) -> str:
     """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more."""
     texts, more, unknown = [], [], []
     for a, b in pairs:
-        at_end, equal = (compare(known[a], known[b], equal_bits=equal) for equal in (False, True))
-        texts.append(f"{a} asks for {at_end} times the size that {b} does ({equal})")
-        more += [f"{a} than {b}"] if at_end.low > 1 or equal.low > 1 else []
+        at_end, at_bits = (compare(known[a], known[b], equal_bits=choice) for choice in (False, True))
+        texts.append(f"{a} asks for {at_end} times the size that {b} does ({at_bits})")
+        more += [f"{a} than {b}"] if at_end.low > 1 or at_bits.low > 1 else []
         unknown += [f"{a} against {b}"] if math.isnan(at_end.low) else []
     shown = f"more is asked for under {listed(more)}" if more else "no denser reward is shown to ask for more"
     return (
-        f"At equally many episodes, and in brackets when both have taught full fine-tuning equally much, "
+        f"At equally many {equal}, and in brackets when both have taught full fine-tuning equally much, "
         f"{listed(texts)}: {shown}."
         + (f" Of {listed(unknown)} too few replicates are the same for an interval." if unknown else "")
     )

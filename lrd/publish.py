@@ -46,7 +46,7 @@ def write(preset: str, runs: str | Path | None = None) -> Path:
     path = ROOT / "book" / f"{preset}.json"
     write_json(path, {"environment": environment, "card": card, "shapes": shapes, "cells": cells})
     if len(bits := law.table(found)):
-        write_text(path.with_suffix(".csv"), bits.to_csv(index=False, float_format="%.8g"))
+        write_text(path.with_suffix(".csv"), bits.drop(columns="looks").to_csv(index=False, float_format="%.8g"))
     return path
 
 

@@ -18,6 +18,7 @@ PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 14592, 29184, 57936])
 INFORMATION = np.array([256.0, 1024, 4096])
 ARMS = [f"a{i}" for i in range(8)] + ["full"]
 STEPS = np.array([0.0, 30, 60, 120, 240, 480])
+KINDS = (law.capacity, law.growth)
 
 
 def world(rng, c=0.9, absorbed=1.0, n=6, noise=0.1, tau=1e-6, between=0.05, bent=False) -> Measured:
@@ -166,6 +167,41 @@ def test_the_rates_are_those_that_the_sweep_took():
     assert taken == {(cell.regime, cell.point["adapter"]): cell.learning_rate for cell in grid("law")}
 
 
+def test_longer_runs_give_every_key_as_many_looks():
+    """And are in all else the cells of preset `law`."""
+    usual = {cell.name: cell for cell in grid("law")}
+    for cell in grid("law-long"):
+        assert cell.steps * cell.prompts_per_step == 240 * cell.eval_problems and cell.steps == 8 * cell.eval_every
+        same = replace(usual[cell.name], preset="law-long", steps=cell.steps, eval_every=cell.eval_every)
+        assert same == cell
+
+
+def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
+    """64 keys in 480 steps and 32 in 240, at 32 prompts a step: evaluations of other steps, of the same looks."""
+    monkeypatch.setattr(law, "ROOT", tmp_path)
+    books, arms = ("codebook-32x2-1", "codebook-64x2-1"), ("rank-1", "full")
+    for cell in grid("law-long"):
+        known = (cell.regime, cell.seed) == ("outcome", 0) and cell.train_data in books
+        if known and cell.point["adapter"] in arms:
+            write_cell(tmp_path, cell, {step: 8 for step in (0, cell.steps // 2, cell.steps)})
+    found = results.load("law-long", tmp_path)
+    frame = law.table(found)
+    assert sorted(frame.looks.unique()) == [0, 120, 240]
+    assert law.measured(frame, "outcome") is None  # no step that all of them share
+    m = law.measured(frame, "outcome", "looks")
+    assert m is not None and m.steps.tolist() == [0, 120, 240] and m.bits.shape == (1, 2, 2, 3)
+    assert law.verdict_at_looks({"outcome": m}).startswith("When each key has been asked for 240 times, the size ")
+
+
+def test_what_is_said_of_students(monkeypatch):
+    known = {"a": ["x"], "b": ["x"], "c": ["y"]}
+    kept = {name: {"environment": {"student": began}} for name, began in known.items()}
+    monkeypatch.setattr(results, "kept", kept.get)
+    assert law.students("a", "b") == "all began from the same student"
+    assert law.students("a", "c") == "they began from two trainings of it"
+    assert "is not on record" in law.students("a", "d")
+
+
 def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(law, "ROOT", tmp_path)
     first, second, *_ = (cell for cell in grid("law") if cell.eval_problems == 64)
@@ -190,7 +226,8 @@ def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
     found = {regime: law.measured(frame, regime) for regime in ("supervised", "outcome")}
     assert not len(frame) and set(found.values()) == {None}
     assert law.verdict(found) == "Not run: no replicate of any reward is finished."
-    assert law.fit_rows(found)[0][:2] == ("supervised", "0")
+    assert law.fit_rows(found, KINDS)[0][:2] == ("supervised", "0") and len(law.fit_rows(found, KINDS)[0]) == 5
+    assert law.verdict_at_looks(found) == "Not run: no replicate of any reward is finished."
 
 
 def test_what_is_said_of_worlds():
@@ -303,6 +340,6 @@ def test_from_rows_to_arrays_and_back():
 def test_tables_of_worlds():
     known = world(np.random.default_rng(0), tau=100.0)
     found = {"supervised": known, "outcome": None}
-    [mine, none] = law.fit_rows(found)
-    assert mine[:2] == ("supervised", "6") and "[" in mine[2] and len(mine) == len(none) == 7
+    [mine, none] = law.fit_rows(found, KINDS)
+    assert mine[:2] == ("supervised", "6") and "[" in mine[2] and len(mine) == len(none) == 5
     assert law.equal_head(found)[1].startswith("256 bits, at 2") and len(law.equal_rows(found)[0]) == 4
