@@ -436,11 +436,17 @@ def verdict(found: dict[str, Measured | None]) -> str:
 
 def verdict_at_looks(found: dict[str, Measured | None]) -> str:
     """As `verdict`, where codebooks are set side by side at equally many looks at a key."""
+    known = {regime: m for regime, m in found.items() if m is not None}
+    return " ".join([grown_at_looks(found), *_beside(known, "looks at a key")])
+
+
+def grown_at_looks(found: dict[str, Measured | None]) -> str:
+    """The first sentence of `verdict_at_looks`."""
     if not (known := {regime: m for regime, m in found.items() if m is not None}):
         return "Not run: no replicate of any reward is finished."
     looks = next(iter(known.values())).steps[-1]
     grows = f"When each key has been asked for {looks:.0f} times, the size that matches full fine-tuning "
-    return " ".join([grows + _growing(known, growth), *_beside(known, "looks at a key")])
+    return grows + _growing(known, growth)
 
 
 def _beside(known: dict[str, Measured], equal: str) -> list[str]:

@@ -22,7 +22,7 @@ from lrd.memory import ROOM
 from lrd.rollouts import Completion
 from lrd.sampling.nucleus import CapturedNucleus
 
-TRIED = ("0.25", "0.34")  # from the first, below the second
+TRIED = ("0.25", "0.34")  # from the first, below the second: 0.25.1 on GPUs, 0.32 on its CPU build, 0.33 only read
 PROMPT_ROOM = 2048  # tokens of a prompt, at most
 SEEDS = 2**62
 _last: weakref.ref | None = None  # to the core of the engine that was started last
