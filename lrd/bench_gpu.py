@@ -50,7 +50,7 @@ ROWS = [  # regime, arm, completion tokens (None: the preset's cap)
     ("distillation", 16, None),
 ]
 KINDS = {  # of kernels, by what their names contain; the first that fits
-    "attention": "flash|fmha|attention|attn",
+    "attention": "flash|fmha|sdpa|attention|attn",
     "products": "gemm|gemv|nvjet|cutlass|splitk",
     "drawing": "topk|topp|top_p|gumbel|temperature|argmax|sort|softmax|scan|exponential",
 }
@@ -339,7 +339,7 @@ def show(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         parts = "  ".join(f"{name} {seconds:.2f}" for name, seconds in row["parts"].items())
         lines.append(
-            f"  {row['who']:<5} {row['regime']:<13} {row['arm']:<5} {row['completion_tokens']:>5} tokens "
+            f"  {row['who']:<17} {row['regime']:<13} {row['arm']:<5} {row['completion_tokens']:>5} tokens "
             f"{row['step']:6.2f} s  {row['peak_gib']:5.1f} GiB  {parts}"
         )
     for each in result.get("tokens", []):

@@ -67,12 +67,12 @@ class Policy:
         longer than a layer takes.
         """
         tuner: Any = self.model.base_model if isinstance(self.model, PeftModel) else None
-        if tuner:
+        if tuner is not None:
             tuner.disable_adapter_layers()
         try:
             yield
         finally:
-            if tuner:
+            if tuner is not None:
                 tuner.enable_adapter_layers()
 
     @property

@@ -80,6 +80,7 @@ def test_rows_are_measured_steps_of_the_stand_ins(tmp_path, monkeypatch):
     assert bench_gpu.fallback_row("paper", tmp_path)["who"] == "ours without vLLM"
     token = bench_gpu.token("paper", tmp_path, "torch")
     assert token["engine"] == "torch" and min(token["clock"], token["greedy"]) > 0
+    assert set(token["card"]) <= {*bench_gpu.KINDS, "the rest"} and all(ms >= 0 for ms in token["card"].values())
     assert 0 < bench_gpu.first_step("paper", tmp_path) < time.time() - psutil.Process().create_time()
     problems = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     assert {len(row["problem"].split()) for row in problems} == {bench_gpu.PROMPT - 2}

@@ -62,7 +62,7 @@ def test_log_probabilities_and_gradients_are_those_of_all_logits_at_once(bias, t
 
 @pytest.mark.parametrize("rank", [4, None])
 def test_micro_batches_and_slices_change_nothing(rank, make_cell, rollouts, monkeypatch):
-    """Of float64 weights: in float32 the order of sums moves a gradient, on one processor more than on another."""
+    """An adapter's are of float64 weights: in float32 the order of sums moves them, on some processors by more."""
     policy = Policy(make_cell(rank=rank), CPU)
     policy.model.double()
     with torch.no_grad():

@@ -15,7 +15,7 @@ from lrd.problems import Problem
 from lrd.rollouts import Completion, collate
 from lrd.sampling import static as fixed, torch as engine
 from lrd.sampling.draw import draw
-from lrd.sampling.nucleus import nucleus as find_nucleus
+from lrd.sampling.nucleus import CapturedNucleus, nucleus as find_nucleus
 from lrd.sampling.scripted import ScriptedSampler
 from lrd.sampling.static import StaticDecoder
 from lrd.sampling.torch import FusedDecoder, ModelDecoder, TorchSampler
@@ -279,6 +279,14 @@ def test_the_nucleus_is_the_least_that_has_the_mass(logits, top_p, shift):
         assert row[inside].sum() >= top_p - 1e-5
         assert row[row > least].sum() < top_p + 1e-5  # without the least likely of them it is not enough
         assert inside[row > least].all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a graph is captured on a GPU, and there is none here")
+def test_a_captured_nucleus_is_the_nucleus_whatever_the_rows_before():
+    find = CapturedNucleus()
+    for rows in (20, 5, 40, 20):
+        logits, top_p = torch.randn(rows, 1000, device="cuda"), torch.rand(rows, device="cuda").clamp(0.1, 0.9)
+        assert torch.equal(find(logits, top_p).isfinite(), find_nucleus(logits, top_p).isfinite())
 
 
 def test_the_nucleus_by_hand():

@@ -46,8 +46,7 @@ def load(cell: Cell, model: CausalLM, tokenizer) -> Sampler:
             return VLLMSampler(cell, model, tokenizer)
         warnings.warn(
             "engine 'vllm' is asked for and vLLM is not installed (pip install -e '.[gpu]'): sampling with PyTorch "
-            "instead, which makes a rollout at the original's scale about half as long again, and one of a batch whose "
-            "cache is too large for CUDA graphs several times as long; set engine=torch to choose that",
+            "instead, which takes longer (the book's benchmark says how much); set engine=torch to choose that",
             stacklevel=2,
         )
     from lrd.sampling.torch import TorchSampler

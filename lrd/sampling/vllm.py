@@ -22,7 +22,7 @@ from lrd.memory import ROOM
 from lrd.rollouts import Completion
 from lrd.sampling.nucleus import CapturedNucleus
 
-TRIED = ("0.25", "0.34")  # from the first, below the second: 0.25.1 on GPUs, 0.32 on its CPU build, 0.33 only read
+TRIED = ("0.25", "0.34")  # from the first, below the second
 PROMPT_ROOM = 2048  # tokens of a prompt, at most
 SEEDS = 2**62
 _last: weakref.ref | None = None  # to the core of the engine that was started last
@@ -105,9 +105,9 @@ def _own_nucleus() -> None:
     """Has vLLM draw from our nucleus: it looks for a row's on one multiprocessor, a quarter of a token's time.
 
     (FlashInfer's way of drawing, which needs no search, does not know seeds of rows.) Where a version draws in another
-    place it goes on as it does, to the same nucleus.
+    place it goes on as it does, to the same nucleus but for ties at its edge.
     """
-    with contextlib.suppress(ImportError, AttributeError):
+    with contextlib.suppress(ImportError):
         from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p  # pyright: ignore[reportMissingImports]
         from vllm.v1.worker.gpu.sample import sampler  # pyright: ignore[reportMissingImports]
 
@@ -116,7 +116,8 @@ def _own_nucleus() -> None:
         def apply(logits: Tensor, k: Tensor | None, p: Tensor | None) -> Tensor:
             return nucleus(logits, p) if k is None and p is not None else apply_top_k_top_p(logits, k, p)
 
-        sampler.apply_top_k_top_p = apply
+        if hasattr(sampler, "apply_top_k_top_p"):
+            sampler.apply_top_k_top_p = apply
 
 
 def _completion(output: Any) -> Completion:
