@@ -500,13 +500,15 @@ def _growing(known: dict[str, Measured], statistic: Callable[[Measured, np.ndarr
 
 def _densities(known: dict[str, Measured], pairs: list[tuple[str, str]], equal: str) -> str:
     """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more."""
-    texts, more, unknown = [], [], []
+    texts, more, less, unknown = [], [], [], []
     for a, b in pairs:
         at_end, at_bits = (compare(known[a], known[b], equal_bits=choice) for choice in (False, True))
         texts.append(f"{a} asks for {at_end} times the size that {b} does ({at_bits})")
         more += [f"{a} than {b}"] if at_end.low > 1 or at_bits.low > 1 else []
+        less += [f"{a} than {b}"] if at_end.high < 1 else []
         unknown += [f"{a} against {b}"] if math.isnan(at_end.low) else []
     shown = f"more is asked for under {listed(more)}" if more else "no denser reward is shown to ask for more"
+    shown += f"; less is asked for under {listed(less)}" if less else ""
     return (
         f"At equally many {equal}, and in brackets when both have taught full fine-tuning equally much, "
         f"{listed(texts)}: {shown}."

@@ -271,6 +271,12 @@ def test_what_is_said_of_worlds():
     assert "Of supervised against outcome too few replicates" in law.verdict({"supervised": few, "outcome": few})
     shrinking = replace(growing, bits=growing.bits[:, :, ::-1])
     assert "shrinks with the information: slope −" in law.verdict({"supervised": shrinking})
+    smaller = replace(growing, parameters=growing.parameters / 3)
+    less = law.verdict({"outcome": smaller, "supervised": growing})
+    assert "is shown to ask for more; less is asked for under outcome than supervised." in less
+    assert "more is asked for under supervised than outcome." in law.verdict(
+        {"supervised": growing, "outcome": smaller}
+    )
 
 
 def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
