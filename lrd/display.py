@@ -300,9 +300,11 @@ def step_table(bench: timings.Bench | None) -> Html:
     rows = []
     for row, parts in zip(bench.rows.itertuples(), bench.parts.to_numpy()):
         seconds = [number_or_dash(value, 2) for value in (row.step, *parts)]
-        about = (f"{row.who}: {row.regime}, {stats.arm_name(row.arm)}", f"{row.completion_tokens:.0f}")
-        rows.append((*about, *seconds, number_or_dash(row.peak_gib, 1)))
-    return table(["who, regime, arm", "tokens", "step (s)", *bench.parts.columns, "peak (GiB)"], rows)
+        short = row.completion_tokens < bench.shapes["completion_tokens"]
+        tokens = f", {row.completion_tokens:.0f} tokens" if short else ""
+        name = f"{row.who}: {row.regime}, {stats.arm_name(row.arm)}{tokens}"
+        rows.append((name, *seconds, number_or_dash(row.peak_gib, 1)))
+    return table(["who, regime, arm", "step (s)", *bench.parts.columns, "peak (GiB)"], rows)
 
 
 def token_table(bench: timings.Bench | None) -> Html:
@@ -356,9 +358,10 @@ def missing(results: Results) -> Html:
             f"readable.</p>"
         )
     items = "".join(f"<li>{_linked(results, text)}</li>" for text in results.problems)
+    used = "finished and published" if counts["published"] else "finished"
     return Html(
         f"<div class='lrd-missing'><p>Reported here: preset <code>{results.preset}</code>. Of {len(results.cells)} "
-        f"cells: {states}. Numbers and figures rest on the finished ones.</p>"
+        f"cells: {states}. Numbers and figures rest on the {used} ones.</p>"
         f"<details{' open' if len(results.problems) <= 12 else ''}>"
         f"<summary>What is missing or unreadable ({len(results.problems)})</summary><ul>{items}</ul></details></div>"
     )

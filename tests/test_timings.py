@@ -130,7 +130,8 @@ def test_sentences(bench):
 
 def test_tables(bench):
     table = display.step_table(bench)
-    assert "<th>ours: process, rank 16</th><td>1536</td><td>7.50</td>" in table and "<td>75.0</td>" in table
+    assert "<th>ours: outcome, rank 16, 450 tokens</th><td>2.00</td>" in table
+    assert "<th>ours: process, rank 16</th><td>7.50</td>" in table and "<td>75.0</td>" in table
     assert "trl: outcome, rank 16" in table
     cost = display.cost_table(bench)
     assert "<th>process, full fine-tuning</th><td>≈</td><td>8.5</td><td>3</td>" in cost
