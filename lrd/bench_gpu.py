@@ -80,6 +80,7 @@ def run(preset: str) -> str:
             "completion_tokens": cell.max_completion_tokens,
         },
         "rows": [],
+        "tokens": [],
         "cells": [],
         "notes": [],
     }
@@ -95,12 +96,12 @@ def run(preset: str) -> str:
         about = {"cold_start_seconds": cold, "warm_start_seconds": warm, "eval_seconds": ours["eval_seconds"]}
         result |= {"rows": ours["rows"], "cells": [{"regime": "outcome", "arm": "r16"} | about]}
         write_json(path, result)
-        for arm in (16, "full"):
-            result["rows"].append(_alone(trl_row, preset, folder, arm))
+        for row, *arm in ((trl_row, 16), (trl_row, "full"), (fallback_row,)):
+            result["rows"].append(_alone(row, preset, folder, *arm))
             write_json(path, result)
-        result["rows"].append(_alone(fallback_row, preset, folder))
-        result["tokens"] = [_alone(token, preset, folder, engine) for engine in ("vllm", "torch")]
-        write_json(path, result)
+        for engine in ("vllm", "torch"):
+            result["tokens"].append(_alone(token, preset, folder, engine))
+            write_json(path, result)
     return show(result)
 
 
@@ -234,8 +235,8 @@ def token(preset: str, folder: Path, engine: str) -> dict[str, Any]:
     sampler = sampling.load(cell, policy.base, policy.tokenizer)
     sampler.sync(policy.weights())
     pool, _ = problems.train_pool(cell.train_data)
-    prompts = [evaluate.encode(p, cell, policy.tokenizer) for p in pool[: cell.prompts_per_step]]
-    prompts = [ids for ids in prompts for _ in range(cell.samples_per_prompt)]
+    chosen = pool[: cell.prompts_per_step]
+    prompts = [evaluate.encode(p, cell, policy.tokenizer) for p in chosen for _ in range(cell.samples_per_prompt)]
 
     def milliseconds(temperature: float) -> float:
         start = time.perf_counter()
@@ -342,7 +343,7 @@ def show(result: dict[str, Any]) -> str:
             f"  {row['who']:<17} {row['regime']:<13} {row['arm']:<5} {row['completion_tokens']:>5} tokens "
             f"{row['step']:6.2f} s  {row['peak_gib']:5.1f} GiB  {parts}"
         )
-    for each in result.get("tokens", []):
+    for each in result["tokens"]:
         clock = f"{each['clock']:.2f} ms, greedy {each['greedy']:.2f}"
         lines.append(f"  a token, engine {each['engine']}: {clock}; on the card {each['card']}")
     least = result["roofline"]

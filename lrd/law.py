@@ -30,6 +30,7 @@ SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
 EXPECTED = (0.65, 1.1)  # bits a parameter that the preset's prediction names, from a prototype
+NOT_RUN = "Not run: no replicate of any reward is finished."
 LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was too short to tell what has room
 
 
@@ -316,17 +317,17 @@ def replicates(found: dict[str, Measured | None]) -> str:
 
 
 def students(*presets: str) -> str:
-    """From how many trainings of the student the published cells of these presets began, as the end of a sentence."""
-    began = [(results.kept(preset) or {}).get("environment", {}).get("student", []) for preset in presets]
+    """From how many trainings of the student the cells of these presets began, as the end of a sentence."""
+    began = [results.trained_with(preset).union(_ran_on(preset).get("student", [])) for preset in presets]
     if not all(began):
         return "began from trainings of it of which not all are on record"
-    number = len({fingerprint for each in began for fingerprint in each})
+    number = len(set().union(*began))
     return "all began from one training of it" if number == 1 else f"began from {number} trainings of it"
 
 
 def spread(found: dict[str, Measured | None]) -> str:
     """From least to most bits a parameter over rewards, at the last evaluation."""
-    slopes = sorted((capacity(m, m.mean()), regime) for regime, m in found.items() if m is not None)
+    slopes = sorted((capacity(m, m.mean()), regime) for regime, m in _known(found).items())
     return " to ".join(f"{times(c)} ({regime})" for c, regime in slopes[:: max(1, len(slopes) - 1)]) or NOTHING
 
 
@@ -343,8 +344,13 @@ def repeated(a: pd.DataFrame, b: pd.DataFrame) -> str:
 
 def versions(preset: str) -> str:
     """The versions of PyTorch that the preset's published cells ran under."""
-    environment = (results.kept(preset) or {}).get("environment", {})
-    return "PyTorch " + (listed(environment["torch"]) if environment.get("torch") else NOTHING)
+    found = _ran_on(preset).get("torch")
+    return "PyTorch " + (listed(found) if found else NOTHING)
+
+
+def _ran_on(preset: str) -> dict[str, list[str]]:
+    """What the preset's published cells rest on, see `publish.ran_on`."""
+    return (results.kept(preset) or {}).get("environment", {})
 
 
 def fit_rows(
@@ -443,8 +449,8 @@ def others(presets: tuple[str, ...] = ("tiny", "small")) -> list[tuple[str, ...]
 
 def verdict(found: dict[str, Measured | None]) -> str:
     """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
-    if not (known := {regime: m for regime, m in found.items() if m is not None}):
-        return "Not run: no replicate of any reward is finished."
+    if not (known := _known(found)):
+        return NOT_RUN
     said = [
         f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}",
         f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}",
@@ -454,17 +460,20 @@ def verdict(found: dict[str, Measured | None]) -> str:
 
 def verdict_at_looks(found: dict[str, Measured | None]) -> str:
     """As `verdict`, where codebooks are set side by side at equally many looks at a key."""
-    known = {regime: m for regime, m in found.items() if m is not None}
-    return " ".join([grown_at_looks(found), *_beside(known, "looks at a key", None)])
+    return " ".join([grown_at_looks(found), *_beside(_known(found), "looks at a key", None)])
 
 
 def grown_at_looks(found: dict[str, Measured | None]) -> str:
     """The first sentence of `verdict_at_looks`."""
-    if not (known := {regime: m for regime, m in found.items() if m is not None}):
-        return "Not run: no replicate of any reward is finished."
+    if not (known := _known(found)):
+        return NOT_RUN
     looks = next(iter(known.values())).steps[-1]
     grows = f"When each key has been asked for {looks:.0f} times, the size that matches full fine-tuning "
     return grows + _growing(known, growth)
+
+
+def _known(found: dict[str, Measured | None]) -> dict[str, Measured]:
+    return {regime: m for regime, m in found.items() if m is not None}
 
 
 def _beside(known: dict[str, Measured], equal: str, expected: tuple[float, float] | None) -> list[str]:

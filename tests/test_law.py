@@ -10,7 +10,7 @@ import pytest
 from test_figures import legible
 from test_results import write_cell
 
-from lrd import ROOT, figures, law, results
+from lrd import ROOT, display, figures, law, results
 from lrd.cell import grid, read_preset
 from lrd.law import Measured
 
@@ -239,6 +239,8 @@ def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkey
     assert law.table(found).replicate.tolist() == ["0/1"] * 4
     whole = law.with_kept(found)
     assert sorted(set(found.problems) - set(whole.problems)) == [f"{second.name}: absent"]
+    assert "rest on the finished and published ones" in display.missing(whole)
+    assert "rest on the finished ones" in display.missing(found)
     assert whole.cells.set_index("cell").state[second.name] == "published"
     assert found.cells.set_index("cell").state[second.name] == "absent"
 

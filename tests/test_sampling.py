@@ -13,7 +13,7 @@ from lrd.models import token_logps
 from lrd.policy import Policy
 from lrd.problems import Problem
 from lrd.rollouts import Completion, collate
-from lrd.sampling import static as fixed, torch as engine
+from lrd.sampling import graphs, static as fixed, torch as engine
 from lrd.sampling.draw import draw
 from lrd.sampling.nucleus import CapturedNucleus, nucleus as find_nucleus
 from lrd.sampling.scripted import ScriptedSampler
@@ -159,7 +159,7 @@ def test_fixed_shapes_change_nothing(kind, temperature, top_p, pretrained, token
     options = dict(temperature=temperature, top_p=top_p, seed=5)
     moves = 0
     for least, look, n in ((1, 1, 7), (2, 3, 42), (16, 16, 7), (4, 16, 5)):
-        monkeypatch.setattr(fixed, "ROWS", least)
+        monkeypatch.setattr(graphs, "ROWS", least)
         monkeypatch.setattr(fixed, "LOOK_EVERY", look)
         batch = (prompts * 6)[:n]
         for cap in (1, 2, 40):

@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
+ROWS = 16  # of the smallest batch that is captured; the others have twice the rows of the next smaller
 
 
 def capture(
@@ -27,3 +28,11 @@ def capture(
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         found = call()
     return graph, found
+
+
+def rows(count: int) -> int:
+    """Of the smallest captured batch that has room for so many."""
+    size = ROWS
+    while size < count:
+        size *= 2
+    return size

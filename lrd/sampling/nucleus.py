@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lrd.sampling.graphs import capture
+from lrd.sampling import graphs
 
-ROWS = 16  # of the smallest graph; the others are for twice the rows of the next smaller
 BLOCK = 128  # probabilities that are added up first; one running sum over a vocabulary takes longer than sorting it
 
 
@@ -37,10 +36,10 @@ class CapturedNucleus:
         if logits.device.type != "cuda":
             return nucleus(logits, top_p)
         n, words = logits.shape
-        rows = max(ROWS, 1 << (n - 1).bit_length())
+        rows = graphs.rows(n)
         if (rows, words) not in self._graphs:
             into, shares = logits.new_zeros(rows, words, dtype=torch.float32), top_p.new_ones(rows)
-            self._graphs[rows, words] = (*capture(lambda: nucleus(into, shares)), into, shares)
+            self._graphs[rows, words] = (*graphs.capture(lambda: nucleus(into, shares)), into, shares)
         graph, found, into, shares = self._graphs[rows, words]
         into[:n].copy_(logits)
         shares[:n].copy_(top_p)

@@ -12,14 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lrd.sampling import graphs
 from lrd.sampling.draw import draw
-from lrd.sampling.graphs import capture
 
 if TYPE_CHECKING:
     from lrd.sampling.torch import Cache, FusedDecoder
 
 LOOK_EVERY = 16  # tokens; a look waits for the GPU
-ROWS = 16  # of the smallest buffers; the others are twice the next smaller
 COLUMNS = 128  # prompts are as wide as a multiple of it, or each width would need graphs of its own
 LARGEST = 4 << 30  # bytes of a batch's cache; with larger ones launches are not what takes the time, and memory is
 
@@ -34,7 +33,7 @@ class StaticDecoder:
 
     def fits(self, rows: int, width: int, room: int) -> bool:
         """Whether buffers for such a batch are worth their memory: it is kept, and smaller ones take as much again."""
-        return self._decoder.bytes(_rows(rows), _columns(width) + _columns(room)) <= LARGEST
+        return self._decoder.bytes(graphs.rows(rows), _columns(width) + _columns(room)) <= LARGEST
 
     def sample(
         self,
@@ -52,7 +51,7 @@ class StaticDecoder:
         length, ended = torch.zeros_like(uniform[0], dtype=torch.long), torch.zeros_like(uniform[0], dtype=torch.bool)
 
         def buffers(count: int) -> Buffers:
-            rows = _rows(count)
+            rows = graphs.rows(count)
             key = (rows, ids.shape[1], room, temperature, top_p)
             if key not in self._buffers:
                 self._buffers[key] = Buffers(self._decoder, rows, ids.shape[1], room, eos, temperature, top_p)
@@ -70,7 +69,7 @@ class StaticDecoder:
                 running = (~now.ended).nonzero()[:, 0]
                 if not len(running):
                     break
-                if len(running) <= now.rows // 2 and now.rows > ROWS:
+                if len(running) <= now.rows // 2 and now.rows > graphs.ROWS:
                     collect()
                     smaller = buffers(len(running))
                     smaller.go_on(now, running)
@@ -78,13 +77,6 @@ class StaticDecoder:
             now.advance()
         collect()
         return tokens.t(), logps.t(), length, ended
-
-
-def _rows(count: int) -> int:
-    rows = ROWS
-    while rows < count:
-        rows *= 2
-    return rows
 
 
 def _columns(count: int) -> int:
@@ -115,7 +107,7 @@ class Buffers:
             self.t.zero_()
             self.filled.zero_()
 
-        self._graph, _ = capture(self._step, pool, before=afresh)
+        self._graph, _ = graphs.capture(self._step, pool, before=afresh)
 
     def start(self, ids: Int[Tensor, "N S"], mask: Bool[Tensor, "N S"], uniform: Float[Tensor, "T N"]) -> None:
         """Reads the prompts and draws their first tokens."""

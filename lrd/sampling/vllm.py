@@ -31,7 +31,7 @@ _last: weakref.ref | None = None  # to the core of the engine that was started l
 class VLLMSampler:
     """Completes prompts with vLLM; the model's shape comes from the cell's student, its weights from `sync` alone.
 
-    A process has one at a time: the next ends the last.
+    A process uses one at a time: where engines share what one of them takes down, the next ends the last.
     """
 
     def __init__(self, cell: Cell, model, tokenizer):
