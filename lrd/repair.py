@@ -17,7 +17,7 @@ from lrd.budget import capacity
 from lrd.cell import labelled, read_preset
 from lrd.results import Results, root
 from lrd.run import read_jsonl
-from lrd.stats import NOTHING, Difference, arm_name, interval, mean_sd, of_gaps, signed
+from lrd.stats import NOTHING, Difference, arm_name, interval, listed, mean_sd, of_gaps, signed
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step
@@ -185,6 +185,11 @@ def verdict(frame: pd.DataFrame) -> str:
         f"Repairs that keep pass@1 from being lost: {', '.join(kept) or 'none is shown to'}.",
         f"Both: {', '.join(both) or 'none'}.",
     ]
+    if hollow := [repair for repair in kept if not getattr(effect(frame, repair, "final"), "low", math.nan) > 0]:
+        said.append(
+            f"Of those that keep it, {listed(hollow)} {'is' if len(hollow) == 1 else 'are'} not shown to end higher "
+            f"than none: what is never gained cannot be lost."
+        )
     if best := best_without_gold(frame, kept):
         d = rank_effect(frame, best)
         if d and d.n > 1:

@@ -68,6 +68,9 @@ def test_what_is_said():
     assert repair.value_rows(FOUND)[3][:2] == ("both", "2 of 6")  # 0.1 lost, and not 0.11 nor 0.12
     assert [row[0] for row in repair.effect_rows(FOUND)] == ["tame", "good", "both"]
     assert NOTHING not in repair.effect_rows(FOUND)[0]
+    flat = FOUND.assign(final=np.where(FOUND.repair == "good", 0.0, FOUND.final))
+    assert "Of those that keep it, good is not shown to end higher than none" in repair.verdict(flat)
+    assert "not shown to end higher" not in repair.verdict(FOUND)
 
 
 def test_the_best_repair_for_the_effect_of_rank_asks_for_no_gold():
