@@ -8,7 +8,7 @@ An axis `repair` changes one rule at a time; every repair is compared with none,
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from lrd.budget import capacity
 from lrd.cell import labelled, read_preset
 from lrd.results import Results, root
 from lrd.run import read_jsonl
-from lrd.stats import NOTHING, Difference, arm_name, interval, listed, mean_sd, of_gaps, signed
+from lrd.stats import NBSP, NOTHING, Difference, arm_name, interval, listed, mean_sd, of_gaps, of_ratio, signed
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step
@@ -28,8 +28,7 @@ VALUES = {  # column → what it is
     "length": "completion length, last quarter",
     "blind": "last deposit of wrong completions, last quarter",
 }
-
-
+LINKS = {"magnitude": "magnitude", "length": "length", "blind": "blindness"}  # column → the link that it measures
 DIGITS = {"length": 0}  # of a value, where it is not two
 
 
@@ -80,10 +79,111 @@ def effect(frame: pd.DataFrame, repair: str, value: str) -> Difference | None:
     return of_gaps((wide[repair] - wide[NONE]).dropna().groupby("seed").mean())
 
 
-def share(frame: pd.DataFrame, repair: str) -> float:
-    """Share of what is lost without a repair that the repair keeps: 1 if it loses nothing. NaN without a loss."""
-    lost = frame[frame.repair == NONE].lost.mean()
-    return float(1 - frame[frame.repair == repair].lost.mean() / lost) if lost > 0 else math.nan
+def share(frame: pd.DataFrame, repair: str, value: str = "lost") -> Difference | None:
+    """Of what is lost without a repair, the percentage that the repair saves, with Fieller's interval over seeds.
+
+    With L = peak − final pass@1 of a cell and pairs of the same arm and seed, arms averaged first:
+    100 · mean(L_none − L_repair) / mean(L_none). A repair also loses less if it never gains; of `value` `final` it is
+    100 · mean(final_repair − final_none) / mean(L_none) instead, what of the loss is there at the end. None without a
+    pair or a loss.
+    """
+    if not {repair, NONE} <= set(frame.repair):
+        return None
+    wide = frame.pivot_table(index=["seed", "arm"], columns="repair", values=["lost", "final"])
+    saved = (1 if value == "final" else -1) * (wide[value][repair] - wide[value][NONE])
+    by_seed = pd.DataFrame({"saved": saved, "lost": wide["lost"][NONE]}).dropna().groupby("seed").mean()
+    d = of_ratio(100 * by_seed.saved, by_seed.lost)
+    return d if d and d.mean == d.mean else None
+
+
+class Link(NamedTuple):
+    """A link of the chain, the repairs shown to lessen it, and the purest of these."""
+
+    name: str
+    lessened_by: list[str]
+    purest: str | None
+    others: list[str]  # the links that the purest is shown to move as well
+    aside: float  # the purest's largest shift of another link, as a share of that link's mean without a repair
+
+
+def moves(frame: pd.DataFrame) -> dict[str, dict[str, Difference]]:
+    """Repair → the links that it is shown to move: Student's interval of its effect excludes zero."""
+    names = [name for name in frame.repair.unique() if name != NONE]
+    found = {name: {link: effect(frame, name, link) for link in LINKS} for name in names}
+    return {name: {k: d for k, d in of.items() if d and not d.includes_zero} for name, of in found.items()}
+
+
+def links(frame: pd.DataFrame) -> list[Link]:
+    """Of each link the repair whose `share` tells what of the collapse the link carries; none where nothing ran.
+
+    What a repair was made for does not count, only what it is shown to move. With few seeds a move that is not shown
+    may be there all the same, so the share is taken from the purest of the repairs that lessen the link, which shifts
+    the other links least: its largest |effect| / mean without a repair is the smallest. The loss has no part in that
+    choice, or luck would make it.
+
+    The purest's `share` is the link's if it takes the link away and acts on the collapse in no other way; if what else
+    it does makes the loss no larger, the share of what it takes away is at most that. Where it is shown to move other
+    links the share is theirs together. Repairs that ask for gold pay for right answers past every link: left out.
+    """
+    plain = frame[frame.repair == NONE][list(LINKS)].mean()
+    moved = {name: of for name, of in moves(frame).items() if name not in gold()}
+
+    def aside(name: str, link: str) -> float:
+        """Infinite where a shift is not known."""
+        found = {k: effect(frame, name, k) for k in LINKS if k != link}
+        shifts = [abs(d.mean) / plain[k] if d else math.inf for k, d in found.items()]
+        return max(shifts) if np.isfinite(shifts).all() else math.inf
+
+    found = []
+    for link, name in LINKS.items() if moved else ():
+        by = [r for r, of in moved.items() if link in of and of[link].high < 0]
+        best = min(by, key=lambda r: aside(r, link), default=None)
+        others = [LINKS[k] for k in moved[best] if k != link] if best else []
+        found.append(Link(name, by, best, others, aside(best, link) if best else math.nan))
+    return found
+
+
+def percent(d: Difference | None) -> str:
+    """`+6 % [−12, +24]`."""
+    return f"{signed(d.mean, 0)}{NBSP}%{interval(d, 0)}" if d else NOTHING
+
+
+SHARE_HEAD = ["repair", "is shown to bring", "saves of the loss", "regained at the end"]
+
+
+def share_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A repair, the links that it is shown to move and how, and both of its shares, with intervals."""
+    rows = []
+    for name, moved in moves(frame).items():
+        said = listed([f"{'less' if d.mean < 0 else 'more'} {LINKS[link]}" for link, d in moved.items()])
+        rows.append((name, said or "none", *(percent(share(frame, name, value)) for value in ("lost", "final"))))
+    return rows
+
+
+def links_said(frame: pd.DataFrame) -> str:
+    """What `links` can tell and what it cannot, as sentences."""
+    said = []
+    for link in links(frame):
+        if link.purest is None:
+            said.append(f"No repair is shown to lessen {link.name}: what it carries cannot be told.")
+            continue
+        saved = share(frame, link.purest)
+        text = (
+            f"Of the repairs that lessen {link.name}, {link.purest} shifts the rest least, by at most "
+            f"{100 * link.aside:.0f}{NBSP}%, and saves {percent(saved)} of the loss"
+        )
+        if link.others:
+            text += f"; it is shown to move {listed(link.others)} too, so that the share is theirs together"
+        if saved and saved.includes_zero:
+            text += ", and none of it is shown to hang on that"
+        shares = {d.mean: r for r in link.lessened_by if (d := share(frame, r))}
+        if len(shares) > 1:
+            low, high = (f"{signed(x, 0)}{NBSP}% ({shares[x]})" for x in (min(shares), max(shares)))
+            text += f". All that lessen it save from {low} to {high}"
+        said.append(f"{text}.")
+    for name in (name for name in gold() if name in set(frame.repair)):
+        said.append(f"Past every link, with gold answers, {name} saves {percent(share(frame, name))}.")
+    return " ".join(said)
 
 
 def rank_effect(frame: pd.DataFrame, repair: str) -> Difference | None:
@@ -137,14 +237,14 @@ def value_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def effect_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """The share of the loss that a repair keeps, and its effects on each value, with intervals."""
+    """A repair's effects on each value, with intervals."""
     rows = []
     for repair in (name for name in frame.repair.unique() if name != NONE):
         found = [effect(frame, repair, value) for value in VALUES]
         digits = [DIGITS.get(value, 2) for value in VALUES]
-        texts = [f"{signed(d.mean, n)}{interval(d, n)}" if d else NOTHING for d, n in zip(found, digits)]
-        kept = share(frame, repair)
-        rows.append((repair, f"{100 * kept:.0f} %" if kept == kept else NOTHING, *texts))
+        rows.append(
+            (repair, *(f"{signed(d.mean, n)}{interval(d, n)}" if d else NOTHING for d, n in zip(found, digits)))
+        )
     return rows
 
 
@@ -163,22 +263,26 @@ def arm_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def best_without_gold(frame: pd.DataFrame, kept: list[str]) -> str | None:
     """Of these repairs that ask for no gold answer the one with the highest pass@1 in the end; None without one."""
-    gold = [name for name, changed in labelled("repair")["repair"].items() if changed.get("outcome_weight")]
-    means = frame[frame.repair.isin(set(kept) - set(gold))].groupby("repair").final.mean()
+    means = frame[frame.repair.isin(set(kept) - set(gold()))].groupby("repair").final.mean()
     return str(means.idxmax()) if len(means) else None
+
+
+def gold() -> list[str]:
+    """The repairs that ask for gold answers."""
+    return [name for name, changed in labelled("repair")["repair"].items() if changed.get("outcome_weight")]
+
+
+def shown(frame: pd.DataFrame, value: str) -> list[str]:
+    """The repairs that are shown to lower a value: their interval lies below zero."""
+    names = [name for name in frame.repair.unique() if name != NONE]
+    return [name for name in names if (d := effect(frame, name, value)) and d.high < 0]
 
 
 def verdict(frame: pd.DataFrame) -> str:
     """What the declared statistics say, as sentences."""
     if not len(frame):
         return "Not run: no cell is finished."
-    tame, kept = [], []
-    for repair in (name for name in frame.repair.unique() if name != NONE):
-        magnitude, lost = effect(frame, repair, "magnitude"), effect(frame, repair, "lost")
-        if magnitude and magnitude.high < 0:
-            tame.append(repair)
-        if lost and lost.high < 0:
-            kept.append(repair)
+    tame, kept = shown(frame, "magnitude"), shown(frame, "lost")
     both = [repair for repair in tame if repair in kept]
     said = [
         f"Repairs that make the advantages smaller: {', '.join(tame) or 'none is shown to'}.",

@@ -62,6 +62,29 @@ def of_gaps(gaps: pd.Series, level: float = 0.95) -> Difference | None:
     return Difference(gaps.mean(), gaps.mean() - half, gaps.mean() + half, len(gaps))
 
 
+def of_ratio(over: pd.Series, under: pd.Series, level: float = 0.95) -> Difference | None:
+    """Mean of `over` by mean of `under`, values of the same seeds, with Fieller's interval (1954); None without a seed.
+
+    The interval holds every ratio q for which Student's over the seeds' own over − q·under includes zero, so that what
+    a seed moves in both cancels, and it excludes zero where Student's of `over` does. If Student's of `under` includes
+    zero, no ratio can be bounded: infinite ends. NaN ends from one seed. NaN where `under` has no positive mean.
+    """
+    from scipy.stats import t  # here, so that a cell's own notebook does not need it
+
+    table = np.array([over, under], float)[:, np.isfinite(over.to_numpy(float) + under.to_numpy(float))]
+    (x, y), n = (table.mean(1), table.shape[1]) if table.size else ((np.nan, np.nan), 0)
+    if not n:
+        return None
+    if not y > 0 or n < 2:
+        return Difference(x / y if y > 0 else np.nan, np.nan, np.nan, n)
+    (xx, xy), (_, yy) = np.cov(table) * t.ppf((1 + level) / 2, n - 1) ** 2 / n
+    a, b, c = y**2 - yy, x * y - xy, x**2 - xx  # ratios q with a·q² − 2b·q + c ≤ 0
+    if a <= 0:
+        return Difference(x / y, -np.inf, np.inf, n)
+    root = max(b**2 - a * c, 0.0) ** 0.5
+    return Difference(x / y, (b - root) / a, (b + root) / a, n)
+
+
 def facts(results: Results) -> dict[str, str]:
     """What the start page's sentences say, keyed by the names that they are glued under; true whatever was measured."""
     cells, lowest = results.finished, results.arms[0]
@@ -130,7 +153,9 @@ def signed(x: float, digits: int = 3) -> str:
 
 
 def interval(d: Difference, digits: int = 3) -> str:
-    """`[−0.053, +0.129]` with a space before it; empty where one seed gives none."""
+    """`[−0.053, +0.129]` with a space before it; empty where one seed gives none, `[no bound]` for infinite ends."""
+    if np.isinf(d.low):
+        return f" [no{NBSP}bound]"
     return f" [{signed(d.low, digits)},{NBSP}{signed(d.high, digits)}]" if d.n > 1 else ""
 
 

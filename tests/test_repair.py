@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, strategies as st
 from test_figures import legible
 from test_results import write_cell, write_lines
 
 from lrd import figures, repair, results
 from lrd.cell import Cell, grid
-from lrd.stats import NOTHING
+from lrd.stats import NOTHING, of_gaps, of_ratio
 
 
 def frame(**repairs: tuple[float, float]) -> pd.DataFrame:
@@ -32,9 +33,83 @@ def test_effects_by_hand():
     d = repair.effect(FOUND, "good", "lost")
     assert d is not None and (d.n, d.mean) == (3, pytest.approx(-0.59))
     assert d.high - d.mean == pytest.approx(4.3027 * 0.01 / math.sqrt(3), rel=1e-3)
-    assert repair.share(FOUND, "good") == pytest.approx(1 - 0.21 / 0.8)
-    assert repair.share(FOUND, "none") == 0 and repair.effect(FOUND, "nothing", "lost") is None
-    assert math.isnan(repair.share(frame(none=(0.0, 1.0), good=(0.0, 1.0)), "good"))
+    assert repair.effect(FOUND, "nothing", "lost") is None
+
+
+def test_shares_by_hand():
+    # none loses 0.8 in each seed, good 0.20, 0.21 and 0.22: the share is that of the mean, its interval the effect's.
+    d = repair.share(FOUND, "good")
+    assert d is not None and (d.n, d.mean) == (3, pytest.approx(100 * 0.59 / 0.8))
+    assert d.high - d.mean == pytest.approx(100 * 4.3027 * 0.01 / math.sqrt(3) / 0.8, rel=1e-3)
+    assert repair.percent(d) == "+74\N{NO-BREAK SPACE}% [+71,\N{NO-BREAK SPACE}+77]"
+    # It ends 0.6 higher in every pair, since the frame's final values do not know of the 0.01 a seed.
+    ends = repair.share(FOUND, "good", "final")
+    assert ends is not None and (ends.low, ends.mean, ends.high) == pytest.approx((75, 75, 75))
+    # A repair that keeps the share 1/4 of each seed's own loss has no spread, however much the seeds' losses differ.
+    apart = FOUND.assign(lost=np.where(FOUND.repair == "none", 0.1, 0.075) * (5 + FOUND.seed))
+    d = repair.share(apart, "good")
+    assert d is not None and (d.low, d.mean, d.high) == pytest.approx((25, 25, 25))
+    assert repair.share(frame(none=(0.0, 1.0), good=(0.0, 1.0)), "good") is None
+    assert repair.share(FOUND, "nothing") is None and repair.percent(None) == NOTHING
+    one = repair.share(FOUND[FOUND.seed == 1], "good")
+    assert one is not None and repair.percent(one) == "+74\N{NO-BREAK SPACE}%"
+
+
+def test_a_link_is_told_by_the_repair_that_moves_it_most_purely():
+    """What decides is what moved, whatever the repair is called and however much it saves."""
+    found = frame(**{"none": (0.8, 5.0), "cap": (0.6, 1.0), "canonical": (0.3, 1.0), "outcome": (0.1, 5.0)})
+    shift = {"cap": 0.09, "canonical": 0.45, "outcome": 0.45}  # of blindness, from 0.9
+    found["blind"] -= found.repair.map(shift).fillna(0) + 0.001 * found.seed * (found.repair != "none")
+    size, length, blind = repair.links(found)
+    assert (size.name, size.lessened_by, size.purest) == ("magnitude", ["cap", "canonical"], "cap")
+    assert size.others == ["blindness"] and size.aside == pytest.approx(0.091 / 0.9)
+    assert (length.lessened_by, length.purest) == ([], None)
+    assert (blind.lessened_by, blind.purest, blind.aside) == (["cap", "canonical"], "cap", pytest.approx(0.8))
+    assert repair.share_rows(found)[0][:2] == ("cap", "less magnitude and less blindness")
+    assert repair.share_rows(found)[2][:2] == ("outcome", "less blindness")
+    said = repair.links_said(found).replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith(
+        "Of the repairs that lessen magnitude, cap shifts the rest least, by at most 10 %, and saves +24 % [+21, +27] "
+        "of the loss; it is shown to move blindness too, so that the share is theirs together. All that lessen it save "
+        "from +24 % (cap) to +61 % (canonical). No repair is shown to lessen length: what it carries cannot be told."
+    )
+    assert said.endswith("Past every link, with gold answers, outcome saves +86 % [+83, +89].")
+    alone = repair.links_said(found[found.repair.isin(["none", "cap"])].assign(blind=0.9, lost=0.8))
+    assert "of the loss, and none of it is shown to hang on that." in alone and "together" not in alone
+    longer = found.assign(length=20.0 + (found.repair == "cap") * (5 + 0.1 * found.seed))
+    assert repair.share_rows(longer)[0][1] == "less magnitude, more length and less blindness"
+    assert repair.links(longer)[1].purest is None  # lengthened by it is not lessened by it
+    assert repair.links(found.assign(blind=np.nan))[0].aside == math.inf
+    assert repair.links(FOUND[:0]) == [] and repair.links_said(FOUND[:0]) == "" and repair.share_rows(FOUND[:0]) == []
+
+
+losses = st.lists(st.tuples(st.floats(0.05, 0.9), st.floats(0.0, 0.9)), min_size=2, max_size=6)
+
+
+@given(losses, st.floats(0.1, 10))
+def test_a_share_is_shown_where_its_effect_is(pairs, unit):
+    """Fieller's interval holds its own ratio, excludes zero where Student's of the effect does, and knows no unit."""
+    plain, repaired = (pd.Series(values) for values in zip(*pairs))
+    ratio, gap = of_ratio(plain - repaired, plain), of_gaps(plain - repaired)
+    assert ratio and gap and ratio.mean == pytest.approx(1 - repaired.mean() / plain.mean())
+    assert ratio.low <= ratio.mean + 1e-9 and ratio.mean <= ratio.high + 1e-9
+    bounded, known = math.isfinite(ratio.low), of_gaps(plain)
+    assert known and bounded == (not known.includes_zero) == math.isfinite(ratio.high)
+    if bounded and min(abs(gap.low), abs(gap.high)) > 1e-6:
+        assert ratio.includes_zero == gap.includes_zero
+    other = of_ratio(unit * (plain - repaired), unit * plain)
+    assert other and (other.low, other.high) == pytest.approx((ratio.low, ratio.high), rel=1e-3, abs=1e-6)
+
+
+def test_a_ratio_whose_lower_part_may_be_zero_has_no_bound():
+    d = of_ratio(pd.Series([1.0, 2.0, 3.0]), pd.Series([0.1, 0.1, 4.0]))
+    assert d is not None and (d.low, d.high) == (-math.inf, math.inf) and d.includes_zero
+    assert repair.percent(d) == "+1\N{NO-BREAK SPACE}% [no\N{NO-BREAK SPACE}bound]"
+    # By hand: d̄ = 2, x̄ = 4, s_d² = s_x² = 1, s_dx = 1 over 3 seeds, t² = 18.51, so that t²/3 = 6.171:
+    # (16 − 6.171)·q² − 2·(8 − 6.171)·q + (4 − 6.171) ≤ 0 → q = (1.829 ± √(1.829² + 9.829·2.171)) / 9.829.
+    d = of_ratio(pd.Series([1.0, 2.0, 3.0]), pd.Series([3.0, 4.0, 5.0]))
+    assert d is not None and (d.low, d.mean, d.high) == pytest.approx((-0.3194, 0.5, 0.6916), abs=2e-4)
+    assert of_ratio(pd.Series([np.nan]), pd.Series([1.0])) is None
 
 
 def test_the_figure_of_repairs_and_of_none():
