@@ -52,6 +52,11 @@ def paces(results: Results, soon: int) -> list[Pace]:
     return found
 
 
+def head(soon: int, late: int) -> list[str]:
+    """Column names of `rows`."""
+    return ["pace", "rate", "best", f"step {soon}", f"step {late}", f"collapsed by {soon}", f"by {late}", "at steps"]
+
+
 def rows(found: list[Pace]) -> list[tuple[str, ...]]:
     """A pace's rate, pass@1 at its best, at the earlier step and at the last, and how many cells collapse by either."""
     return [
@@ -71,6 +76,12 @@ def steps_of(results: Results) -> tuple[int, int]:
     return tuple(
         max(cell.steps for cell in grid(name)) for name in (read_preset(results.preset)["base"], results.preset)
     )
+
+
+def usual(results: Results) -> dict[str, float]:
+    """Arm → its rate in the preset that paces are taken from."""
+    cells = grid(read_preset(results.preset)["base"])
+    return {cell.arm: cell.learning_rate for cell in cells if cell.regime in results.regimes}
 
 
 def said(preset: str) -> str:

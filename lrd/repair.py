@@ -302,3 +302,25 @@ def verdict(frame: pd.DataFrame) -> str:
                 f"a difference below {resolvable(d):.2f} could not be told from none."
             )
     return " ".join(said)
+
+
+def across(results: Results, others: Results) -> str:
+    """Whether another testbed's repairs do what those of the first do, as sentences."""
+    frames = [table(found) for found in (results, others)]
+    here, there = (read_preset(found.preset)["base"] for found in (results, others))
+    if not len(frames[1]):
+        return f"On the testbed {there} they have not been run."
+    shared = [name for name in frames[0].repair.unique() if name in set(frames[1].repair) - {NONE}]
+    kept, tame = ([shown(frame, value) for frame in frames] for value in ("lost", "magnitude"))
+
+    def named(*which: bool) -> str:
+        """Of the repairs that both have, those that keep pass@1 on the one and on the other, or do not."""
+        return listed([name for name in shared if tuple(name in k for k in kept) == which]) or "none"
+
+    spared = [name for name in shared if all(name in t and name not in k for t, k in zip(tame, kept))]
+    return (
+        f"With {len(frames[1])} of {len(others.cells)} cells on the testbed {there}, and of the repairs that both "
+        f"testbeds have, those that are shown to keep pass@1 from being lost on both: {named(True, True)}; on {here} "
+        f"alone: {named(True, False)}; on {there} alone: {named(False, True)}. Those that make the advantages smaller "
+        f"on both and are shown to keep it on neither: {listed(spared) or 'none'}."
+    )

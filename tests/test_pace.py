@@ -40,6 +40,7 @@ def test_what_has_collapsed_by_when(found):
     rows = {row[0]: row[1:] for row in pace.rows(pace.paces(found, SOON))}
     plain = [text.replace("\N{NO-BREAK SPACE}", " ") for text in rows["rank-16"][1:4]]
     assert plain == ["0.90 ± 0.00", "0.10 ± 0.00", "0.00 ± 0.00"]
+    assert len(pace.head(SOON, LATE)) == 1 + len(rows["rank-16"])
     assert rows["full-tenth"][-3:] == ("0 of 3", "0 of 3", "none") and rows["full-third"][-1] == "160"
 
 
@@ -60,3 +61,9 @@ def test_the_figure_has_a_line_a_rate(found):
     assert {name: len(lines) for name, lines in drawn.items()} == {"rank 16": 3, "FullFT": 2}
     assert [line.get_linewidth() > 2 for line in drawn["rank 16"]] == [False, False, True]  # 1e-4, 3e-4, 1e-3
     figures.close(figure)
+
+
+def test_the_usual_rate_is_that_of_the_preset_below(tmp_path):
+    for name, full in (("pace", 3e-4), ("pace-small", 3e-5)):
+        usual = pace.usual(results.load(name, tmp_path))
+        assert (usual["full"], usual["r16"]) == (full, 1e-3)

@@ -10,7 +10,7 @@ from test_figures import legible
 from test_results import write_cell, write_lines
 
 from lrd import figures, repair, results
-from lrd.cell import Cell, grid
+from lrd.cell import Cell, grid, labelled
 from lrd.stats import NOTHING, of_gaps, of_ratio
 
 
@@ -197,6 +197,26 @@ def test_the_rank_axis_under_one_repair(tmp_path):
     assert {row[1:] for row in repair.rank_rows(results.load("repair-ranks", tmp_path / "none"))} == {(NOTHING, "", "")}
 
 
+def test_two_testbeds(tmp_path):
+    """Repairs that keep pass@1 on both, on one, or on neither; `cap` is no repair of the larger testbed."""
+    plan = {"none": 2, "mean-to-go": 2, "canonical": 18, "minimum": 18, "cap": 18}  # right at the end, of 20
+    for preset, change in (("repair", {"minimum": 2}), ("repair-small", {"canonical": 2})):
+        for name, right in (plan | change).items():
+            if preset == "repair" or name != "cap":
+                for seed in range(3):
+                    cell = Cell.load(preset, rank=1, seed=seed, repair=name)
+                    size = 0.1 if name == "mean-to-go" else 1.0
+                    write_cell(tmp_path, cell, {0: 5, 10: 18, 20: right}, advantage_std=size + 0.001 * seed)
+    found = [results.load(name, tmp_path) for name in ("repair", "repair-small")]
+    assert repair.across(*found) == (
+        "With 12 of 63 cells on the testbed small, and of the repairs that both testbeds have, those that are shown to "
+        "keep pass@1 from being lost on both: none; on tiny alone: canonical; on small alone: minimum. Those that make "
+        "the advantages smaller on both and are shown to keep it on neither: mean-to-go."
+    )
+    unrun = results.load("repair-small", tmp_path / "none")
+    assert repair.across(found[0], unrun) == "On the testbed small they have not been run."
+
+
 def test_the_preset(tmp_path):
     cells = grid("repair")
     assert len(cells) == 11 * 3 * 3 and len({cell.name for cell in cells}) == 99
@@ -207,3 +227,9 @@ def test_the_preset(tmp_path):
     both = Cell.load("repair", rank=1, seed=0, repair="canonical-minimum")
     assert (both.prm_reads, both.deposit_rule, both.point) == ("canonical", "minimum", {"repair": "canonical-minimum"})
     assert not len(repair.table(results.load("repair", tmp_path)))
+
+
+def test_the_larger_testbed_has_repairs_of_the_same_names():
+    """What is said of names, and which of them ask for gold, holds for both."""
+    ours, theirs = (labelled(name)["repair"] for name in ("repair", "repair-small"))
+    assert theirs.items() <= ours.items() and repair.gold() == ["outcome"]
