@@ -89,7 +89,7 @@ class Cell:
     lora_layers: tuple[int, ...] = ()  # numbers of the adapted layers, from 0; none is all of them
 
     # records
-    eval_every: int = 10  # steps; also how often a checkpoint is written
+    eval_every: int = 10  # steps; also how often a checkpoint is written, if it takes no more than a second
     eval_batch: int = 150  # problems decoded at a time
     logged_completions: int = 4  # kept with their deposits at every eval
 

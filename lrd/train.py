@@ -22,6 +22,7 @@ from lrd.sampling import Sampler
 from lrd.signals import on_stop
 from lrd.verifier import is_correct
 
+PATIENCE = 10  # a checkpoint that takes seconds is written once that many times as long has passed since the last one
 MAX_SKIPPED = 3  # updates in a row without a finite gradient; then the cell has failed
 
 
@@ -73,15 +74,22 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     restored = checkpoint.restore(run.checkpoint, cell.config, policy.trainable, optimizer)
     run.begin(step=restored, about=_about(policy, pool, dropped))
 
+    took, saved = 0.0, -math.inf  # seconds of the last checkpoint; when it was there
+
     def save(step: int) -> None:
+        nonlocal took, saved
+        start = time.perf_counter()
         checkpoint.save(run.checkpoint, step, cell.config, policy.trainable, optimizer)
+        saved = time.perf_counter()
+        took = saved - start
 
     def evaluated(step: int) -> float:
         rows = evaluate.greedy(sampler, held_out, cell, policy.tokenizer)
         if codebook.named(cell.eval_data):
             rows = evaluate.with_bits(rows, policy.model, held_out, cell, policy.tokenizer)
         run.record("evals", [{"step": step} | row for row in rows])
-        save(step)
+        if took < 1 or step == cell.steps or time.perf_counter() - saved > PATIENCE * took:
+            save(step)
         return sum(row["correct"] for row in rows) / len(rows)
 
     sampler.sync(policy.weights())

@@ -1,5 +1,6 @@
 """Which engine a cell gets, and vLLM's behind a stand-in for the package: what it is asked for and given."""
 
+import importlib.metadata
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -158,7 +159,11 @@ def test_a_machine_without_a_gpu_is_a_user_error(package, monkeypatch, make_cell
 
 
 def test_without_vllm_pytorch_samples_and_says_so(make_cell, pretrained, tokenizer, monkeypatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.metadata.version", missing)
     with pytest.raises(UserError, match="needs vLLM, which is not installed"):
         engine.check()
     with pytest.warns(UserWarning, match="vLLM is not installed"):

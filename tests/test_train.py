@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import time
 
 import pytest
 import safetensors
@@ -140,6 +141,31 @@ def test_a_second_interrupt_does_not_wait_for_the_step(make_cell, tmp_path, monk
     assert state(run.path) == "interrupted"
     assert saved_step(run) == 2  # the last evaluation's
     assert len(read_jsonl(run.path / "metrics.jsonl")) == 2
+
+
+def test_checkpoints_that_take_seconds_wait_and_nothing_is_lost_but_time(make_cell, tmp_path, monkeypatch):
+    saved, real = [], checkpoint.save
+
+    def save(path, step, *args):
+        time.sleep(1.05)
+        saved.append(step)
+        real(path, step, *args)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    cell = make_cell(rank=4, **SHORT | {"eval_every": 1})
+    run = Run(cell, tmp_path / "broken")
+    for metrics in train(run):
+        if metrics["step"] == 3:
+            break
+    run.close()
+    assert saved == [0] and len(read_jsonl(run.path / "evals.jsonl")) == 4 * cell.eval_problems
+    monkeypatch.setattr(training, "PATIENCE", 0)
+    resumed, rows = finish(cell, tmp_path / "broken")
+    assert rows[0]["step"] == 1 and saved == [0, *range(1, 5)]
+    monkeypatch.undo()
+    whole, _ = finish(cell, tmp_path / "whole")
+    assert untimed(resumed.path / "metrics.jsonl") == untimed(whole.path / "metrics.jsonl")
+    assert (resumed.path / "evals.jsonl").read_bytes() == (whole.path / "evals.jsonl").read_bytes()
 
 
 def test_a_checkpoint_replaces_the_one_before_once_it_is_whole_and_on_disk(make_cell, tmp_path, monkeypatch):
