@@ -37,6 +37,8 @@ BESIDE = {  # preset → the page that reports it, if it is not the one that the
     "law": "notebooks/law",
     "law-long": "notebooks/law",
     "law-lr": "notebooks/law",
+    "law-ranks": "notebooks/law",
+    "law-ranks-lr": "notebooks/law",
     "repair": "notebooks/repair",
     "repair-ranks": "notebooks/repair",
     "repair-small": "notebooks/repair",
