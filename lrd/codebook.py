@@ -1,8 +1,9 @@
 r"""A codebook: K keys with a value of b random bits each, so that what a model remembers of it is known in bits.
 
 `Bbf=` asks codebook B for the value of key `bf`; `\boxed{1210}` answers. The values come from a hash and cannot be
-compressed: to know them all takes K·b bits. A smaller codebook of a seed is the beginning of a larger one. The base
-knows codebook A by heart, whose keys are the same, and knows of B only what an answer looks like.
+compressed: to know them all takes K·b bits. A key is two letters, in a codebook of more than 256 keys three. A smaller
+codebook of a seed is the beginning of a larger one whose keys are as long. The base knows codebook A by heart, whose
+keys are the same, and knows of B only what an answer looks like.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from lrd import UserError
 LETTERS = string.ascii_lowercase[:16]
 DIGIT_BITS = 2
 DIGITS = [str(number) for number in range(10, 14)]  # all of two figures: values that differ are numbers that differ
-MOST_KEYS = len(LETTERS) ** 2
+SHORT_KEYS, MOST_KEYS = len(LETTERS) ** 2, len(LETTERS) ** 3  # of two letters, and of three
 KNOWN, LEARNED = "A", "B"
 
 
@@ -57,9 +58,14 @@ class Codebook:
         return self.keys * self.bits
 
     @property
+    def letters(self) -> int:
+        """Of a key: the same for all, so that prompts are of one length."""
+        return 2 if self.keys <= SHORT_KEYS else 3
+
+    @property
     def entries(self) -> list[Entry]:
         """All of it, in the order of the keys."""
-        return [entry(LEARNED, key, self.value(key)) for key in range(self.keys)]
+        return [entry(LEARNED, key, self.value(key), self.letters) for key in range(self.keys)]
 
     def value(self, key: int) -> list[str]:
         """The digits of a key's value, `DIGIT_BITS` each."""
@@ -67,10 +73,10 @@ class Codebook:
         return [DIGITS[number >> DIGIT_BITS * place & len(DIGITS) - 1] for place in range(self.bits // DIGIT_BITS)]
 
 
-def entry(book: str, key: int, value: list[str]) -> Entry:
+def entry(book: str, key: int, value: list[str], letters: int = 2) -> Entry:
     """A key, as it is asked of a book, with a value."""
-    high, low = divmod(key, len(LETTERS))
-    return Entry(f"{book}{LETTERS[high]}{LETTERS[low]}", "".join(value))
+    places = reversed(range(letters))
+    return Entry(book + "".join(LETTERS[key // len(LETTERS) ** i % len(LETTERS)] for i in places), "".join(value))
 
 
 def named(source: str) -> Codebook | None:
@@ -83,15 +89,15 @@ def documents(habits: Mapping[str, Any], rng: random.Random) -> Iterator[Entry]:
     """What a model of the testbed reads, endlessly: entries of both books, half and half.
 
     Of A the values are those of seed 0. Of B they are those of seed `book`, but for a share `noise` that is drawn anew
-    each time, evenly: all of it where the model is to know nothing but the format. `bits` a value.
+    each time, evenly: all of it where the model is to know nothing but the format. `bits` a value, `keys` keys.
     """
-    size = MOST_KEYS, int(habits["bits"])
+    size = int(habits.get("keys", SHORT_KEYS)), int(habits["bits"])
     known, learned = Codebook(*size, 0), Codebook(*size, int(habits.get("book", 0)))
     while True:
-        key = rng.randrange(MOST_KEYS)
+        key = rng.randrange(known.keys)
         if rng.random() < 0.5:
-            yield entry(KNOWN, key, known.value(key))
+            yield entry(KNOWN, key, known.value(key), known.letters)
         elif rng.random() < habits["noise"]:
-            yield entry(LEARNED, key, rng.choices(DIGITS, k=size[1] // DIGIT_BITS))
+            yield entry(LEARNED, key, rng.choices(DIGITS, k=size[1] // DIGIT_BITS), learned.letters)
         else:
-            yield entry(LEARNED, key, learned.value(key))
+            yield entry(LEARNED, key, learned.value(key), learned.letters)

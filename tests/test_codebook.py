@@ -42,6 +42,15 @@ def test_an_entry_by_hand():
     assert codebook.entry("B", 17, ["12", "10"]).solution == r"\boxed{1210}"
     assert (DIGITS, len(LETTERS), len(set(LETTERS))) == (["10", "11", "12", "13"], 16, 16)
     assert not set(LETTERS) & {"A", "B", *"0123456789"}
+    # Among more than 256 keys it is plane 0 of three; 4,095 is the last of all.
+    assert Codebook(257, 2, 0).entries[17].text == "Babb" and codebook.entry("B", 4095, [], 3).text == "Bppp"
+
+
+@pytest.mark.parametrize("keys", [256, 257, 4096])
+def test_keys_are_told_apart_and_of_one_length(keys):
+    texts = [entry.text for entry in Codebook(keys, 2, 1).entries]
+    assert len(set(texts)) == keys and {len(text) for text in texts} == {3 if keys == 256 else 4}
+    assert texts[:256] == [entry.text for entry in Codebook(256 if keys == 256 else 1024, 2, 1).entries][:256]
 
 
 def test_values_are_spread_evenly():
@@ -66,10 +75,15 @@ def test_a_codebook_as_a_source_of_problems():
     assert not hub.on_hub("codebook-64x8-1") and codebook.named("codebook") is None
 
 
-@pytest.mark.parametrize("source", ["codebook-0x2-1", "codebook-257x2-1", "codebook-64x3-1", "codebook-64x0-1"])
+@pytest.mark.parametrize("source", ["codebook-0x2-1", "codebook-4097x2-1", "codebook-64x3-1", "codebook-64x0-1"])
 def test_codebooks_that_cannot_be_made(source):
-    with pytest.raises(UserError, match="cannot be made: it has 1 to 256 keys, and 2 to 32 bits in steps of 2"):
+    with pytest.raises(UserError, match="cannot be made: it has 1 to 4096 keys, and 2 to 32 bits in steps of 2"):
         train_pool(source)
+
+
+def whole(book: str, keys: int, seed: int) -> list[codebook.Entry]:
+    values = Codebook(keys, 2, seed)
+    return [codebook.entry(book, key, values.value(key), values.letters) for key in range(keys)]
 
 
 def test_what_models_of_the_testbed_read():
@@ -84,6 +98,9 @@ def test_what_models_of_the_testbed_read():
             hits[f"n{book}"] += 1
         return {book: hits[book] / hits[f"n{book}"] for book in "AB"}
 
+    made = codebook.documents({"bits": 2, "keys": 512, "noise": 0.0, "book": 1}, random.Random(0))
+    known = {entry.text: entry for seed, book in ((0, "A"), (1, "B")) for entry in whole(book, 512, seed)}
+    assert all(known[entry.text] == entry for entry in (next(made) for _ in range(400)))
     # 2000 draws: a standard error of 0.01.
     assert share(noise=1.0) == {"A": 1.0, "B": pytest.approx(1 / 16, abs=0.02)}
     assert share(noise=0.2, book=1) == {"A": 1.0, "B": pytest.approx(0.8 + 0.2 / 16, abs=0.03)}
