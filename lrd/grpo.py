@@ -28,12 +28,17 @@ def advantages(
 
 def _group_normalize(deposits: Deposits, group: Int[Tensor, " N"], eps: float) -> Float[Tensor, "N T"]:
     """(r − μ_p) / (σ_p + ε) on deposits, 0 elsewhere; μ and the unbiased σ over all deposits of a prompt's samples."""
+    row, column = deposits.deposit_mask.nonzero(as_tuple=True)
+    order = group[row].argsort(stable=True)  # a group's deposits side by side: to look for them is quadratic
+    row, column = row[order], column[order]
+    values = deposits.token_rewards[row, column].double()  # in fp32, rounding over ε would turn equal ones into noise
+    for of_group in values.split(group[row].unique(return_counts=True)[1].tolist()):
+        if (of_group == of_group[0]).all():
+            of_group.zero_()
+        else:
+            of_group.copy_((of_group - of_group.mean()) / (of_group.std() + eps))
     unit = torch.zeros_like(deposits.token_rewards)
-    for p in group.unique():
-        mine = deposits.deposit_mask & (group == p)[:, None]
-        values = deposits.token_rewards[mine].double()  # in fp32, rounding over ε would turn equal deposits into noise
-        if len(values) and not (values == values[0]).all():
-            unit[mine] = ((values - values.mean()) / (values.std() + eps)).to(unit.dtype)
+    unit[row, column] = values.to(unit.dtype)
     return unit
 
 

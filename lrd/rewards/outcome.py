@@ -23,11 +23,10 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 def on_last_token(values: list[bool] | list[float], rollouts: Rollouts) -> Deposits:
     """One value a trajectory, deposited on its last valid token; a trajectory without tokens gets no deposit."""
-    mask = rollouts.completion_mask
-    token_rewards = torch.zeros(mask.shape)
-    deposit_mask = torch.zeros_like(mask)
-    for i, (value, length) in enumerate(zip(values, rollouts.lengths.tolist())):
-        if length:
-            token_rewards[i, length - 1] = float(value)
-            deposit_mask[i, length - 1] = True
+    mask, lengths = rollouts.completion_mask, rollouts.lengths
+    has_tokens = (lengths > 0).nonzero()[:, 0]
+    at = has_tokens, lengths[has_tokens] - 1
+    token_rewards, deposit_mask = torch.zeros(mask.shape), torch.zeros_like(mask)
+    token_rewards[at] = torch.tensor(values, dtype=torch.float32)[has_tokens]
+    deposit_mask[at] = True
     return Deposits(token_rewards, deposit_mask, dense=False)
