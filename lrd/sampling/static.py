@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lrd.sampling.torch import Cache, FusedDecoder
 
 LOOK_EVERY = 16  # tokens; a look waits for the GPU
-COLUMNS = 128  # prompts are as wide as a multiple of it, or each width would need graphs of its own
+COLUMNS = 128  # there is room for prompts as wide as a multiple of it, or each width would need graphs of its own
 LARGEST = 4 << 30  # bytes of a batch's cache; with larger ones launches are not what takes the time, and memory is
 
 
@@ -45,16 +45,15 @@ class StaticDecoder:
         top_p: float,
     ) -> tuple[Int[Tensor, "N T"], Float[Tensor, "N T"], Int[Tensor, " N"], Bool[Tensor, " N"]]:
         """Tokens, their log-probabilities, how many of them count, and whether a row ended before the cap."""
-        (room, n), wide = uniform.shape, _columns(ids.shape[1]) - ids.shape[1]
-        ids, mask = (torch.nn.functional.pad(x, (wide, 0)) for x in (ids, mask))
+        (room, n), width = uniform.shape, _columns(ids.shape[1])
         tokens, logps = torch.zeros_like(uniform, dtype=torch.long), torch.zeros_like(uniform)
         length, ended = torch.zeros_like(uniform[0], dtype=torch.long), torch.zeros_like(uniform[0], dtype=torch.bool)
 
         def buffers(count: int) -> Buffers:
             rows = graphs.rows(count)
-            key = (rows, ids.shape[1], room, temperature, top_p)
+            key = (rows, width, room, temperature, top_p)
             if key not in self._buffers:
-                self._buffers[key] = Buffers(self._decoder, rows, ids.shape[1], room, eos, temperature, top_p)
+                self._buffers[key] = Buffers(self._decoder, rows, width, room, eos, temperature, top_p)
                 self._buffers[key].capture(self._pool)
             return self._buffers[key]
 
