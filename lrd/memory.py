@@ -11,13 +11,14 @@ from transformers import AutoModelForCausalLM
 
 from lrd import UserError
 from lrd.cell import Cell
+from lrd.codebook import named
 from lrd.models import load_config
 from lrd.placement import adapted
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 ROOM = 512  # tokens of a prompt that an engine keeps room for
-PROMPT = 256  # tokens of a prompt in a training batch
+PROMPT, KEY = 256, 16  # tokens of a prompt in a training batch; of one that asks for a codebook's key
 PASS = 2**14  # tokens that are read at a time where no gradient is wanted
 LOGITS = 2**28  # in memory at once, in fp32, three times over for their gradient
 CUDA = 1.0  # GiB: its context and kernels
@@ -61,16 +62,16 @@ def size(config, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> Size
 def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[str, float]:
     """GiB that a cell takes at its peak, by what takes them; `scorer` is the reward's own model.
 
-    Assumed: every completion runs to its longest; the activations of all rows, prompts of `PROMPT` tokens included, are
-    kept until the backward pass, without checkpointing; the engine has weights of its own and a cache for as many rows
-    as it ever decodes, with `ROOM` tokens for each prompt; nothing is handed back in between. A frozen base serves as
-    its own reference. What is trained, its gradient and two moments are in `master_dtype` (an adapter's in fp32), and
-    there is a copy in `dtype`. Without flash attention it takes more.
+    Assumed: every completion runs to its longest; the activations of all rows, prompts of `PROMPT` tokens (or `KEY`)
+    included, are kept until the backward pass, without checkpointing; the engine has weights of its own and a cache for
+    as many rows as it ever decodes, with `ROOM` tokens for each prompt; nothing is handed back in between. A frozen
+    base serves as its own reference. What is trained, its gradient and two moments are in `master_dtype` (an adapter's
+    in fp32), and there is a copy in `dtype`. Without flash attention it takes more.
     """
     b, rows = BYTES[cell.dtype], cell.prompts_per_step * cell.samples_per_prompt
     trained = student.adapter * cell.rank if cell.rank else student.parameters
     master = 4 if cell.rank else BYTES[cell.master_dtype]
-    tokens = rows * (PROMPT + cell.max_completion_tokens)
+    tokens = rows * ((KEY if named(cell.train_data) else PROMPT) + cell.max_completion_tokens)
     decoded = max(rows, min(cell.eval_batch, cell.eval_problems))
     used = {
         "student and reference": student.parameters * b,

@@ -13,6 +13,7 @@ from lrd.budget import Shape, adapter_parameters, model_parameters
 from lrd.cell import Cell
 from lrd.memory import needed_gib, size
 from lrd.models import load_config
+from lrd.testbed.corpus import tokenizer as corpus_tokenizer
 
 QWEN_1_7B = dict(
     hidden_size=2048, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
@@ -74,6 +75,14 @@ def test_a_cell_by_hand(student, fused):
         "CUDA": 2**30,
     }
     assert got == pytest.approx({name: n / 2**30 for name, n in want.items()})
+
+
+def test_prompts_of_a_codebook_are_short(student):
+    """16 tokens in place of 256, beside 1536 of a completion; the logits' share stays."""
+    usual, keys = (needed_gib(paper(train_data=d), student)["activations"] for d in ("chain", "codebook-64x2-1"))
+    logits = 3 * 4 * 2**28 / 2**30
+    assert (keys - logits) / (usual - logits) == pytest.approx((16 + 1536) / (256 + 1536))
+    assert len(corpus_tokenizer("codebook")("Bppp=").input_ids) <= memory.KEY
 
 
 def test_full_fine_tuning_keeps_masters_moments_and_a_reference(student):
