@@ -228,7 +228,7 @@ def location(name: str, role: str) -> str:
     if not re.match(r"\.?/", name):
         return name
     if not (ROOT / name / "config.json").is_file():
-        hint = re.fullmatch(r"\./models/(\w+)/\w+", name)
+        hint = re.fullmatch(r"\./models/([\w-]+)/[\w-]+", name)
         known = hint and (PRESETS.parent / "testbed" / f"{hint[1]}.toml").is_file()
         make = f"; `lrd testbed {hint[1]}` makes the models of that preset" if hint and known else ""
         raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint{make}")
