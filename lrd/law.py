@@ -29,7 +29,7 @@ LEAST = 5  # replicates of an interval: of four, the rarest resamples are likeli
 SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large enough
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
-EXPECTED = (0.65, 1.1)  # bits a parameter that the preset's prediction names, from a prototype
+EXPECTED = {"law": (0.65, 1.1), "law-small": (0.05, 0.2)}  # bits a parameter that a preset's prediction names
 NOT_RUN = "Not run: no replicate of any reward is finished."
 LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was too short to tell what has room
 
@@ -368,7 +368,7 @@ def fit_rows(
 
 
 def rates(swept: Results) -> pd.DataFrame:
-    """Of `law-lr`: share of a codebook learned by the last step, the mean over codebooks and seeds.
+    """Of a sweep, as `law-lr`: share of a codebook learned by the last step, the mean over codebooks and seeds.
 
     One row a reward and adapter, one column a rate.
 
@@ -447,7 +447,7 @@ def others(presets: tuple[str, ...] = ("tiny", "small")) -> list[tuple[str, ...]
     return rows
 
 
-def verdict(found: dict[str, Measured | None]) -> str:
+def verdict(found: dict[str, Measured | None], preset: str = "law") -> str:
     """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
     if not (known := _known(found)):
         return NOT_RUN
@@ -455,7 +455,7 @@ def verdict(found: dict[str, Measured | None]) -> str:
         f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}",
         f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}",
     ]
-    return " ".join([*said, *_beside(known, "episodes", EXPECTED)])
+    return " ".join([*said, *_beside(known, "episodes", EXPECTED[preset])])
 
 
 def verdict_at_looks(found: dict[str, Measured | None]) -> str:

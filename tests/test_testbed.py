@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+import tomllib
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lrd import UserError, testbed
+from lrd import UserError, codebook, testbed
 from lrd.arithmetic import THEMES, Story
+from lrd.cell import grid
 from lrd.models import load_model, load_tokenizer
 from lrd.problems import as_problem, stream
 from lrd.rewards.process import PRM, read
@@ -196,6 +198,18 @@ def test_the_recipes_can_be_read():
             assert train["batch"] * train.get("sorted_batches", 1) <= train["documents"]
 
 
+@pytest.mark.parametrize("name", ["law", "law-small"])
+def test_the_recipes_of_codebooks_can_be_read(name):
+    """They read all keys that the preset's cells ask for, and their teachers the books that are to be distilled."""
+    what = testbed.recipe(name)
+    for data, model in {(cell.train_data, cell.teacher) for cell in grid(name)}:
+        wanted, teacher = codebook.named(data), what[model.rsplit("/", 1)[1]]
+        assert wanted and teacher["habits"]["book"] == wanted.seed and what["student"]["habits"]["noise"] == 1
+        read = codebook.named(teacher["data"])
+        assert read and read.entries[: wanted.keys] == wanted.entries
+        assert {part["habits"].get("keys", 256) for part in (what["student"], teacher)} == {read.keys}
+
+
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
     monkeypatch.setattr(testbed, "ROOT", tmp_path)
@@ -206,15 +220,14 @@ def small_world(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_codebooks_world_has_teachers_and_no_prm(small_world, monkeypatch):
-    part = MODEL | {"habits": {"bits": 2, "noise": 0.2, "book": 1}, "data": "codebook-256x2-1"}
-    made = {"task": "codebook", "seed": 0, "student": part, "teacher-1": part}
+    made = tomllib.loads((testbed.HERE / "law-small.toml").read_text())
+    shrunken = {name: MODEL[name] for name in ("shape", "train")}
+    made |= {role: made[role] | shrunken for role in ("student", "teacher-1", "teacher-2")}
     monkeypatch.setattr(testbed, "recipe", lambda name: made)
-    card = testbed.build("law")
-    assert card["models"].keys() == {"student", "teacher-1"} and "greedy" in card["models"]["teacher-1"]
-    assert {path.parent.name for path in (small_world / "models" / "law").rglob("*.safetensors")} == {
-        "student",
-        "teacher-1",
-    }
+    card = testbed.build("law")  # on the preset that asks for no GPU
+    assert card["models"].keys() == {"student", "teacher-1", "teacher-2"} and "greedy" in card["models"]["teacher-1"]
+    found = {path.parent.name for path in (small_world / "models" / "law").rglob("*.safetensors")}
+    assert found == card["models"].keys()
 
 
 @pytest.mark.slow
