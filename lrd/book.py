@@ -39,6 +39,8 @@ BESIDE = {  # preset → the page that reports it, if it is not the one that the
     "law-lr": "notebooks/law",
     "law-ranks": "notebooks/law",
     "law-ranks-lr": "notebooks/law",
+    "law-small": "notebooks/law",
+    "law-small-lr": "notebooks/law",
     "repair": "notebooks/repair",
     "repair-ranks": "notebooks/repair",
     "repair-small": "notebooks/repair",
