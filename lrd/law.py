@@ -455,7 +455,7 @@ def verdict(found: dict[str, Measured | None], preset: str = "law") -> str:
         f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}",
         f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}",
     ]
-    return " ".join([*said, *_beside(known, "episodes", EXPECTED[preset])])
+    return " ".join([*said, *_beside(known, "episodes", EXPECTED.get(preset))])
 
 
 def verdict_at_looks(found: dict[str, Measured | None]) -> str:
@@ -470,6 +470,24 @@ def grown_at_looks(found: dict[str, Measured | None]) -> str:
     looks = next(iter(known.values())).steps[-1]
     grows = f"When each key has been asked for {looks:.0f} times, the size that matches full fine-tuning "
     return grows + _growing(known, growth)
+
+
+def held(first: dict[str, Measured | None], again: dict[str, Measured | None]) -> str:
+    """Whether slopes of a second preset lie within the intervals of the first, and are known better, as sentences."""
+    both = [
+        (regime, *(estimate(m, growth) for m in (first[regime], m)))
+        for regime, m in _known(again).items()
+        if first.get(regime) is not None
+    ]
+    both = [(regime, a, b) for regime, a, b in both if not math.isnan(a.low + b.low)]
+    if not both:
+        return ""
+    texts = [
+        f"{'within' if a.low <= b.value <= a.high else 'outside'} the first run's interval under {regime} "
+        f"(its own is {'narrower' if b.high - b.low < a.high - a.low else 'no narrower'})"
+        for regime, a, b in both
+    ]
+    return f"The slope lies {listed(texts)}."
 
 
 def _known(found: dict[str, Measured | None]) -> dict[str, Measured]:

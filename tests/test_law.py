@@ -147,6 +147,22 @@ def test_intervals_of_a_knee_and_of_its_growth_cover_them():
         assert covered(statistic, statistic(true, true.mean()), 100, c=0.6, absorbed=0.5, bent=True) >= 0.88
 
 
+def test_whether_a_slope_holds_again():
+    """Of a size in proportion to the information, and of one that no information changes (as `flat` above)."""
+    about = dict(c=0.6, absorbed=0.5, bent=True)
+    loud, calm = (world(np.random.default_rng(i), noise=n, between=n, **about) for i, n in enumerate((0.3, 0.02)))
+    fixed = replace(calm, bits=np.repeat(calm.bits[:, :, :1], 3, 2))
+    few = replace(calm, bits=calm.bits[: law.LEAST - 1])
+    said = law.held({"supervised": loud, "outcome": calm, "process": calm}, {"supervised": calm, "outcome": fixed})
+    assert said == (
+        "The slope lies within the first run's interval under supervised (its own is narrower) and outside the first "
+        "run's interval under outcome (its own is narrower)."
+    )
+    assert (
+        law.held({"supervised": loud}, {"supervised": few}) == law.held({"outcome": loud}, {"supervised": calm}) == ""
+    )
+
+
 def test_a_ratio_of_rewards_covers_none_and_finds_one():
     same = [world(np.random.default_rng(i), c=0.6, absorbed=0.5, bent=True) for i in range(2)]
     assert law.compare(*same, 300).low < 1 < law.compare(*same, 300).high
@@ -165,7 +181,7 @@ def test_the_preset():
     assert {cell.seed for cell in grid("law-lr")}.isdisjoint(cell.seed for cell in cells)
 
 
-@pytest.mark.parametrize("preset", ["law", "law-small"])
+@pytest.mark.parametrize("preset", ["law", "law-ranks", "law-small"])
 def test_the_rates_are_those_that_the_sweep_took(preset):
     """Of the published sweep; where it has no results yet, none was taken."""
     taken = law.taken(results.load(f"{preset}-lr", ROOT / "runs"))
