@@ -8,7 +8,7 @@ An axis `repair` changes one rule at a time; every repair is compared with none,
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,51 +96,11 @@ def share(frame: pd.DataFrame, repair: str, value: str = "lost") -> Difference |
     return d if d and d.mean == d.mean else None
 
 
-class Link(NamedTuple):
-    """A link of the chain, the repairs shown to lessen it, and the purest of these."""
-
-    name: str
-    lessened_by: list[str]
-    purest: str | None
-    others: list[str]  # the links that the purest is shown to move as well
-    aside: float  # the purest's largest shift of another link, as a share of that link's mean without a repair
-
-
 def moves(frame: pd.DataFrame) -> dict[str, dict[str, Difference]]:
     """Repair → the links that it is shown to move: Student's interval of its effect excludes zero."""
     names = [name for name in frame.repair.unique() if name != NONE]
     found = {name: {link: effect(frame, name, link) for link in LINKS} for name in names}
     return {name: {k: d for k, d in of.items() if d and not d.includes_zero} for name, of in found.items()}
-
-
-def links(frame: pd.DataFrame) -> list[Link]:
-    """Of each link the repair whose `share` tells what of the collapse the link carries; none where nothing ran.
-
-    What a repair was made for does not count, only what it is shown to move. With few seeds a move that is not shown
-    may be there all the same, so the share is taken from the purest of the repairs that lessen the link, which shifts
-    the other links least: its largest |effect| / mean without a repair is the smallest. The loss has no part in that
-    choice, or luck would make it.
-
-    The purest's `share` is the link's if it takes the link away and acts on the collapse in no other way; if what else
-    it does makes the loss no larger, the share of what it takes away is at most that. Where it is shown to move other
-    links the share is theirs together. Repairs that ask for gold pay for right answers past every link: left out.
-    """
-    plain = frame[frame.repair == NONE][list(LINKS)].mean()
-    moved = {name: of for name, of in moves(frame).items() if name not in gold()}
-
-    def aside(name: str, link: str) -> float:
-        """Infinite where a shift is not known."""
-        found = {k: effect(frame, name, k) for k in LINKS if k != link}
-        shifts = [abs(d.mean) / plain[k] if d else math.inf for k, d in found.items()]
-        return max(shifts) if np.isfinite(shifts).all() else math.inf
-
-    found = []
-    for link, name in LINKS.items() if moved else ():
-        by = [r for r, of in moved.items() if link in of and of[link].high < 0]
-        best = min(by, key=lambda r: aside(r, link), default=None)
-        others = [LINKS[k] for k in moved[best] if k != link] if best else []
-        found.append(Link(name, by, best, others, aside(best, link) if best else math.nan))
-    return found
 
 
 def percent(d: Difference | None) -> str:
@@ -161,26 +121,34 @@ def share_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def links_said(frame: pd.DataFrame) -> str:
-    """What `links` can tell and what it cannot, as sentences."""
+    """What each link of the chain carries of the loss, as far as repairs can tell, as sentences.
+
+    What a repair was made for does not count, only what it is shown to move. A link that carries a share of the
+    collapse would make every repair that takes it away save that share, unless what else the repair does makes the loss
+    larger: read off the repairs that lessen the link and are shown to move no other, all of them, since to pick one by
+    what it saves is to pick by luck. Repairs that ask for gold pay for right answers past every link: apart.
+    """
+    if frame[frame.repair == NONE].lost.mean() <= 0:
+        return "Without a repair nothing is lost that a link could carry."
+
+    def savings(names: list[str]) -> str:
+        return listed([f"{percent(share(frame, name))} ({name})" for name in names])
+
+    moved = {name: of for name, of in moves(frame).items() if name not in gold()}
     said = []
-    for link in links(frame):
-        if link.purest is None:
-            said.append(f"No repair is shown to lessen {link.name}: what it carries cannot be told.")
-            continue
-        saved = share(frame, link.purest)
-        text = (
-            f"Of the repairs that lessen {link.name}, {link.purest} shifts the rest least, by at most "
-            f"{100 * link.aside:.0f}{NBSP}%, and saves {percent(saved)} of the loss"
-        )
-        if link.others:
-            text += f"; it is shown to move {listed(link.others)} too, so that the share is theirs together"
-        if saved and saved.includes_zero:
-            text += ", and none of it is shown to hang on that"
-        shares = {d.mean: r for r in link.lessened_by if (d := share(frame, r))}
-        if len(shares) > 1:
-            low, high = (f"{signed(x, 0)}{NBSP}% ({shares[x]})" for x in (min(shares), max(shares)))
-            text += f". All that lessen it save from {low} to {high}"
-        said.append(f"{text}.")
+    for link, name in LINKS.items() if moved else ():
+        by = [repair for repair, of in moved.items() if link in of and of[link].high < 0]
+        alone = [repair for repair in by if len(moved[repair]) == 1]
+        if not by:
+            said.append(f"No repair is shown to lessen {name}: what it carries cannot be told.")
+        elif not alone:
+            text = f"Repairs that lessen {name} all move another link too, and their shares are of both"
+            said.append(f"{text}: {savings(by)} of the loss.")
+        else:
+            said.append(f"Repairs shown to lessen {name} and to move no other link save {savings(alone)} of the loss.")
+            lost = {repair: effect(frame, repair, "lost") for repair in alone}
+            if unshown := [repair for repair, d in lost.items() if d and d.includes_zero]:
+                said.append(f"Of {listed(unshown)} it is not shown that they save any.")
     for name in (name for name in gold() if name in set(frame.repair)):
         said.append(f"Past every link, with gold answers, {name} saves {percent(share(frame, name))}.")
     return " ".join(said)
@@ -292,7 +260,7 @@ def verdict(frame: pd.DataFrame) -> str:
     if hollow := [repair for repair in kept if not getattr(effect(frame, repair, "final"), "low", math.nan) > 0]:
         said.append(
             f"Of those that keep it, {listed(hollow)} {'is' if len(hollow) == 1 else 'are'} not shown to end higher "
-            f"than none: what is never gained cannot be lost."
+            f"than none, so that less may be lost because less was gained."
         )
     if best := best_without_gold(frame, kept):
         d = rank_effect(frame, best)
@@ -310,6 +278,8 @@ def across(results: Results, others: Results) -> str:
     here, there = (read_preset(found.preset)["base"] for found in (results, others))
     if not len(frames[1]):
         return f"On the testbed {there} they have not been run."
+    if min(frame[frame.repair == NONE].seed.nunique() for frame in frames) < 2:
+        return f"On {here} or {there} too few cells are finished for an interval."
     shared = [name for name in frames[0].repair.unique() if name in set(frames[1].repair) - {NONE}]
     kept, tame = ([shown(frame, value) for frame in frames] for value in ("lost", "magnitude"))
 

@@ -66,8 +66,8 @@ def of_ratio(over: pd.Series, under: pd.Series, level: float = 0.95) -> Differen
     """Mean of `over` by mean of `under`, values of the same seeds, with Fieller's interval (1954); None without a seed.
 
     The interval holds every ratio q for which Student's over the seeds' own over − q·under includes zero, so that what
-    a seed moves in both cancels, and it excludes zero where Student's of `over` does. If Student's of `under` includes
-    zero, no ratio can be bounded: infinite ends. NaN ends from one seed. NaN where `under` has no positive mean.
+    a seed moves in both cancels. Bounded, it excludes zero where Student's of `over` does; if Student's of `under`
+    includes zero, no ratio can be bounded: infinite ends. NaN ends from one seed, NaN without a positive mean below.
     """
     from scipy.stats import t  # here, so that a cell's own notebook does not need it
 
@@ -148,8 +148,8 @@ def mean_sd(values: pd.Series, digits: int = 3) -> str:
 
 
 def signed(x: float, digits: int = 3) -> str:
-    """With a sign, and the minus that stands in print."""
-    return f"{x:+.{digits}f}".replace("-", "−")
+    """With a sign, and the minus that stands in print; a zero is never negative."""
+    return f"{round(x, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def interval(d: Difference, digits: int = 3) -> str:
