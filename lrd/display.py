@@ -17,7 +17,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import publish_display_data
 
 from lrd import budget, stats, timings
-from lrd.cell import Cell
+from lrd.cell import Cell, read_preset
 from lrd.results import Results, pass_at_k
 
 GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey
@@ -43,6 +43,13 @@ def glue(name: str, value: Any) -> None:
     prefix = "application/papermill.record/"
     about["scrapbook"] = {"name": name, "mime_prefix": prefix}
     publish_display_data({prefix + kind: data for kind, data in shown.items()}, metadata=about)
+
+
+def glue_declared(*presets: str) -> None:
+    """Question, prediction and statistic of presets, as `law_small_question`; glued text is shown as it is."""
+    for preset in presets:
+        for name, text in read_preset(preset)["about"].items():
+            glue(f"{preset.replace('-', '_')}_{name}", text.replace("`", ""))
 
 
 def config_table(cell: Cell) -> Html:

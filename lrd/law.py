@@ -10,6 +10,7 @@ replicates, intervals from resampling replicates.
 import functools
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ import pandas as pd
 
 from lrd import ROOT, budget, results
 from lrd.budget import times
-from lrd.cell import grid
+from lrd.cell import grid, read_preset
 from lrd.codebook import named
 from lrd.results import Results
 from lrd.stats import NBSP, NOTHING, listed
@@ -29,7 +30,6 @@ LEAST = 5  # replicates of an interval: of four, the rarest resamples are likeli
 SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large enough
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
-EXPECTED = {"law": (0.65, 1.1), "law-small": (0.05, 0.2)}  # bits a parameter that a preset's prediction names
 NOT_RUN = "Not run: no replicate of any reward is finished."
 LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was too short to tell what has room
 
@@ -455,7 +455,13 @@ def verdict(found: dict[str, Measured | None], preset: str = "law") -> str:
         f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}",
         f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}",
     ]
-    return " ".join([*said, *_beside(known, "episodes", EXPECTED.get(preset))])
+    return " ".join([*said, *_beside(known, "episodes", expected(preset))])
+
+
+def expected(preset: str) -> tuple[float, float] | None:
+    """Bits a parameter that the preset's prediction names as a range, `0.65 to 1.1`; None without one."""
+    named = re.search(r"(\d\.\d+) to (\d\.\d+)", read_preset(preset)["about"]["prediction"])
+    return (float(named[1]), float(named[2])) if named else None
 
 
 def verdict_at_looks(found: dict[str, Measured | None]) -> str:
@@ -473,7 +479,10 @@ def grown_at_looks(found: dict[str, Measured | None]) -> str:
 
 
 def held(first: dict[str, Measured | None], again: dict[str, Measured | None]) -> str:
-    """Whether slopes of a second preset lie within the intervals of the first, and are known better, as sentences."""
+    """Whether slopes of a second preset lie within the intervals of the first, and are known better, as a sentence.
+
+    One that lies outside may still be the same: whether the intervals have a value in common is said too.
+    """
     both = [
         (regime, *(estimate(m, growth) for m in (first[regime], m)))
         for regime, m in _known(again).items()
@@ -482,11 +491,12 @@ def held(first: dict[str, Measured | None], again: dict[str, Measured | None]) -
     both = [(regime, a, b) for regime, a, b in both if not math.isnan(a.low + b.low)]
     if not both:
         return ""
-    texts = [
-        f"{'within' if a.low <= b.value <= a.high else 'outside'} the first run's interval under {regime} "
-        f"(its own is {'narrower' if b.high - b.low < a.high - a.low else 'no narrower'})"
-        for regime, a, b in both
-    ]
+    texts = []
+    for regime, a, b in both:
+        where = "within" if a.low <= b.value <= a.high else "outside"
+        width = "narrower" if b.high - b.low < a.high - a.low else "no narrower"
+        common = "they overlap" if a.low <= b.high and b.low <= a.high else "they have no value in common"
+        texts.append(f"{where} the first run's interval under {regime} (its own is {width}; {common})")
     return f"The slope lies {listed(texts)}."
 
 
@@ -546,8 +556,9 @@ def _densities(known: dict[str, Measured], pairs: list[tuple[str, str]], equal: 
 def _stored(m: Measured, expected: tuple[float, float] | None) -> str:
     """Bits a parameter against what was expected, and whether it is time or room that they show."""
     now, end = estimate(m, capacity), estimate(m, final_capacity)
+    stores = f"A supervised adapter stores {now} bits a parameter at the last evaluation and {end} in the end"
     if expected is None:
-        return f"A supervised adapter stores {now} bits a parameter by then and {end} in the end."
+        return f"{stores}."
     low, high = expected
     if math.isnan(end.low):
         reading = "no interval yet"
@@ -555,4 +566,4 @@ def _stored(m: Measured, expected: tuple[float, float] | None) -> str:
         reading = f"{'fewer' if end.high < low else 'more'} than was expected"
     else:
         reading = "which neither bears out nor rules out what was expected"
-    return f"A supervised adapter stores {now} bits a parameter by the last step and {end} in the end, {reading}."
+    return f"{stores}, {reading}."

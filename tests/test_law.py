@@ -11,7 +11,7 @@ from test_figures import legible
 from test_results import write_cell
 
 from lrd import ROOT, codebook, display, figures, law, results
-from lrd.cell import grid, read_preset
+from lrd.cell import grid
 from lrd.law import Measured
 
 PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 14592, 29184, 57936])
@@ -155,9 +155,11 @@ def test_whether_a_slope_holds_again():
     few = replace(calm, bits=calm.bits[: law.LEAST - 1])
     said = law.held({"supervised": loud, "outcome": calm, "process": calm}, {"supervised": calm, "outcome": fixed})
     assert said == (
-        "The slope lies within the first run's interval under supervised (its own is narrower) and outside the first "
-        "run's interval under outcome (its own is narrower)."
+        "The slope lies within the first run's interval under supervised (its own is narrower; they overlap) and "
+        "outside the first run's interval under outcome (its own is narrower; they have no value in common)."
     )
+    again = law.held({"supervised": calm}, {"supervised": loud})
+    assert "(its own is no narrower; they overlap)" in again
     assert (
         law.held({"supervised": loud}, {"supervised": few}) == law.held({"outcome": loud}, {"supervised": calm}) == ""
     )
@@ -192,7 +194,7 @@ def test_the_rates_are_those_that_the_sweep_took(preset):
 def test_the_preset_of_the_larger_student():
     """Its sweep is of the same cells at other seeds; all codebooks have prompts enough, and keys of one length."""
     cells, swept = grid("law-small"), grid("law-small-lr")
-    assert len(cells) <= 180 and len(swept) <= 60 and {c.seed for c in cells}.isdisjoint(c.seed for c in swept)
+    assert len(cells) <= 180 and len(swept) <= 75 and {c.seed for c in cells}.isdisjoint(c.seed for c in swept)
     assert all(c.prompts_per_step <= c.eval_problems == codebook.named(c.train_data).keys for c in [*cells, *swept])
     assert len({codebook.named(c.train_data).letters for c in cells}) == 1
     rates = sorted({cell.learning_rate for cell in swept})
@@ -318,8 +320,7 @@ def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
     less = replace(as_expected, parameters=PARAMETERS * 10)
     assert "in the end, fewer than was expected" in law.verdict({"supervised": less})
     assert "neither bears out nor rules out" in law.verdict({"supervised": as_expected})
-    for preset, ends in law.EXPECTED.items():
-        assert all(f"{bound:g}" in read_preset(preset)["about"]["prediction"] for bound in ends)
+    assert (law.expected("law"), law.expected("law-small"), law.expected("law-long")) == ((0.65, 1.1), (0.1, 0.3), None)
     # The same adapters under a reward that teaches all of them half as fast: at equal bits they ask for the same size.
     fast = world(np.random.default_rng(1), tau=60.0, bent=True)
     slow = replace(fast, bits=np.stack([fast.bits[..., i // 2] for i in range(len(STEPS))], -1), regime="outcome")
