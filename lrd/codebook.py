@@ -73,7 +73,7 @@ class Codebook:
         return [DIGITS[number >> DIGIT_BITS * place & len(DIGITS) - 1] for place in range(self.bits // DIGIT_BITS)]
 
 
-def entry(book: str, key: int, value: list[str], letters: int = 2) -> Entry:
+def entry(book: str, key: int, value: list[str], letters: int) -> Entry:
     """A key, as it is asked of a book, with a value."""
     places = reversed(range(letters))
     return Entry(book + "".join(LETTERS[key // len(LETTERS) ** i % len(LETTERS)] for i in places), "".join(value))

@@ -38,8 +38,8 @@ def test_a_codebook_is_a_function_of_its_seed():
 
 def test_an_entry_by_hand():
     # Key 17 is row 1, column 1 of 16 letters.
-    assert codebook.entry("B", 17, ["12", "10"]) == codebook.Entry("Bbb", "1210")
-    assert codebook.entry("B", 17, ["12", "10"]).solution == r"\boxed{1210}"
+    assert codebook.entry("B", 17, ["12", "10"], 2) == codebook.Entry("Bbb", "1210")
+    assert codebook.entry("B", 17, ["12", "10"], 2).solution == r"\boxed{1210}"
     assert (DIGITS, len(LETTERS), len(set(LETTERS))) == (["10", "11", "12", "13"], 16, 16)
     assert not set(LETTERS) & {"A", "B", *"0123456789"}
     # Among more than 256 keys it is plane 0 of three; 4,095 is the last of all.
@@ -50,7 +50,12 @@ def test_an_entry_by_hand():
 def test_keys_are_told_apart_and_of_one_length(keys):
     texts = [entry.text for entry in Codebook(keys, 2, 1).entries]
     assert len(set(texts)) == keys and {len(text) for text in texts} == {3 if keys == 256 else 4}
-    assert texts[:256] == [entry.text for entry in Codebook(256 if keys == 256 else 1024, 2, 1).entries][:256]
+
+
+def test_a_smaller_codebook_is_the_beginning_of_a_larger_one():
+    """Whose keys are as long; where they are longer the values are the same."""
+    small, least, large = (Codebook(keys, 2, 1).entries for keys in (300, 256, 1024))
+    assert large[:300] == small and [e.answer for e in least] == [e.answer for e in small[:256]]
 
 
 def test_values_are_spread_evenly():

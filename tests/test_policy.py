@@ -291,11 +291,12 @@ def test_an_adapter_on_a_tied_head_is_refused_or_reaches_the_sampler(policy_of, 
     assert "lm_head.weight" in weights and not torch.equal(weights["lm_head.weight"], pretrained().lm_head.weight)
 
 
-@pytest.mark.parametrize("rank", [4, None])
-def test_a_missing_checkpoint_is_a_user_error(rank, policy_of, tmp_path):
-    said = r"student '\./models/tiny/nothing' is not .*`lrd testbed tiny` makes the models of that preset"
+@pytest.mark.parametrize(("rank", "testbed"), [(4, "tiny"), (None, "law-small")])
+def test_a_missing_checkpoint_is_a_user_error(rank, testbed, policy_of, tmp_path):
+    nothing = f"./models/{testbed}/no-such"
+    said = rf"student '{nothing}' is not .*`lrd testbed {testbed}` makes the models of that preset"
     with pytest.raises(UserError, match=said) as error:
-        policy_of(rank, student="./models/tiny/nothing")
+        policy_of(rank, student=nothing)
     assert one_sentence(error)
     with pytest.raises(UserError, match="student") as error:
         policy_of(rank, student=str(tmp_path))

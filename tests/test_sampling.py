@@ -173,6 +173,18 @@ def test_fixed_shapes_change_nothing(kind, temperature, top_p, pretrained, token
     assert moves > 1
 
 
+def test_fixed_shapes_read_prompts_at_their_own_width(pretrained, tokenizer, prompts, monkeypatch):
+    """And buffers of one width serve them all."""
+    static = in_fixed_shapes(sampler_of(pretrained("qwen3", 3), tokenizer))
+    widths, real = [], static._decoder.prefill
+    monkeypatch.setattr(static._decoder, "prefill", lambda ids, *rest: widths.append(ids.shape[1]) or real(ids, *rest))
+    short = min(prompts, key=len)
+    for batch in ([short], prompts):
+        static.sample(batch, max_tokens=4, temperature=0)
+    assert widths == [len(short), max(map(len, prompts))] and widths[0] < widths[1]
+    assert len({width for _, width, *_ in static._static._buffers}) == 1
+
+
 def test_fixed_shapes_leave_nothing_behind(pretrained, tokenizer, prompts):
     """Buffers are used again: a batch after other ones is what it is alone, also after new weights."""
     model, other = pretrained("qwen3", 3), pretrained("qwen3", 1)

@@ -40,7 +40,15 @@ def recipe(name: str) -> dict[str, Any]:
 def recipe_hash(name: str) -> str:
     """Of the recipe and of every source file that decides what it makes."""
     sources = [HERE / f"{name}.toml", *sorted(HERE.glob("*.py"))]
-    below = ("arithmetic", "codebook", "problems", "rewards/process", "sampling/draw", "sampling/torch")
+    below = (
+        "arithmetic",
+        "codebook",
+        "problems",
+        "rewards/process",
+        "sampling/draw",
+        "sampling/static",
+        "sampling/torch",
+    )
     sources += [HERE.parent / f"{name}.py" for name in below]
     digest = hashlib.sha256(torch.__version__.encode())
     for path in sources:
