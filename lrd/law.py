@@ -23,7 +23,7 @@ from lrd.budget import times
 from lrd.cell import grid, read_preset
 from lrd.codebook import named
 from lrd.results import Results
-from lrd.stats import NBSP, NOTHING, listed
+from lrd.stats import NBSP, NOTHING, listed, of_gaps
 
 DRAWS = 1000
 LEAST = 5  # replicates of an interval: of four, the rarest resamples are likelier than its tails, and it covers 87 %
@@ -311,6 +311,25 @@ def inversions(found: dict[str, Measured | None]) -> str:
     )
 
 
+def fallen(found: dict[str, Measured | None]) -> str:
+    """Adapters whose bits are shown to lie below those of the next smaller one, a sentence; empty without any.
+
+    By Student's 95 % interval of the difference over replicates, at the last evaluation.
+    """
+    said = []
+    for regime, m in _known(found).items():
+        for a, arm in enumerate(m.arms[1:-1], 1):
+            gaps = [of_gaps(pd.Series(m.bits[:, a, i, -1] - m.bits[:, a - 1, i, -1])) for i in range(m.bits.shape[2])]
+            less = [f"{information:,.0f}" for information, d in zip(m.information, gaps) if d and d.high < 0]
+            said += [f"{arm} under {regime} ({listed(less)} bits)"] if less else []
+    if not said:
+        return ""
+    return (
+        f"Shown to learn less than the next smaller adapter: {listed(said)}. Room does not explain that, its learning "
+        f"rate may, and sizes that are read off beyond it are the larger for it."
+    )
+
+
 def replicates(found: dict[str, Measured | None]) -> str:
     """How many each reward has: `4 (supervised), 4 (outcome)`."""
     return ", ".join(f"{m.n if m else 0} ({regime})" for regime, m in found.items())
@@ -388,13 +407,14 @@ def taken(swept: Results) -> dict[tuple[str, str], float]:
 
 
 def rate_rows(swept: Results) -> list[tuple[str, ...]]:
-    """Reward and adapter, the share learned at each rate, and the rate that is taken."""
+    """Reward and adapter, the share learned at each rate, the rate that is taken and whether it is at an end."""
     found, best = rates(swept), taken(swept)
+    ends = (found.columns[0], found.columns[-1])
     return [
         (
             ", ".join(at),
             *(f"{max(100 * s, 0):.0f} %" if s == s else NOTHING for s in shares),
-            f"{best[at]:g}" if at in best else NOTHING,
+            f"{best[at]:g}{' (at the end)' if best[at] in ends else ''}" if at in best else NOTHING,
         )
         for at, shares in zip(found.index, found.to_numpy(float))
     ]
@@ -451,11 +471,15 @@ def verdict(found: dict[str, Measured | None], preset: str = "law") -> str:
     """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
     if not (known := _known(found)):
         return NOT_RUN
-    said = [
-        f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}",
-        f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}",
-    ]
-    return " ".join([*said, *_beside(known, "episodes", expected(preset))])
+    looks = f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}"
+    return " ".join([grown(found), looks, *_beside(known, "episodes", expected(preset))])
+
+
+def grown(found: dict[str, Measured | None]) -> str:
+    """The first sentence of `verdict`."""
+    if not (known := _known(found)):
+        return NOT_RUN
+    return f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}"
 
 
 def expected(preset: str) -> tuple[float, float] | None:

@@ -358,6 +358,18 @@ def test_a_larger_adapter_that_learned_less_is_named():
     assert law.verdict({"supervised": broken}).endswith(law.inversions({"supervised": broken}))
 
 
+def test_an_adapter_that_is_shown_to_learn_less_than_the_one_below_it():
+    known = world(np.random.default_rng(0), c=0.1)  # so that no arm reaches what there is to know
+    assert law.fallen({"supervised": known, "outcome": None}) == ""
+    bits = known.bits.copy()
+    bits[:, 5, 1:] = 0.8 * bits[:, 4, 1:]
+    bits[0, 3, 0] = 0.0  # once among replicates
+    said = law.fallen({"supervised": replace(known, bits=bits)})
+    assert said.startswith(
+        "Shown to learn less than the next smaller adapter: a5 under supervised (1,024 and 4,096 bits)"
+    )
+
+
 def test_rates_by_the_rule(tmp_path, monkeypatch):
     swept = results.load("law-lr", tmp_path)
     cells = [cell for cell in grid("law-lr") if cell.point["adapter"] == "rank-1" and cell.regime == "outcome"]
@@ -373,9 +385,11 @@ def test_rates_by_the_rule(tmp_path, monkeypatch):
     taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
     assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "5 %", "0.001")  # of equal ones the smaller
     assert taken["supervised, full"] == ("not measured",) * 6 and len(taken) == 3 * 5
-    del rows[-2:]  # a codebook is missing
+    lost, rows = rows[-2:], rows[:-2]  # a codebook is missing
     taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
     assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "not measured", "not measured")
+    rows = [row | {"bits": -row["bits"]} for row in rows + lost]  # the last rate is now the best
+    assert {row[0]: row[-1] for row in law.rate_rows(swept)}["outcome, rank-1"] == "0.03 (at the end)"
 
 
 def as_frame(m: Measured) -> pd.DataFrame:
