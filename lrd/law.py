@@ -298,7 +298,7 @@ def arm_rows(m: Measured) -> list[tuple[str, ...]]:
 def inversions(found: dict[str, Measured | None]) -> str:
     """Adapters that learned less than half of what a smaller one did, in a sentence; empty without any."""
     said = []
-    for regime, m in ((regime, m) for regime, m in found.items() if m is not None):
+    for regime, m in _known(found).items():
         bits = m.mean()[:-1, :, -1]
         for i, information in enumerate(m.information):
             less = [arm for a, arm in enumerate(m.arms[:-1]) if bits[a, i] < bits[: a + 1, i].max() / 2]
@@ -507,12 +507,9 @@ def held(first: dict[str, Measured | None], again: dict[str, Measured | None]) -
 
     One that lies outside may still be the same: whether the intervals have a value in common is said too.
     """
-    both = [
-        (regime, *(estimate(m, growth) for m in (first[regime], m)))
-        for regime, m in _known(again).items()
-        if first.get(regime) is not None
-    ]
-    both = [(regime, a, b) for regime, a, b in both if not math.isnan(a.low + b.low)]
+    known = _known(first)
+    slopes = [(r, estimate(known[r], growth), estimate(m, growth)) for r, m in _known(again).items() if r in known]
+    both = [(regime, a, b) for regime, a, b in slopes if not math.isnan(a.low + b.low)]
     if not both:
         return ""
     texts = []

@@ -71,10 +71,12 @@ def of_ratio(over: pd.Series, under: pd.Series, level: float = 0.95) -> Differen
     """
     from scipy.stats import t  # here, so that a cell's own notebook does not need it
 
-    table = np.array([over, under], float)[:, np.isfinite(over.to_numpy(float) + under.to_numpy(float))]
-    (x, y), n = (table.mean(1), table.shape[1]) if table.size else ((np.nan, np.nan), 0)
+    table = np.array([over, under], float)
+    table = table[:, np.isfinite(table).all(0)]
+    n = table.shape[1]
     if not n:
         return None
+    x, y = table.mean(1)
     if not y > 0 or n < 2:
         return Difference(x / y if y > 0 else np.nan, np.nan, np.nan, n)
     (xx, xy), (_, yy) = np.cov(table) * t.ppf((1 + level) / 2, n - 1) ** 2 / n
