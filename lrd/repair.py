@@ -254,12 +254,12 @@ def verdict(frame: pd.DataFrame) -> str:
     both = [repair for repair in tame if repair in kept]
     said = [
         f"Repairs that make the advantages smaller: {', '.join(tame) or 'none is shown to'}.",
-        f"Repairs that keep pass@1 from being lost: {', '.join(kept) or 'none is shown to'}.",
+        f"Repairs that lessen the loss of pass@1: {', '.join(kept) or 'none is shown to'}.",
         f"Both: {', '.join(both) or 'none'}.",
     ]
     if hollow := [repair for repair in kept if not getattr(effect(frame, repair, "final"), "low", math.nan) > 0]:
         said.append(
-            f"Of those that keep it, {listed(hollow)} {'is' if len(hollow) == 1 else 'are'} not shown to end higher "
+            f"Of those that lessen it, {listed(hollow)} {'is' if len(hollow) == 1 else 'are'} not shown to end higher "
             f"than none, so that less may be lost because less was gained."
         )
     if best := best_without_gold(frame, kept):
@@ -270,6 +270,24 @@ def verdict(frame: pd.DataFrame) -> str:
                 f"a difference below {resolvable(d):.2f} could not be told from none."
             )
     return " ".join(said)
+
+
+def held(frame: pd.DataFrame) -> str:
+    """Which cells hold to the last step, adapters and full fine-tuning apart, as a sentence; none of no cells."""
+    if not len(frame):
+        return ""
+
+    def of(mine: pd.DataFrame) -> str:
+        holds = (mine.lost <= HOLDS).groupby(mine.repair, sort=False).agg(["sum", "size"])
+        if holds["sum"].eq(holds["size"]).all():
+            return "all"
+        some = [f"{n} of {size} under {repair}" for repair, (n, size) in holds.iterrows() if n]
+        return (listed(some) + (", none under the others" if len(some) < len(holds) else "")) if some else "none"
+
+    full = frame["rank"].isna()
+    kinds = {"adapters": frame[~full], "full fine-tuning": frame[full]}
+    said = "; ".join(f"of {kind} {of(mine)}" for kind, mine in kinds.items() if len(mine))
+    return f"Cells that lose {HOLDS:g} at most from their peak to the last step: {said}."
 
 
 def across(results: Results, others: Results) -> str:
@@ -284,13 +302,13 @@ def across(results: Results, others: Results) -> str:
     kept, tame = ([shown(frame, value) for frame in frames] for value in ("lost", "magnitude"))
 
     def named(*which: bool) -> str:
-        """Of the repairs that both have, those that keep pass@1 on the one and on the other, or do not."""
+        """Of the repairs that both have, those that lessen the loss on the one and on the other, or do not."""
         return listed([name for name in shared if tuple(name in k for k in kept) == which]) or "none"
 
     spared = [name for name in shared if all(name in t and name not in k for t, k in zip(tame, kept))]
     return (
         f"With {len(frames[1])} of {len(others.cells)} cells on the testbed {there}, and of the repairs that both "
-        f"testbeds have, those that are shown to keep pass@1 from being lost on both: {named(True, True)}; on {here} "
+        f"testbeds have, those that are shown to lessen the loss of pass@1 on both: {named(True, True)}; on {here} "
         f"alone: {named(True, False)}; on {there} alone: {named(False, True)}. Those that make the advantages smaller "
-        f"on both and are shown to keep it on neither: {listed(spared) or 'none'}."
+        f"on both and are shown to lessen it on neither: {listed(spared) or 'none'}."
     )
