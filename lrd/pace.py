@@ -11,7 +11,7 @@ import pandas as pd
 from lrd import onset
 from lrd.cell import grid, read_preset
 from lrd.results import Results, load
-from lrd.stats import listed, mean_sd
+from lrd.stats import NBSP, listed, mean_sd
 
 
 class Pace(NamedTuple):
@@ -64,7 +64,7 @@ def rows(found: list[Pace]) -> list[tuple[str, ...]]:
             p.name,
             f"{p.learning_rate:g}",
             *(mean_sd(values, 2) for values in (p.peak, p.at_soon, p.final)),
-            *(f"{n} of {p.cells}" for n in (p.soon, p.late)),
+            *(f"{n}{NBSP}of{NBSP}{p.cells}" for n in (p.soon, p.late)),
             ", ".join(f"{step:.0f}" for step in sorted(p.onsets)) or "none",
         )
         for p in found
