@@ -182,7 +182,10 @@ def learning_curves(results: Results) -> Figure:
 
 
 def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) -> Figure:
-    """Pass@1 over the steps, mean over seeds: one panel an arm, one line a value of `axis`, the chosen one bold."""
+    """Pass@1 over the steps, mean over seeds: one panel an arm, one line a value of `axis`, the chosen one bold.
+
+    A thin grey line is the base.
+    """
     rows, columns = -(-len(results.arms) // 3), 3
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 2.4 * rows), sharex=True, sharey=True, squeeze=False)
     panels, rest = grid.flat[: len(results.arms)], grid.flat[len(results.arms) :]
@@ -192,6 +195,7 @@ def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) 
     shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(values)))
     for ax, arm in zip(panels, results.arms):
         mine = curves[curves.arm == arm]
+        ax.axhline(mine["pass@1"][mine.step == 0].mean(), color="0.6", linewidth=0.8)
         for i, value in enumerate(values):
             line = mine[mine[axis] == value].groupby("step")["pass@1"].mean()
             width = 2.6 if chosen.get(arm) == value else 1.1
@@ -243,7 +247,7 @@ def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
 
 
 def repairs(frame: pd.DataFrame) -> Figure:
-    """Peak advantage std and final pass@1 under each repair, none in grey: a mark a cell, a bar their mean."""
+    """Peak advantage std and final pass@1 under each repair, none in grey: a mark a cell, a bar the adapters' mean."""
     names = list(frame.repair.unique())
     markers = markers_of(list(frame.sort_values("rank").arm.unique()))  # full fine-tuning, without a rank, last
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.3 + 0.27 * max(len(names), 3)), sharey=True, squeeze=False)
@@ -253,7 +257,7 @@ def repairs(frame: pd.DataFrame) -> Figure:
             colour, size = "0.4" if cell.repair == "none" else OKABE_ITO[1], 7 if cell.arm == "full" else 4
             at = names.index(cell.repair)
             ax.plot(getattr(cell, value), at, markers[cell.arm], color=colour, markersize=size, alpha=0.55)
-        for i, mean in enumerate(frame.groupby("repair")[value].mean().reindex(names)):
+        for i, mean in enumerate(frame[frame["rank"].notna()].groupby("repair")[value].mean().reindex(names)):
             ax.plot([mean, mean], [i - 0.32, i + 0.32], color="0.15", linewidth=2)
         ax.set_xlabel(label)
         ax.grid(axis="x")

@@ -21,6 +21,7 @@ from lrd.stats import NBSP, NOTHING, Difference, arm_name, interval, listed, mea
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step
+ROUNDING = 1e-9  # of differences between shares of some hundred problems
 VALUES = {  # column → what it is
     "lost": "pass@1 lost from peak to end",
     "final": "final pass@1",
@@ -29,7 +30,7 @@ VALUES = {  # column → what it is
     "blind": "last deposit of wrong completions, last quarter",
 }
 LINKS = {"magnitude": "magnitude", "length": "length", "blind": "blindness"}  # column → the link that it measures
-DIGITS = {"length": 0}  # of a value, where it is not two
+DIGITS = {"length": 0, "magnitude": 1}  # of a value, where it is not two
 
 
 def table(results: Results) -> pd.DataFrame:
@@ -200,7 +201,7 @@ def value_rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     for repair in frame.repair.unique():
         mine = frame[frame.repair == repair]
         values = [mean_sd(mine[v].replace([np.inf, -np.inf], np.nan), DIGITS.get(v, 2)) for v in VALUES]
-        rows.append((repair, f"{(mine.lost <= HOLDS).sum()} of {len(mine)}", *values))
+        rows.append((repair, f"{_holds(mine).sum()} of {len(mine)}", *values))
     return rows
 
 
@@ -246,6 +247,12 @@ def shown(frame: pd.DataFrame, value: str) -> list[str]:
     return [name for name in names if (d := effect(frame, name, value)) and d.high < 0]
 
 
+def raised(frame: pd.DataFrame) -> list[str]:
+    """The repairs that are shown to end higher than none: the interval of final pass@1 lies above zero."""
+    names = [name for name in frame.repair.unique() if name != NONE]
+    return [name for name in names if (d := effect(frame, name, "final")) and d.low > 0]
+
+
 def verdict(frame: pd.DataFrame) -> str:
     """What the declared statistics say, as sentences."""
     if not len(frame):
@@ -257,7 +264,7 @@ def verdict(frame: pd.DataFrame) -> str:
         f"Repairs that lessen the loss of pass@1: {', '.join(kept) or 'none is shown to'}.",
         f"Both: {', '.join(both) or 'none'}.",
     ]
-    if hollow := [repair for repair in kept if not getattr(effect(frame, repair, "final"), "low", math.nan) > 0]:
+    if hollow := [repair for repair in kept if repair not in raised(frame)]:
         said.append(
             f"Of those that lessen it, {listed(hollow)} {'is' if len(hollow) == 1 else 'are'} not shown to end higher "
             f"than none, so that less may be lost because less was gained."
@@ -272,13 +279,26 @@ def verdict(frame: pd.DataFrame) -> str:
     return " ".join(said)
 
 
+def of_adapters(frame: pd.DataFrame) -> str:
+    """What is shown of adapters without full fine-tuning, which may lose nothing with any repair or none."""
+    mine = frame[frame["rank"].notna()]
+    if not len(mine):
+        return ""
+    lessened, higher = (listed(names) or "none" for names in (shown(mine, "lost"), raised(mine)))
+    return f"Of the adapters alone: shown to lose less with {lessened}, and to end higher with {higher}."
+
+
+def _holds(frame: pd.DataFrame) -> pd.Series:
+    return frame.lost <= HOLDS + ROUNDING
+
+
 def held(frame: pd.DataFrame) -> str:
     """Which cells hold to the last step, adapters and full fine-tuning apart, as a sentence; none of no cells."""
     if not len(frame):
         return ""
 
     def of(mine: pd.DataFrame) -> str:
-        holds = (mine.lost <= HOLDS).groupby(mine.repair, sort=False).agg(["sum", "size"])
+        holds = _holds(mine).groupby(mine.repair, sort=False).agg(["sum", "size"])
         if holds["sum"].eq(holds["size"]).all():
             return "all"
         some = [f"{n} of {size} under {repair}" for repair, (n, size) in holds.iterrows() if n]

@@ -58,8 +58,10 @@ def test_the_figure_has_a_line_a_rate(found):
     legible(figure)
     panels = {ax.get_title(loc="left"): ax for ax in figure.axes}
     drawn = {name: [line for line in ax.lines if len(line.get_xdata())] for name, ax in panels.items()}
-    assert {name: len(lines) for name, lines in drawn.items()} == {"rank 16": 3, "FullFT": 2}
-    assert [line.get_linewidth() > 2 for line in drawn["rank 16"]] == [False, False, True]  # 1e-4, 3e-4, 1e-3
+    assert {name: len(lines) for name, lines in drawn.items()} == {"rank 16": 1 + 3, "FullFT": 1 + 2}
+    base, *rates = drawn["rank 16"]
+    assert list(base.get_ydata()) == pytest.approx([rates[0].get_ydata()[0]] * 2)
+    assert [line.get_linewidth() > 2 for line in rates] == [False, False, True]  # 1e-4, 3e-4, 1e-3
     figures.close(figure)
 
 

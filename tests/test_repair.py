@@ -120,6 +120,10 @@ def test_the_figure_of_repairs_and_of_none():
         figures.close(figure)
     full = [line for line in figures.repairs(FOUND).axes[1].lines if line.get_marker() == figures.FULL_MARKER]
     assert [list(line.get_ydata()) for line in full] == [[i] for i in range(4) for _ in range(3)]
+    bars = [line.get_xdata() for line in figures.repairs(FOUND).axes[1].lines if len(line.get_xdata()) == 2]
+    assert np.array(bars) == pytest.approx(
+        np.array([[0.1] * 2, [0.1] * 2, [0.7] * 2, [0.8] * 2])
+    )  # without FullFT's 0.1
     assert [t.get_text() for t in figures.repairs(FOUND).axes[0].get_yticklabels()] == ["none", "tame", "good", "both"]
 
 
@@ -158,6 +162,23 @@ def test_what_holds():
     assert repair.held(FOUND[FOUND.repair == "none"]).endswith("of adapters none; of full fine-tuning none.")
     assert repair.held(kept[kept["rank"].isna()]).endswith("last step: of full fine-tuning all.")
     assert repair.held(FOUND[:0]) == ""
+    rounded = FOUND[FOUND.repair == "none"].assign(lost=0.4 - 0.3)  # a bit more than 0.1
+    assert repair.held(rounded).endswith("of adapters all; of full fine-tuning all.")
+    assert repair.value_rows(rounded)[0][1] == "6 of 6"
+
+
+def test_what_is_shown_of_adapters_alone():
+    """Full fine-tuning, which gains by `tame` alone and loses with `good`, has no part in it."""
+    full = FOUND["rank"].isna()
+    turned = {"none": 0.5, "tame": 0.0, "good": 2.0, "both": 0.5}
+    found = FOUND.assign(lost=np.where(full, FOUND.repair.map(turned), FOUND.lost))
+    assert repair.shown(found, "lost") == ["tame", "both"]
+    said = "Of the adapters alone: shown to lose less with good and both, and to end higher with good and both."
+    assert repair.of_adapters(found) == said
+    assert repair.of_adapters(FOUND[FOUND.repair.isin(["none", "tame"])]).endswith(
+        "with none, and to end higher with none."
+    )
+    assert repair.of_adapters(FOUND[full]) == repair.of_adapters(FOUND[:0]) == ""
 
 
 def test_the_best_repair_for_the_effect_of_rank_asks_for_no_gold():

@@ -50,8 +50,8 @@ def test_a_sweep_that_was_not_run_says_so(tmp_path):
 def test_the_chosen_curve_is_bold(swept):
     figure = figures.sweep(swept, AXIS, sweep.chosen(swept, AXIS), "learning rate")
     panel = next(ax for ax in figure.axes if ax.get_title(loc="left") == "rank 16")
-    assert [line.get_linewidth() > 2 for line in panel.lines] == [True, False, False]
-    assert list(panel.lines[0].get_ydata()) == [0.2, 0.8]
+    assert [line.get_linewidth() > 2 for line in panel.lines] == [False, True, False, False]  # the first is the base
+    assert list(panel.lines[1].get_ydata()) == [0.2, 0.8]
     figures.close(figure)
 
 
