@@ -361,9 +361,9 @@ def repeated(a: pd.DataFrame, b: pd.DataFrame) -> str:
     return f"shows in {len(both)} cells that both have: their ends are {ends} apart"
 
 
-def versions(preset: str) -> str:
-    """The versions of PyTorch that the preset's published cells ran under."""
-    found = _ran_on(preset).get("torch")
+def versions(*presets: str) -> str:
+    """The versions of PyTorch that the presets' published cells ran under."""
+    found = sorted({version for preset in presets for version in _ran_on(preset).get("torch", [])})
     return "PyTorch " + (listed(found) if found else NOTHING)
 
 
@@ -471,15 +471,17 @@ def verdict(found: dict[str, Measured | None], preset: str = "law") -> str:
     """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
     if not (known := _known(found)):
         return NOT_RUN
-    looks = f"At equally many looks at each key it {_growing(known, growth_at_equal_looks)}"
-    return " ".join([grown(found), looks, *_beside(known, "episodes", expected(preset))])
+    return " ".join([grown(found), *_beside(known, "episodes", expected(preset))])
 
 
 def grown(found: dict[str, Measured | None]) -> str:
-    """The first sentence of `verdict`."""
+    """The first sentences of `verdict`."""
     if not (known := _known(found)):
         return NOT_RUN
-    return f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)}"
+    return (
+        f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)} At equally many "
+        f"looks at each key it {_growing(known, growth_at_equal_looks)}"
+    )
 
 
 def expected(preset: str) -> tuple[float, float] | None:
@@ -518,7 +520,7 @@ def held(first: dict[str, Measured | None], again: dict[str, Measured | None]) -
         width = "narrower" if b.high - b.low < a.high - a.low else "no narrower"
         common = "they overlap" if a.low <= b.high and b.low <= a.high else "they have no value in common"
         texts.append(f"{where} the first run's interval under {regime} (its own is {width}; {common})")
-    return f"The slope lies {listed(texts)}."
+    return f"At equally many episodes the slope lies {listed(texts)}."
 
 
 def _known(found: dict[str, Measured | None]) -> dict[str, Measured]:

@@ -155,7 +155,7 @@ def test_whether_a_slope_holds_again():
     few = replace(calm, bits=calm.bits[: law.LEAST - 1])
     said = law.held({"supervised": loud, "outcome": calm, "process": calm}, {"supervised": calm, "outcome": fixed})
     assert said == (
-        "The slope lies within the first run's interval under supervised (its own is narrower; they overlap) and "
+        "At equally many episodes the slope lies within the first run's interval under supervised (its own is narrower; they overlap) and "
         "outside the first run's interval under outcome (its own is narrower; they have no value in common)."
     )
     again = law.held({"supervised": calm}, {"supervised": loud})
@@ -286,6 +286,15 @@ def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
     assert law.verdict(found) == "Not run: no replicate of any reward is finished."
     assert law.fit_rows(found, KINDS)[0][:2] == ("supervised", "0") and len(law.fit_rows(found, KINDS)[0]) == 5
     assert law.verdict_at_looks(found) == "Not run: no replicate of any reward is finished."
+
+
+def test_the_versions_of_several_presets(monkeypatch):
+    kept = {"a": ["2.11.0"], "b": ["2.13.0", "2.11.0"]}
+    monkeypatch.setattr(
+        results, "kept", lambda preset: {"environment": {"torch": kept[preset]}} if preset in kept else None
+    )
+    said = [law.versions("a"), law.versions("a", "b", "c"), law.versions("c")]
+    assert said == ["PyTorch 2.11.0", "PyTorch 2.11.0 and 2.13.0", f"PyTorch {law.NOTHING}"]
 
 
 def test_what_is_said_of_worlds():
