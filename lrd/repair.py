@@ -298,11 +298,11 @@ def held(frame: pd.DataFrame) -> str:
         return ""
 
     def of(mine: pd.DataFrame) -> str:
-        holds = _holds(mine).groupby(mine.repair, sort=False).agg(["sum", "size"])
-        if holds["sum"].eq(holds["size"]).all():
+        counts = [(name, int(_holds(cells).sum()), len(cells)) for name, cells in mine.groupby("repair", sort=False)]
+        if all(n == size for _, n, size in counts):
             return "all"
-        some = [f"{n} of {size} under {repair}" for repair, (n, size) in holds.iterrows() if n]
-        return (listed(some) + (", none under the others" if len(some) < len(holds) else "")) if some else "none"
+        some = [f"{n} of {size} under {name}" for name, n, size in counts if n]
+        return (listed(some) + (", none under the others" if len(some) < len(counts) else "")) if some else "none"
 
     full = frame["rank"].isna()
     kinds = {"adapters": frame[~full], "full fine-tuning": frame[full]}

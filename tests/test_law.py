@@ -155,8 +155,9 @@ def test_whether_a_slope_holds_again():
     few = replace(calm, bits=calm.bits[: law.LEAST - 1])
     said = law.held({"supervised": loud, "outcome": calm, "process": calm}, {"supervised": calm, "outcome": fixed})
     assert said == (
-        "At equally many episodes the slope lies within the first run's interval under supervised (its own is narrower; they overlap) and "
-        "outside the first run's interval under outcome (its own is narrower; they have no value in common)."
+        "At equally many episodes the slope lies within the first run's interval under supervised (its own is "
+        "narrower; they overlap) and outside the first run's interval under outcome (its own is narrower; they have "
+        "no value in common)."
     )
     again = law.held({"supervised": calm}, {"supervised": loud})
     assert "(its own is no narrower; they overlap)" in again
