@@ -45,6 +45,7 @@ BESIDE = {  # preset → the page that reports it, if it is not the one that the
     "repair-ranks": "notebooks/repair",
     "repair-small": "notebooks/repair",
     "pace": "notebooks/repair",
+    "pace-ranks": "notebooks/repair",
     "pace-small": "notebooks/repair",
     "tiny": "notebooks/yours",
     "small-again": "notebooks/yours",

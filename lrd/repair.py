@@ -171,18 +171,40 @@ def settings(preset: str) -> str:
     return ", ".join(f"{key} = {value}" for key, value in sorted(changed) if key != "regime")
 
 
-def rank_rows(results: Results) -> list[tuple[str, ...]]:
-    """Of a preset's arms: final pass@1, its difference to full fine-tuning paired by seed, and what such an interval
-    could resolve."""
+RANK_HEAD = ["", "final pass@1", "less full fine-tuning", "resolves"]
+
+
+def rank_gaps(results: Results) -> dict[str, Difference | None]:
+    """Arm → its final pass@1 less full fine-tuning's, paired by seed; none of full fine-tuning, or where no pair is."""
     finals = results.finished.pivot_table(index="seed", columns="arm", values="final").reindex(columns=results.arms)
+    return {arm: of_gaps((finals[arm] - finals["full"]).dropna()) if arm != "full" else None for arm in results.arms}
+
+
+def rank_verdict(results: Results) -> str:
+    """Which ranks are shown to end below or above full fine-tuning, and what could have been seen, as sentences."""
+    known = {arm: d for arm, d in rank_gaps(results).items() if d and d.n > 1}
+    if not known:
+        return "Not run: no rank has an interval."
+    below, above = (
+        listed([arm_name(arm) for arm in arms]) or "none"
+        for arms in ([a for a, d in known.items() if d.high < 0], [a for a, d in known.items() if d.low > 0])
+    )
+    return (
+        f"Of {len(known)} ranks are shown to end below full fine-tuning: {below}; above it: {above}. By the widest of "
+        f"the intervals a difference below {max(map(resolvable, known.values())):.2f} could not be told from none."
+    )
+
+
+def rank_rows(results: Results) -> list[tuple[str, ...]]:
+    """Of a preset's arms, under `RANK_HEAD`: final pass@1, `rank_gaps`, and what such an interval could resolve."""
+    finals = dict(list(results.finished.groupby("arm").final))
     rows = []
-    for arm in results.arms:
-        d = of_gaps((finals[arm] - finals["full"]).dropna()) if arm != "full" else None
+    for arm, d in rank_gaps(results).items():
         least = resolvable(d)
         rows.append(
             (
                 arm_name(arm),
-                mean_sd(finals[arm].dropna()),
+                mean_sd(finals.get(arm, pd.Series(dtype=float))),
                 f"{signed(d.mean)}{interval(d)}" if d else "",
                 f"{least:.2f}" if least == least else "",
             )

@@ -230,6 +230,30 @@ def test_the_rank_axis_under_one_repair(tmp_path):
     assert {row[1:] for row in repair.rank_rows(results.load("repair-ranks", tmp_path / "none"))} == {(NOTHING, "", "")}
 
 
+def test_what_is_said_of_every_rank(tmp_path):
+    """Rank 4 ends 0.05, 0.00 and 0.05 higher: half the interval is 4.303 · 0.0289 / √3 = 0.07. Rank 16 has one seed."""
+    plan = {1: (4, 6, 8), 4: (9, 10, 13), 16: (20,), 64: (9, 11, 13), None: (8, 10, 12)}
+    for rank, right in plan.items():
+        for seed, n in enumerate(right):
+            write_cell(tmp_path, Cell.load("pace-ranks", rank=rank, seed=seed), {0: 5, 10: n})
+    assert repair.rank_verdict(results.load("pace-ranks", tmp_path)) == (
+        "Of 3 ranks are shown to end below full fine-tuning: rank 1; above it: rank 64. By the widest of the intervals "
+        "a difference below 0.07 could not be told from none."
+    )
+    assert repair.rank_verdict(results.load("pace-ranks", tmp_path / "none")) == "Not run: no rank has an interval."
+
+
+def test_every_rank_is_the_beginning_of_its_slow_pace():
+    """At a tenth of the rates of preset `tiny`; what `pace` has too differs in its steps alone."""
+    paces = {(c.rank, c.seed): c for c in grid("pace") if c.point["pace"].endswith("tenth")}
+    usual = {(c.rank, c.seed): c.learning_rate for c in grid("tiny") if c.regime == "process"}
+    for cell in grid("pace-ranks"):
+        assert cell.learning_rate == pytest.approx(usual[cell.rank, cell.seed] / 10)
+        if longer := paces.get((cell.rank, cell.seed)):
+            there = {key: cell.config[key] for key in cell.config if cell.config[key] != longer.config[key]}
+            assert there.keys() <= {"preset", "steps", "pace"} and longer.steps > cell.steps
+
+
 def test_two_testbeds(tmp_path):
     """Repairs that lessen the loss on both, on one, or on neither; `cap` is no repair of the larger testbed."""
     plan = {"none": 2, "mean-to-go": 2, "canonical": 18, "minimum": 18, "cap": 18}  # right at the end, of 20
