@@ -71,9 +71,9 @@ def in_use(results: Results, axis: str) -> str:
     return f"Preset {base} has others: {'; '.join(texts)}."
 
 
-def student(results: Results, runs: str | Path | None = None) -> str:
-    """Whether the sweep's cells began from the very student of the preset that they are for; empty without runs."""
-    base = read_preset(results.preset)["base"]
+def student(results: Results, runs: str | Path | None = None, *, base: str = "") -> str:
+    """Whether the cells began from the student of `base`, else of the preset that they are for; empty without runs."""
+    base = base or read_preset(results.preset)["base"]
     ours, theirs = trained_with(results.preset, runs), trained_with(base, runs)
     if not ours or not theirs:
         return ""

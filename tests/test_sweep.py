@@ -97,6 +97,9 @@ def test_whether_a_sweep_has_the_student_of_its_preset(tmp_path):
     (path / "provenance.json").write_text(json.dumps({"run": {"models": {"student": "a"}}}))
     said = sweep.student(results.load("small-lr", tmp_path), tmp_path)
     assert said == "The cells of small-lr began from the student of small."
+    assert sweep.student(results.load("small", tmp_path), tmp_path, base="small-lr").endswith(
+        "the student of small-lr."
+    )
 
 
 def test_what_arms_lose_after_their_best(tmp_path):
