@@ -469,9 +469,7 @@ def others(presets: tuple[str, ...] = ("tiny", "small")) -> list[tuple[str, ...]
 
 def verdict(found: dict[str, Measured | None], preset: str = "law") -> str:
     """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
-    if not (known := _known(found)):
-        return NOT_RUN
-    return " ".join([grown(found), *_beside(known, "episodes", expected(preset))])
+    return " ".join([grown(found), *_beside(_known(found), "episodes", expected(preset))])
 
 
 def grown(found: dict[str, Measured | None]) -> str:

@@ -17,7 +17,20 @@ from lrd.budget import capacity
 from lrd.cell import labelled, read_preset
 from lrd.results import Results, root
 from lrd.run import read_jsonl
-from lrd.stats import NBSP, NOTHING, Difference, arm_name, interval, listed, mean_sd, of_gaps, of_ratio, signed
+from lrd.stats import (
+    NBSP,
+    NOTHING,
+    Difference,
+    arm_name,
+    exceptions,
+    interval,
+    listed,
+    mean_sd,
+    of_gaps,
+    of_ratio,
+    paired,
+    signed,
+)
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step
@@ -174,37 +187,33 @@ def settings(preset: str) -> str:
 RANK_HEAD = ["", "final pass@1", "less full fine-tuning", "resolves"]
 
 
-def rank_gaps(results: Results) -> dict[str, Difference | None]:
-    """Arm → its final pass@1 less full fine-tuning's, paired by seed; none of full fine-tuning, or where no pair is."""
-    finals = results.finished.pivot_table(index="seed", columns="arm", values="final").reindex(columns=results.arms)
-    return {arm: of_gaps((finals[arm] - finals["full"]).dropna()) if arm != "full" else None for arm in results.arms}
+def _of_ranks(results: Results) -> dict[str, Difference | None]:
+    """Rank → its final pass@1 less full fine-tuning's, of a preset of one reward."""
+    (regime,) = results.regimes
+    return {arm: paired(results.finished, regime, arm, "full") for arm in results.arms if arm != "full"}
 
 
 def rank_verdict(results: Results) -> str:
-    """Which ranks are shown to end below or above full fine-tuning, and what could have been seen, as sentences."""
-    known = {arm: d for arm, d in rank_gaps(results).items() if d and d.n > 1}
-    if not known:
+    """Which ranks are shown to end elsewhere than full fine-tuning, and what could have been seen, as sentences."""
+    seen = [resolvable(d) for d in _of_ranks(results).values() if d and d.n > 1]
+    if not seen:
         return "Not run: no rank has an interval."
-    below, above = (
-        listed([arm_name(arm) for arm in arms]) or "none"
-        for arms in ([a for a, d in known.items() if d.high < 0], [a for a, d in known.items() if d.low > 0])
-    )
     return (
-        f"Of {len(known)} ranks are shown to end below full fine-tuning: {below}; above it: {above}. By the widest of "
-        f"the intervals a difference below {max(map(resolvable, known.values())):.2f} could not be told from none."
+        f"{exceptions(results)} By the widest interval a difference below {max(seen):.2f} could not be told from none."
     )
 
 
 def rank_rows(results: Results) -> list[tuple[str, ...]]:
-    """Of a preset's arms, under `RANK_HEAD`: final pass@1, `rank_gaps`, and what such an interval could resolve."""
-    finals = dict(list(results.finished.groupby("arm").final))
-    rows = []
-    for arm, d in rank_gaps(results).items():
+    """Of a preset's arms, under `RANK_HEAD`: final pass@1, its difference to full fine-tuning paired by seed, and what
+    such an interval could resolve."""
+    rows, gaps = [], _of_ranks(results)
+    for arm in results.arms:
+        d, finals = gaps.get(arm), results.finished.final[results.finished.arm == arm]
         least = resolvable(d)
         rows.append(
             (
                 arm_name(arm),
-                mean_sd(finals.get(arm, pd.Series(dtype=float))),
+                mean_sd(finals),
                 f"{signed(d.mean)}{interval(d)}" if d else "",
                 f"{least:.2f}" if least == least else "",
             )
@@ -263,30 +272,24 @@ def gold() -> list[str]:
     return [name for name, changed in labelled("repair")["repair"].items() if changed.get("outcome_weight")]
 
 
-def shown(frame: pd.DataFrame, value: str) -> list[str]:
-    """The repairs that are shown to lower a value: their interval lies below zero."""
+def shown(frame: pd.DataFrame, value: str, way: int = -1) -> list[str]:
+    """The repairs that are shown to lower a value, or with `way` 1 to raise it: their interval excludes zero."""
     names = [name for name in frame.repair.unique() if name != NONE]
-    return [name for name in names if (d := effect(frame, name, value)) and d.high < 0]
-
-
-def raised(frame: pd.DataFrame) -> list[str]:
-    """The repairs that are shown to end higher than none: the interval of final pass@1 lies above zero."""
-    names = [name for name in frame.repair.unique() if name != NONE]
-    return [name for name in names if (d := effect(frame, name, "final")) and d.low > 0]
+    return [name for name in names if (d := effect(frame, name, value)) and way * d.mean > 0 and not d.includes_zero]
 
 
 def verdict(frame: pd.DataFrame) -> str:
     """What the declared statistics say, as sentences."""
     if not len(frame):
         return "Not run: no cell is finished."
-    tame, kept = shown(frame, "magnitude"), shown(frame, "lost")
+    tame, kept, higher = shown(frame, "magnitude"), shown(frame, "lost"), shown(frame, "final", 1)
     both = [repair for repair in tame if repair in kept]
     said = [
         f"Repairs that make the advantages smaller: {', '.join(tame) or 'none is shown to'}.",
         f"Repairs that lessen the loss of pass@1: {', '.join(kept) or 'none is shown to'}.",
         f"Both: {', '.join(both) or 'none'}.",
     ]
-    if hollow := [repair for repair in kept if repair not in raised(frame)]:
+    if hollow := [repair for repair in kept if repair not in higher]:
         said.append(
             f"Of those that lessen it, {listed(hollow)} {'is' if len(hollow) == 1 else 'are'} not shown to end higher "
             f"than none, so that less may be lost because less was gained."
@@ -306,7 +309,7 @@ def of_adapters(frame: pd.DataFrame) -> str:
     mine = frame[frame["rank"].notna()]
     if not len(mine):
         return ""
-    lessened, higher = (listed(names) or "none" for names in (shown(mine, "lost"), raised(mine)))
+    lessened, higher = (listed(names) or "none" for names in (shown(mine, "lost"), shown(mine, "final", 1)))
     return f"Of the adapters alone: shown to lose less with {lessened}, and to end higher with {higher}."
 
 

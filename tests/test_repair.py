@@ -121,9 +121,8 @@ def test_the_figure_of_repairs_and_of_none():
     full = [line for line in figures.repairs(FOUND).axes[1].lines if line.get_marker() == figures.FULL_MARKER]
     assert [list(line.get_ydata()) for line in full] == [[i] for i in range(4) for _ in range(3)]
     bars = [line.get_xdata() for line in figures.repairs(FOUND).axes[1].lines if len(line.get_xdata()) == 2]
-    assert np.array(bars) == pytest.approx(
-        np.array([[0.1] * 2, [0.1] * 2, [0.7] * 2, [0.8] * 2])
-    )  # without FullFT's 0.1
+    adapters = np.array([[0.1] * 2, [0.1] * 2, [0.7] * 2, [0.8] * 2])  # without the 0.1 that FullFT has more
+    assert np.array(bars) == pytest.approx(adapters)
     assert [t.get_text() for t in figures.repairs(FOUND).axes[0].get_yticklabels()] == ["none", "tame", "good", "both"]
 
 
@@ -237,8 +236,9 @@ def test_what_is_said_of_every_rank(tmp_path):
         for seed, n in enumerate(right):
             write_cell(tmp_path, Cell.load("pace-ranks", rank=rank, seed=seed), {0: 5, 10: n})
     assert repair.rank_verdict(results.load("pace-ranks", tmp_path)) == (
-        "Of 3 ranks are shown to end below full fine-tuning: rank 1; above it: rank 64. By the widest of the intervals "
-        "a difference below 0.07 could not be told from none."
+        "Of all ranks, those whose interval against full fine-tuning excludes zero: rank 1 ends below it under "
+        "process; rank 64 ends above it under process. By the widest interval a difference below 0.07 could not be "
+        "told from none."
     )
     assert repair.rank_verdict(results.load("pace-ranks", tmp_path / "none")) == "Not run: no rank has an interval."
 
