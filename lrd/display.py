@@ -360,9 +360,10 @@ def missing(results: Results) -> Html:
     counts = Counter(results.cells.state)
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     if not results.problems:
+        how = f", {n} of them published as a table" if (n := counts["published"]) else " and readable"
         return Html(
-            f"<p>Reported here: preset <code>{results.preset}</code>. All {len(results.cells)} cells are finished and "
-            f"readable.</p>"
+            f"<p>Reported here: preset <code>{results.preset}</code>. All {len(results.cells)} cells are finished{how}."
+            f"</p>"
         )
     items = "".join(f"<li>{_linked(results, text)}</li>" for text in results.problems)
     used = "finished and published" if counts["published"] else "finished"

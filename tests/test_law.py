@@ -275,6 +275,13 @@ def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkey
     assert sorted(set(found.problems) - set(whole.problems)) == [f"{second.name}: absent"]
     assert "rest on the finished and published ones" in display.missing(whole)
     assert "rest on the finished ones" in display.missing(found)
+    n = len(grid("law"))
+    assert f"All {n} cells are finished, 1 of them published as a table." in display.missing(
+        replace(whole, problems=[])
+    )
+    assert f"All {n} cells are finished and readable." in display.missing(
+        replace(found, cells=found.cells.assign(state="finished"), problems=[])
+    )
     assert whole.cells.set_index("cell").state[second.name] == "published"
     assert found.cells.set_index("cell").state[second.name] == "absent"
 
