@@ -247,6 +247,7 @@ def estimate(m: Measured, statistic: Callable[[Measured, np.ndarray], float], dr
     return _bootstrap(lambda weights: statistic(m, m.mean(weights)), m.n, draws)
 
 
+@functools.lru_cache(maxsize=32)
 def compare(a: Measured, b: Measured, draws: int = DRAWS, *, equal_bits: bool = False) -> Estimate:
     """Ratio of the sizes that two rewards ask for at equal information: geometric mean over codebooks.
 
@@ -375,14 +376,14 @@ def _ran_on(preset: str) -> dict[str, list[str]]:
 def fit_rows(
     found: dict[str, Measured | None], kinds: Sequence[Callable[[Measured, np.ndarray], float]]
 ) -> list[tuple[str, ...]]:
-    """A reward's replicates, these statistics of it, and the sizes at the last evaluation."""
+    """These statistics of a reward, and the sizes at the last evaluation."""
     rows = []
     for regime, m in found.items():
         if m is None:
-            rows.append((regime, "0", *[NOTHING] * (len(kinds) + 1)))
+            rows.append((regime, *[NOTHING] * (len(kinds) + 1)))
             continue
         read_off = ", ".join(f"{s:,.0f}" for s in sizes(m, m.mean()))
-        rows.append((regime, str(m.n), *(str(estimate(m, kind)) for kind in kinds), read_off))
+        rows.append((regime, *(str(estimate(m, kind)) for kind in kinds), read_off))
     return rows
 
 
@@ -467,19 +468,15 @@ def others(presets: tuple[str, ...] = ("tiny", "small")) -> list[tuple[str, ...]
     return rows
 
 
-def verdict(found: dict[str, Measured | None], preset: str = "law") -> str:
-    """What the statistics declared in the preset say, as sentences; an interval that includes no effect is said to."""
-    return " ".join([grown(found), *_beside(_known(found), "episodes", expected(preset))])
-
-
-def grown(found: dict[str, Measured | None]) -> str:
-    """The first sentences of `verdict`."""
+def verdict(found: dict[str, Measured | None]) -> str:
+    """What the declared statistics say of sizes, as sentences; an interval that includes no effect is said to."""
     if not (known := _known(found)):
         return NOT_RUN
-    return (
+    grows = (
         f"At equally many episodes the size that matches full fine-tuning {_growing(known, growth)} At equally many "
         f"looks at each key it {_growing(known, growth_at_equal_looks)}"
     )
+    return " ".join([grows, *_beside(known, "episodes")])
 
 
 def expected(preset: str) -> tuple[float, float] | None:
@@ -490,16 +487,11 @@ def expected(preset: str) -> tuple[float, float] | None:
 
 def verdict_at_looks(found: dict[str, Measured | None]) -> str:
     """As `verdict`, where codebooks are set side by side at equally many looks at a key."""
-    return " ".join([grown_at_looks(found), *_beside(_known(found), "looks at a key", None)])
-
-
-def grown_at_looks(found: dict[str, Measured | None]) -> str:
-    """The first sentence of `verdict_at_looks`."""
     if not (known := _known(found)):
         return NOT_RUN
     looks = next(iter(known.values())).steps[-1]
     grows = f"When each key has been asked for {looks:.0f} times, the size that matches full fine-tuning "
-    return grows + _growing(known, growth)
+    return " ".join([grows + _growing(known, growth), *_beside(known, "looks at a key")])
 
 
 def held(first: dict[str, Measured | None], again: dict[str, Measured | None]) -> str:
@@ -525,10 +517,8 @@ def _known(found: dict[str, Measured | None]) -> dict[str, Measured]:
     return {regime: m for regime, m in found.items() if m is not None}
 
 
-def _beside(known: dict[str, Measured], equal: str, expected: tuple[float, float] | None) -> list[str]:
-    """What is said beside how sizes grow; `equal` names what rewards have had equally much of, `expected` the bits a
-    parameter that a preset's prediction names.
-    """
+def _beside(known: dict[str, Measured], equal: str) -> list[str]:
+    """What is said beside how sizes grow; `equal` names what rewards have had equally much of."""
     said = []
     for regime, m in known.items():
         shares = m.mean()[-1, :, -1] / m.information
@@ -538,10 +528,8 @@ def _beside(known: dict[str, Measured], equal: str, expected: tuple[float, float
                 f"But under {regime} full fine-tuning itself learns no more than {texts} of the codebooks by the last "
                 f"step, so that these sizes say more of what is learned soon than of what an adapter can hold."
             )
-    if (first := known.get("supervised")) is not None:
-        said.append(_stored(first, expected))
-    if pairs := list(itertools.combinations(known, 2)):
-        said.append(_densities(known, pairs, equal))
+    if len(known) > 1:
+        said.append(_densities(known, equal))
     return [*said, *([poor] if (poor := inversions(known)) else [])]
 
 
@@ -556,35 +544,57 @@ def _growing(known: dict[str, Measured], statistic: Callable[[Measured, np.ndarr
     return "; it ".join(f"{way}: {listed(slopes)}" for way, slopes in ways.items()) + "."
 
 
-def _densities(known: dict[str, Measured], pairs: list[tuple[str, str]], equal: str) -> str:
+def _densities(known: dict[str, Measured], equal: str) -> str:
     """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more."""
-    texts, more, less, unknown = [], [], [], []
-    for a, b in pairs:
+    texts, less, unknown = [], [], []
+    for a, b in itertools.combinations(known, 2):
         at_end, at_bits = (compare(known[a], known[b], equal_bits=choice) for choice in (False, True))
         texts.append(f"{a} asks for {at_end} times the size that {b} does ({at_bits})")
-        more += [f"{a} than {b}"] if at_end.low > 1 or at_bits.low > 1 else []
         less += [f"{a} than {b}"] if at_end.high < 1 else []
         unknown += [f"{a} against {b}"] if math.isnan(at_end.low) else []
-    shown = f"more is asked for under {listed(more)}" if more else "no denser reward is shown to ask for more"
-    shown += f"; less is asked for under {listed(less)}" if less else ""
     return (
         f"At equally many {equal}, and in brackets when both have taught full fine-tuning equally much, "
-        f"{listed(texts)}: {shown}."
+        f"{listed(texts)}: {denser(known, equal)}{f'; less is asked for under {listed(less)}' if less else ''}."
         + (f" Of {listed(unknown)} too few replicates are the same for an interval." if unknown else "")
     )
 
 
-def _stored(m: Measured, expected: tuple[float, float] | None) -> str:
-    """Bits a parameter against what was expected, and whether it is time or room that they show."""
+def denser(found: dict[str, Measured | None], equal: str = "episodes") -> str:
+    """Which denser rewards are shown to ask for a larger adapter than a sparser one, as a clause.
+
+    At equally many of what `equal` names, when both have taught full fine-tuning equally much, or both.
+    """
+    if len(known := _known(found)) < 2:
+        return "no two rewards can be compared"
+    more = []
+    for a, b in itertools.combinations(known, 2):
+        at_end, at_bits = (compare(known[a], known[b], equal_bits=choice).low > 1 for choice in (False, True))
+        where = "" if at_end and at_bits else f", at equally many {equal} alone" if at_end else ", at equal bits alone"
+        more += [f"{a} than {b}{where}"] if at_end or at_bits else []
+    return f"more is asked for under {listed(more)}" if more else "no denser reward is shown to ask for more"
+
+
+def slope_row(found: dict[str, Measured | None], statistic: Callable[[Measured, np.ndarray], float]) -> list[str]:
+    """Of each reward a slope with its interval."""
+    return [str(estimate(m, statistic)) if m else NOTHING for m in found.values()]
+
+
+def stored(found: dict[str, Measured | None], preset: str) -> str:
+    """Bits a parameter against what the preset's prediction names, if anything, and whether it is time or room that
+    they show; empty without a supervised arm."""
+    if (m := found.get("supervised")) is None:
+        return ""
     now, end = estimate(m, capacity), estimate(m, final_capacity)
-    stores = f"A supervised adapter stores {now} bits a parameter at the last evaluation and {end} in the end"
-    if expected is None:
-        return f"{stores}."
-    low, high = expected
-    if math.isnan(end.low):
-        reading = "no interval yet"
-    elif end.high < low or end.low > high:
-        reading = f"{'fewer' if end.high < low else 'more'} than was expected"
+    if (between := expected(preset)) is None:
+        reading = ""
+    elif math.isnan(end.low):
+        reading = ", no interval yet"
+    elif end.high < between[0] or end.low > between[1]:
+        reading = f", {'fewer' if end.high < between[0] else 'more'} than was expected"
     else:
-        reading = "which neither bears out nor rules out what was expected"
-    return f"{stores}, {reading}."
+        reading = ", which neither bears out nor rules out what was expected"
+    said = f"A supervised adapter stores {now} bits a parameter at the last evaluation and {end} in the end{reading}."
+    # Of slopes that fit equally well the least is taken: none beyond the last that the smallest adapter can tell.
+    if end.high > 0.99 * m.information.max() / m.parameters[0]:
+        said += " The upper end is the most that such a fit can tell, all there is to know over the smallest adapter."
+    return said

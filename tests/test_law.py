@@ -292,7 +292,7 @@ def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
     found = {regime: law.measured(frame, regime) for regime in ("supervised", "outcome")}
     assert not len(frame) and set(found.values()) == {None}
     assert law.verdict(found) == "Not run: no replicate of any reward is finished."
-    assert law.fit_rows(found, KINDS)[0][:2] == ("supervised", "0") and len(law.fit_rows(found, KINDS)[0]) == 5
+    assert law.fit_rows(found, KINDS)[0] == ("supervised", *[law.NOTHING] * 3) and law.stored(found, "law") == ""
     assert law.verdict_at_looks(found) == "Not run: no replicate of any reward is finished."
 
 
@@ -331,13 +331,43 @@ def test_what_is_said_of_worlds():
     )
 
 
+@pytest.mark.parametrize(
+    ("at_end", "at_bits", "said"),
+    [
+        (1.1, 1.1, "more is asked for under supervised than outcome"),
+        (1.1, 0.9, "more is asked for under supervised than outcome, at equally many episodes alone"),
+        (0.9, 1.1, "more is asked for under supervised than outcome, at equal bits alone"),
+        (0.9, 0.9, "no denser reward is shown to ask for more"),
+        (math.nan, math.nan, "no denser reward is shown to ask for more"),
+    ],
+)
+def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, said):
+    lows = {False: at_end, True: at_bits}
+    monkeypatch.setattr(law, "compare", lambda a, b, equal_bits: law.Estimate(1.2, lows[equal_bits], 2.0, 6))
+    m = quiet()
+    assert law.denser({"supervised": m, "distillation": None, "outcome": m}) == said
+    assert law.denser({"supervised": m, "outcome": None}) == "no two rewards can be compared"
+
+
+def test_slopes_in_a_row():
+    m = world(np.random.default_rng(0))
+    found = {"supervised": m, "outcome": None}
+    assert law.slope_row(found, law.growth) == [str(law.estimate(m, law.growth)), law.NOTHING]
+
+
 def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
     as_expected = world(np.random.default_rng(0))  # 0.9 a parameter
-    assert "than was expected" not in law.verdict({"supervised": as_expected})
+    assert "than was expected" not in law.stored({"supervised": as_expected}, "law")
     less = replace(as_expected, parameters=PARAMETERS * 10)
-    assert "in the end, fewer than was expected" in law.verdict({"supervised": less})
-    assert "neither bears out nor rules out" in law.verdict({"supervised": as_expected})
+    assert "in the end, fewer than was expected" in law.stored({"supervised": less}, "law")
+    assert "neither bears out nor rules out" in law.stored({"supervised": as_expected}, "law")
+    assert "in the end." in law.stored({"supervised": less}, "law-long") and law.stored({"outcome": less}, "law") == ""
     assert (law.expected("law"), law.expected("law-small"), law.expected("law-long")) == ((0.65, 1.1), (0.1, 0.3), None)
+    # Where even the smallest adapter holds all there is, a larger slope would fit as well.
+    known = np.broadcast_to(INFORMATION[:, None], less.bits.shape).copy()
+    told = [law.stored({"supervised": replace(less, bits=bits)}, "law") for bits in (less.bits, known)]
+    assert ["The upper end is the most that such a fit can tell" in text for text in told] == [False, True]
+    assert law.capacity(replace(less, bits=known), known.mean(0)) == pytest.approx(4096 / 960, rel=0.005)
     # The same adapters under a reward that teaches all of them half as fast: at equal bits they ask for the same size.
     fast = world(np.random.default_rng(1), tau=60.0, bent=True)
     slow = replace(fast, bits=np.stack([fast.bits[..., i // 2] for i in range(len(STEPS))], -1), regime="outcome")
@@ -436,5 +466,5 @@ def test_tables_of_worlds():
     known = world(np.random.default_rng(0), tau=100.0)
     found = {"supervised": known, "outcome": None}
     [mine, none] = law.fit_rows(found, KINDS)
-    assert mine[:2] == ("supervised", "6") and "[" in mine[2] and len(mine) == len(none) == 5
+    assert mine[0] == "supervised" and "[" in mine[1] and len(mine) == len(none) == 4
     assert law.equal_head(found)[1].startswith("256 bits, at 2") and len(law.equal_rows(found)[0]) == 4
