@@ -199,7 +199,12 @@ def growth_at_equal_looks(m: Measured, mean: np.ndarray) -> float:
 
     At equally many episodes a larger codebook has been learned for less long, key by key.
     """
-    return _slope(m, sizes(m, mean, m.steps[-1] * m.information / m.information.max()))
+    return _slope(m, sizes(m, mean, _equal_looks(m)))
+
+
+def _equal_looks(m: Measured) -> np.ndarray:
+    """Steps [I] by which the keys of each codebook have been asked for equally often."""
+    return m.steps[-1] * m.information / m.information.max()
 
 
 def _slope(m: Measured, found: np.ndarray) -> float:
@@ -327,7 +332,7 @@ def fallen(found: dict[str, Measured | None]) -> str:
         return ""
     return (
         f"Shown to learn less than the next smaller adapter: {listed(said)}. Room does not explain that, its learning "
-        f"rate may, and sizes that are read off beyond it are the larger for it."
+        f"rate may."
     )
 
 
@@ -494,6 +499,28 @@ def verdict_at_looks(found: dict[str, Measured | None]) -> str:
     return " ".join([grows + _growing(known, growth), *_beside(known, "looks at a key")])
 
 
+def beyond_adapters(found: dict[str, Measured | None]) -> str:
+    """Of how many rewards' and codebooks' sizes at equal looks no adapter is as large: `5 of 6`."""
+    known = _known(found).values()
+    beyond = [sizes(m, m.mean(), _equal_looks(m)) > m.parameters[-2] for m in known]
+    return f"{sum(b.sum() for b in beyond)} of {sum(len(b) for b in beyond)}"
+
+
+def tested(found: dict[str, Measured | None]) -> str:
+    """Of how many rewards growth is shown, and of which a law of density at equal bits, as a sentence."""
+    if not (known := _known(found)):
+        return ""
+    grows = [sum(estimate(m, slope).low > 0 for m in known.values()) for slope in (growth, growth_at_equal_looks)]
+    pairs = [
+        pair for pair in itertools.combinations(known, 2) if compare(*(known[r] for r in pair), equal_bits=True).low > 1
+    ]
+    denser = listed([f"{a} against {b}" for a, b in pairs]) if pairs else "no two rewards"
+    return (
+        f"Growth is shown under {grows[0]} of {len(known)} rewards at equally many episodes, and under {grows[1]} at "
+        f"equally many looks; that the denser asks for more at equal bits is shown of {denser}."
+    )
+
+
 def held(first: dict[str, Measured | None], again: dict[str, Measured | None]) -> str:
     """Whether slopes of a second preset lie within the intervals of the first, and are known better, as a sentence.
 
@@ -546,12 +573,12 @@ def _growing(known: dict[str, Measured], statistic: Callable[[Measured, np.ndarr
 
 def _densities(known: dict[str, Measured], equal: str) -> str:
     """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more."""
-    texts, less, unknown = [], [], []
+    texts, unknown = [], []
     for a, b in itertools.combinations(known, 2):
         at_end, at_bits = (compare(known[a], known[b], equal_bits=choice) for choice in (False, True))
         texts.append(f"{a} asks for {at_end} times the size that {b} does ({at_bits})")
-        less += [f"{a} than {b}"] if at_end.high < 1 else []
         unknown += [f"{a} against {b}"] if math.isnan(at_end.low) else []
+    less = _shown(known, equal, lambda ratio: ratio.high < 1)
     return (
         f"At equally many {equal}, and in brackets when both have taught full fine-tuning equally much, "
         f"{listed(texts)}: {denser(known, equal)}{f'; less is asked for under {listed(less)}' if less else ''}."
@@ -562,16 +589,33 @@ def _densities(known: dict[str, Measured], equal: str) -> str:
 def denser(found: dict[str, Measured | None], equal: str = "episodes") -> str:
     """Which denser rewards are shown to ask for a larger adapter than a sparser one, as a clause.
 
-    At equally many of what `equal` names, when both have taught full fine-tuning equally much, or both.
+    Rewards are in order, the densest first; `equal` names what they have had equally much of by the last evaluation.
     """
     if len(known := _known(found)) < 2:
         return "no two rewards can be compared"
-    more = []
-    for a, b in itertools.combinations(known, 2):
-        at_end, at_bits = (compare(known[a], known[b], equal_bits=choice).low > 1 for choice in (False, True))
-        where = "" if at_end and at_bits else f", at equally many {equal} alone" if at_end else ", at equal bits alone"
-        more += [f"{a} than {b}{where}"] if at_end or at_bits else []
+    more = _shown(known, equal, lambda ratio: ratio.low > 1)
     return f"more is asked for under {listed(more)}" if more else "no denser reward is shown to ask for more"
+
+
+def _shown(known: dict[str, Measured], equal: str, shows: Callable[[Estimate], bool]) -> list[str]:
+    """`distillation than outcome`, of each two rewards whose ratio `shows` it, and when, if not always."""
+    said = []
+    for a, b in itertools.combinations(known, 2):
+        at_end, at_bits = (shows(compare(known[a], known[b], equal_bits=choice)) for choice in (False, True))
+        when = "" if at_end and at_bits else f" (at equally many {equal} alone)" if at_end else " (at equal bits alone)"
+        said += [f"{a} than {b}{when}"] if at_end or at_bits else []
+    return said
+
+
+def ratio_row(found: dict[str, Measured | None], *, equal_bits: bool = False) -> list[str]:
+    """Of each two rewards the size that the denser asks for over that of the sparser, see `compare`."""
+    pairs = itertools.combinations(found.values(), 2)
+    return [str(compare(a, b, equal_bits=equal_bits)) if a and b else NOTHING for a, b in pairs]
+
+
+def looks(found: Results) -> float:
+    """How often each key has been asked for where codebooks are compared at equally many looks; NaN without cells."""
+    return table(found).groupby("information").looks.max().min()
 
 
 def slope_row(found: dict[str, Measured | None], statistic: Callable[[Measured, np.ndarray], float]) -> list[str]:
@@ -580,8 +624,7 @@ def slope_row(found: dict[str, Measured | None], statistic: Callable[[Measured, 
 
 
 def stored(found: dict[str, Measured | None], preset: str) -> str:
-    """Bits a parameter against what the preset's prediction names, if anything, and whether it is time or room that
-    they show; empty without a supervised arm."""
+    """Bits a parameter of supervised adapters, against the range that the preset's prediction names, if any."""
     if (m := found.get("supervised")) is None:
         return ""
     now, end = estimate(m, capacity), estimate(m, final_capacity)
@@ -591,10 +634,14 @@ def stored(found: dict[str, Measured | None], preset: str) -> str:
         reading = ", no interval yet"
     elif end.high < between[0] or end.low > between[1]:
         reading = f", {'fewer' if end.high < between[0] else 'more'} than was expected"
+    elif between[0] <= end.low and end.high <= between[1]:
+        reading = ", as was expected"
     else:
         reading = ", which neither bears out nor rules out what was expected"
-    said = f"A supervised adapter stores {now} bits a parameter at the last evaluation and {end} in the end{reading}."
+    said = f"A supervised adapter stores {now} bits a parameter at the last evaluation; if its curves went on as "
+    said += f"fitted, it would store {end} in the end{reading}."
     # Of slopes that fit equally well the least is taken: none beyond the last that the smallest adapter can tell.
-    if end.high > 0.99 * m.information.max() / m.parameters[0]:
-        said += " The upper end is the most that such a fit can tell, all there is to know over the smallest adapter."
+    most = 0.99 * m.information.max() / m.parameters[0]
+    if end.value > most or end.high > most:
+        said += f" The {'estimate' if end.value > most else 'upper end'} is the most that the fit can tell."
     return said

@@ -11,6 +11,7 @@ from test_figures import legible
 from test_results import write_cell
 
 from lrd import ROOT, codebook, display, figures, law, results
+from lrd.budget import times
 from lrd.cell import grid
 from lrd.law import Measured
 
@@ -223,7 +224,7 @@ def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
             write_cell(tmp_path, cell, {step: 8 for step in (0, cell.steps // 2, cell.steps)})
     found = results.load("law-long", tmp_path)
     frame = law.table(found)
-    assert sorted(frame.looks.unique()) == [0, 120, 240]
+    assert sorted(frame.looks.unique()) == [0, 120, 240] and law.looks(found) == 240
     assert law.measured(frame, "outcome") is None  # no step that all of them share
     m = law.measured(frame, "outcome", "looks")
     assert m is not None and m.steps.tolist() == [0, 120, 240] and m.bits.shape == (1, 2, 2, 3)
@@ -335,8 +336,8 @@ def test_what_is_said_of_worlds():
     ("at_end", "at_bits", "said"),
     [
         (1.1, 1.1, "more is asked for under supervised than outcome"),
-        (1.1, 0.9, "more is asked for under supervised than outcome, at equally many episodes alone"),
-        (0.9, 1.1, "more is asked for under supervised than outcome, at equal bits alone"),
+        (1.1, 0.9, "more is asked for under supervised than outcome (at equally many looks alone)"),
+        (0.9, 1.1, "more is asked for under supervised than outcome (at equal bits alone)"),
         (0.9, 0.9, "no denser reward is shown to ask for more"),
         (math.nan, math.nan, "no denser reward is shown to ask for more"),
     ],
@@ -345,8 +346,14 @@ def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, said)
     lows = {False: at_end, True: at_bits}
     monkeypatch.setattr(law, "compare", lambda a, b, equal_bits: law.Estimate(1.2, lows[equal_bits], 2.0, 6))
     m = quiet()
-    assert law.denser({"supervised": m, "distillation": None, "outcome": m}) == said
-    assert law.denser({"supervised": m, "outcome": None}) == "no two rewards can be compared"
+    found = {"supervised": m, "distillation": None, "outcome": m}
+    assert law.denser(found, "looks") == said and law.denser({"supervised": m}) == "no two rewards can be compared"
+    assert said.replace("looks", "looks at a key") in law.verdict_at_looks(found)
+    shown = "supervised against outcome" if at_bits > 1 else "no two rewards"
+    assert law.tested(found).endswith(f"at equal bits is shown of {shown}.") and law.tested({"supervised": None}) == ""
+    row = [f"1.2 [{times(at_end)},\N{NO-BREAK SPACE}2.0]" if at_end == at_end else "1.2"]
+    assert law.ratio_row({"supervised": m, "outcome": m}) == row
+    assert law.ratio_row(found)[::2] == [law.NOTHING] * 2
 
 
 def test_slopes_in_a_row():
@@ -355,19 +362,35 @@ def test_slopes_in_a_row():
     assert law.slope_row(found, law.growth) == [str(law.estimate(m, law.growth)), law.NOTHING]
 
 
+def test_what_is_compared_at_equal_looks():
+    """Of a reward that teaches at once growth is the same at any step; 4,096 bits ask for more than any adapter."""
+    m = world(np.random.default_rng(0), c=0.1)
+    assert law.tested({"supervised": m}).startswith(
+        "Growth is shown under 1 of 1 rewards at equally many episodes, and under 1 at equally many looks;"
+    )
+    assert law.beyond_adapters({"supervised": m, "outcome": None}) == "1 of 3"
+
+
 def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
     as_expected = world(np.random.default_rng(0))  # 0.9 a parameter
-    assert "than was expected" not in law.stored({"supervised": as_expected}, "law")
-    less = replace(as_expected, parameters=PARAMETERS * 10)
+    assert "in the end, as was expected." in law.stored({"supervised": as_expected}, "law")  # 0.65 to 1.1
+    less, more = (replace(as_expected, parameters=PARAMETERS * by) for by in (10, 0.5))
     assert "in the end, fewer than was expected" in law.stored({"supervised": less}, "law")
-    assert "neither bears out nor rules out" in law.stored({"supervised": as_expected}, "law")
+    assert "in the end, more than was expected" in law.stored({"supervised": more}, "law")
+    around = replace(as_expected, parameters=PARAMETERS * 0.88)  # 0.97 [0.93, 1.0] becomes 1.1 [1.06, 1.13]
+    assert "in the end, which neither bears out nor rules out" in law.stored({"supervised": around}, "law")
+    few = replace(as_expected, bits=as_expected.bits[:3])
+    assert "in the end, no interval yet" in law.stored({"supervised": few}, "law")
     assert "in the end." in law.stored({"supervised": less}, "law-long") and law.stored({"outcome": less}, "law") == ""
     assert (law.expected("law"), law.expected("law-small"), law.expected("law-long")) == ((0.65, 1.1), (0.1, 0.3), None)
     # Where even the smallest adapter holds all there is, a larger slope would fit as well.
-    known = np.broadcast_to(INFORMATION[:, None], less.bits.shape).copy()
-    told = [law.stored({"supervised": replace(less, bits=bits)}, "law") for bits in (less.bits, known)]
-    assert ["The upper end is the most that such a fit can tell" in text for text in told] == [False, True]
-    assert law.capacity(replace(less, bits=known), known.mean(0)) == pytest.approx(4096 / 960, rel=0.005)
+    whole = np.broadcast_to(INFORMATION[:, None], less.bits.shape)
+    all_know = replace(less, bits=whole.copy())
+    some_know = replace(less, bits=np.where(np.arange(6)[:, None, None, None] < 4, whole, less.bits))
+    told = [law.stored({"supervised": m}, "law")[-60:] for m in (less, some_know, all_know)]
+    which = [re.findall("The (.*) is the most that the fit can tell", text) for text in told]
+    assert which == [[], ["upper end"], ["estimate"]]
+    assert law.capacity(all_know, all_know.mean()) == pytest.approx(4096 / 960, rel=0.005)
     # The same adapters under a reward that teaches all of them half as fast: at equal bits they ask for the same size.
     fast = world(np.random.default_rng(1), tau=60.0, bent=True)
     slow = replace(fast, bits=np.stack([fast.bits[..., i // 2] for i in range(len(STEPS))], -1), regime="outcome")
