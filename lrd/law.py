@@ -510,7 +510,8 @@ def tested(found: dict[str, Measured | None]) -> str:
     """Of how many rewards growth is shown, and of which a law of density at equal bits, as a sentence."""
     if not (known := _known(found)):
         return ""
-    grows = [sum(estimate(m, slope).low > 0 for m in known.values()) for slope in (growth, growth_at_equal_looks)]
+    kinds = (growth, growth_at_equal_looks)
+    grows = [sum(estimate(m, slope).low > 0 for m in known.values()) or "none" for slope in kinds]
     pairs = [
         pair for pair in itertools.combinations(known, 2) if compare(*(known[r] for r in pair), equal_bits=True).low > 1
     ]

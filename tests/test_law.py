@@ -368,6 +368,8 @@ def test_what_is_compared_at_equal_looks():
     assert law.tested({"supervised": m}).startswith(
         "Growth is shown under 1 of 1 rewards at equally many episodes, and under 1 at equally many looks;"
     )
+    fixed = replace(m, bits=np.repeat(m.bits[:, :, :1], 3, 2))
+    assert "under none of 1 rewards at equally many episodes, and under none at" in law.tested({"supervised": fixed})
     assert law.beyond_adapters({"supervised": m, "outcome": None}) == "1 of 3"
 
 
