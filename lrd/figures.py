@@ -226,6 +226,7 @@ def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
     figure, axes = plt.subplots(1, len(rewards), figsize=(WIDTH, 3.2), sharex=True, sharey=True, squeeze=False)
     known = [m for m in rewards.values() if m is not None]
     shades = plt.get_cmap("viridis")(np.linspace(0.75, 0.0, max([len(m.information) for m in known], default=1)))
+    least = min([np.maximum(m.bits[..., -1], 1).min() for m in known], default=1)
     for ax, (regime, m) in zip(axes[0], rewards.items()):
         ax.set(title=regime, xlabel="trained parameters", xscale="log", yscale="log")
         _say_if_empty(ax, [] if m is None else m.arms)
@@ -239,7 +240,7 @@ def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
             mean = bits[:, :, i].mean(0)
             ax.plot(m.parameters, mean, color=shades[i], linestyle=DASHES[i % len(DASHES)])
             ax.plot(m.parameters[-1:], mean[-1:], FULL_MARKER, color=shades[i], markersize=9)
-        ax.set_ylim(0.8, 2 * m.information.max())
+        ax.set_ylim(0.7 * least, 2 * m.information.max())
     axes[0, 0].set_ylabel("bits learned")
     if known:
         _legend_of_lines(figure, shades, [f"{information:,.0f} bits to learn" for information in known[0].information])
