@@ -226,7 +226,7 @@ def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
     figure, axes = plt.subplots(1, len(rewards), figsize=(WIDTH, 3.2), sharex=True, sharey=True, squeeze=False)
     known = [m for m in rewards.values() if m is not None]
     shades = plt.get_cmap("viridis")(np.linspace(0.75, 0.0, max([len(m.information) for m in known], default=1)))
-    least = min([np.maximum(m.bits[..., -1], 1).min() for m in known], default=1)
+    least = max(1, min([m.bits[..., -1].min() for m in known], default=1))
     for ax, (regime, m) in zip(axes[0], rewards.items()):
         ax.set(title=regime, xlabel="trained parameters", xscale="log", yscale="log")
         _say_if_empty(ax, [] if m is None else m.arms)

@@ -512,13 +512,15 @@ def tested(found: dict[str, Measured | None]) -> str:
         return ""
     kinds = (growth, growth_at_equal_looks)
     grows = [sum(estimate(m, slope).low > 0 for m in known.values()) or "none" for slope in kinds]
-    pairs = [
-        pair for pair in itertools.combinations(known, 2) if compare(*(known[r] for r in pair), equal_bits=True).low > 1
+    more = [
+        f"{a} against {b}"
+        for a, b in itertools.combinations(known, 2)
+        if compare(known[a], known[b], equal_bits=True).low > 1
     ]
-    denser = listed([f"{a} against {b}" for a, b in pairs]) if pairs else "no two rewards"
     return (
         f"Growth is shown under {grows[0]} of {len(known)} rewards at equally many episodes, and under {grows[1]} at "
-        f"equally many looks; that the denser asks for more at equal bits is shown of {denser}."
+        f"equally many looks; that the denser asks for more at equal bits is shown of "
+        f"{listed(more) or 'no two rewards'}."
     )
 
 
