@@ -2,7 +2,8 @@
 
 A preset (`lrd/presets/<name>.toml`) is data: `[axes]` spans the matrix over any fields of `Cell`, `[cell]` holds the
 values that all of its cells share, and each `[[override]]` changes some of them for the cells that it matches. An axis
-over several fields at once is a table, `[axes.<name>]`, of labels and the fields that each sets. `base` names another
+over several fields at once is a table, `[axes.<name>]`, of labels and the fields that each sets. A `[[window]]` leaves,
+of the cells that it matches, those with `only` some values of an axis. `base` names another
 preset whose values it starts from; `[about]` says in plain text what is asked, what is expected and which statistic
 decides. No code asks for a preset's name.
 """
@@ -48,7 +49,8 @@ class Cell:
     # problems: one of TASKS, `codebook-<keys>x<bits>-<seed>`, a path to a .jsonl file, or an id on the Hub
     train_data: str
     eval_data: str
-    eval_problems: int = 100
+    eval_problems: int = 100  # of the test split
+    validation_problems: int = 0  # of a split apart from the test split, to choose rates and steps by; 0 is none
     prompt_template: str = "Problem: {problem}\n\nSolution: "
     grading: str = "boxed"  # "bare" reproduces the original's verifier
 
@@ -180,7 +182,8 @@ def read_preset(preset: str) -> dict[str, Any]:
     `UserError` where there is no preset of that name or it cannot be read.
     """
     if preset not in presets():
-        raise UserError(f"unknown preset {preset!r}{_nearest(preset, presets())}; there are {', '.join(presets())}")
+        known = _nearest(preset, presets()) or f"; there are {', '.join(presets())}"
+        raise UserError(f"unknown preset {preset!r}{known}")
     try:
         table = dict(_parsed((PRESETS / f"{preset}.toml").read_text()))
     except tomllib.TOMLDecodeError as error:
@@ -260,9 +263,19 @@ def grid(preset: str, narrowed: dict[str, list[Any] | None] | None = None, **ove
     names = sorted(reversed(axes), key=lambda name: name != "seed")
     points = itertools.product(*(axes[name] for name in names))
     cells = [Cell.load(preset, **overrides | dict(zip(names, point))) for point in points]
+    cells = [cell for cell in cells if _in_windows(cell, read_preset(preset).get("window", []))]
     if len({cell.name for cell in cells}) < len(cells):
         raise UserError(f"preset {preset!r}: two cells share a name; each axis value has to be given once")
     return cells
+
+
+def _in_windows(cell: Cell, windows: list[dict[str, dict[str, list[Any]]]]) -> bool:
+    """Whether each `[[window]]` whose `match` holds the cell's values has them in its `only` too."""
+
+    def holds(lists: dict[str, list[Any]]) -> bool:
+        return all(getattr(cell, key) in [_coerce(key, value) for value in values] for key, values in lists.items())
+
+    return all(holds(window["only"]) for window in windows if holds(window["match"]))
 
 
 REGIMES = {
@@ -302,6 +315,7 @@ AT_LEAST = {
     "advantage_cap": 0,
     "overlong_penalty": 0,
     "outcome_weight": 0,
+    "validation_problems": 0,
     **dict.fromkeys(
         ("eval_problems", "prompts_per_step", "max_completion_tokens", "epochs", "eval_every", "eval_batch"), 1
     ),

@@ -51,6 +51,21 @@ def held_out(source: str, n: int) -> list[Problem]:
     return problems[-n:]
 
 
+def validation(source: str, n: int, test: int) -> list[Problem]:
+    """The split that rates and steps are chosen by: the first `n` of the shuffle whose last `test` are the test split.
+
+    Raises `UserError` where the two would overlap.
+    """
+    problems, _ = _load(source, "test") if n else ([], 0)
+    if n and len(problems) < n + test:
+        raise UserError(
+            f"{source!r} has {len(problems)} held-out problems; eval_problems takes {test} of them, which leaves too "
+            f"few for validation_problems = {n}"
+        )
+    random.Random(0).shuffle(problems)
+    return problems[:n]
+
+
 def prompts_at(step: int, pool: list[Problem], per_step: int, seed: int) -> list[Problem]:
     """The problems of one rollout step: a function of (seed, step) alone, so that all cells of a seed see the same.
 

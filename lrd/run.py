@@ -183,13 +183,14 @@ class Run:
         write_json(self.path / "config.json", self.cell.config)
         (self.path / "failed.json").unlink(missing_ok=True)
         (self.path / ".failed.json.part").write_bytes(os.urandom(RESERVE))  # `write_text` takes its room
-        for name in ("metrics", "evals", "completions"):
+        # The evaluation at the checkpoint's own step comes before the checkpoint and stays, if it is whole.
+        whole = all(self._evaluated(name, step) == n for name, n in self._evaluations.items())
+        for name in ("metrics", *self._evaluations, "completions"):
             path = self.path / f"{name}.jsonl"
             if not path.is_file():
                 continue
             kept = [] if step is None else [row for row in read_jsonl(path) if row["step"] <= step]
-            # The evaluation at the checkpoint's own step comes before the checkpoint and stays, if it is whole.
-            if name == "evals" and sum(row["step"] == step for row in kept) != self.cell.eval_problems:
+            if name in self._evaluations and not whole:
                 kept = [row for row in kept if row["step"] != step]
             _write(path, "".join(map(_line, kept)))  # as recorded: digits of a number may be some short secret's, too
         self._clock = time.monotonic()
@@ -206,7 +207,7 @@ class Run:
 
     def _check_records(self, step: int) -> None:
         """A checkpoint says that all before it was recorded; where it was not, the resumed cell would have a hole."""
-        for name in ("metrics", "evals", "completions"):
+        for name in ("metrics", *self._evaluations, "completions"):
             rows = list(_rows(self.path / f"{name}.jsonl"))
             if None in rows[:-1]:  # the last line may have been cut by a kill
                 raise UserError(
@@ -215,7 +216,7 @@ class Run:
                 )
         wanted = {
             "metrics": dict.fromkeys(range(1, step + 1), 1),
-            "evals": dict.fromkeys(range(0, step, self.cell.eval_every), self.cell.eval_problems),
+            **{name: dict.fromkeys(range(0, step, self.cell.eval_every), n) for name, n in self._evaluations.items()},
         }
         for name, rows_at in wanted.items():
             there = Counter(row["step"] for row in read_jsonl(self.path / f"{name}.jsonl"))
@@ -227,7 +228,16 @@ class Run:
 
     def evaluated(self, step: int) -> bool:
         """Whether the evaluation at a step is on record."""
-        return any(row["step"] == step for row in read_jsonl(self.path / "evals.jsonl"))
+        return self._evaluated("evals", step) > 0
+
+    def _evaluated(self, name: str, step: int | None) -> int:
+        return sum(row["step"] == step for row in read_jsonl(self.path / f"{name}.jsonl"))
+
+    @property
+    def _evaluations(self) -> dict[str, int]:
+        """The logs of evaluations, and how many problems each holds a step."""
+        splits = {"evals": self.cell.eval_problems, "validation": self.cell.validation_problems}
+        return {name: n for name, n in splits.items() if n}
 
     def last_accuracy(self) -> float:
         """pass@1 of the last evaluation on record; NaN before the first."""

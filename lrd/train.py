@@ -61,6 +61,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     cell, device = run.cell, models.device()
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
+    validation = problems.validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
     if rewards.demonstrates(cell) and any(problem.solution is None for problem in pool):
         raise UserError(f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without")
     memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
@@ -84,9 +85,12 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         took = saved - start
 
     def evaluated(step: int) -> float:
-        rows = evaluate.greedy(sampler, held_out, cell, policy.tokenizer)
+        rows = evaluate.greedy(sampler, [*held_out, *validation], cell, policy.tokenizer)
+        rows, beside = rows[: len(held_out)], rows[len(held_out) :]
         if codebook.named(cell.eval_data):
             rows = evaluate.with_bits(rows, policy.model, held_out, cell, policy.tokenizer)
+        if beside:  # first: where the test split's rows are on record, so are these
+            run.record("validation", [{"step": step} | row for row in beside])
         run.record("evals", [{"step": step} | row for row in rows])
         if took < 1 or step == cell.steps or time.perf_counter() - saved > PATIENCE * took:
             save(step)

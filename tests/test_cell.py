@@ -88,6 +88,7 @@ def test_the_papers_values_are_those_of_the_report():
         train_data="EleutherAI/hendrycks_math",
         eval_data="HuggingFaceH4/MATH-500",
         eval_problems=100,
+        validation_problems=0,
         prompt_template="Problem: {problem}\n\nSolution: ",
         grading="boxed",  # not the report's
         prompts_per_step=4,
@@ -192,6 +193,14 @@ seed = [7, 8]
 regime = "outcome"
 steps = 5
 """
+
+
+def test_a_window_leaves_some_values_of_an_axis_to_the_cells_that_it_matches(preset):
+    window = '[[window]]\nmatch = { rank = ["full", 4], seed = [8] }\nonly = { learning_rate = [1] }\n'
+    preset("rates", RATES + window)
+    cells = [(cell.arm, cell.learning_rate) for cell in grid("rates") if cell.seed == 8]
+    assert cells == [("r16", 1.0), ("full", 1.0), ("r16", 3e-3)]
+    assert sum(cell.seed == 7 for cell in grid("rates")) == 4
 
 
 def test_an_axis_over_any_field(preset):
@@ -331,7 +340,7 @@ def test_mistakes_in_axes(preset):
 
 @pytest.mark.parametrize("preset", ["tinny", "", "../tiny", "Tiny"])
 def test_unknown_presets(preset):
-    says(r"unknown preset .*there are .*paper.*small.*tiny", preset)
+    says(r"unknown preset .*(did you mean tiny|there are .*paper.*small.*tiny)", preset)
 
 
 def test_the_nearest_preset_is_named():

@@ -363,3 +363,11 @@ def test_a_data_set_that_is_not_there_is_a_user_error(source):
     with pytest.raises(UserError, match=f"cannot load data set '{source}'") as error:
         train_pool(source)
     assert one_sentence(error)
+
+
+def test_the_validation_split_lies_apart_from_the_test_split_whatever_their_sizes():
+    test, validation = held_out("chain", 100), problems.validation("chain", 924, 100)
+    assert len({p.id for p in [*test, *validation]}) == 1024
+    assert problems.validation("chain", 50, 900) == validation[:50] and problems.validation("chain", 0, 2000) == []
+    with pytest.raises(UserError, match="1024 held-out problems; eval_problems takes 100 .* validation_problems = 925"):
+        problems.validation("chain", 925, 100)

@@ -15,7 +15,7 @@ from lrd import ROOT
 MOST = 22 * 2**20  # bytes of all published runs together, as git packs and sends them
 RECORDS = re.compile(
     r"runs/[\w.-]+/(?:"
-    r"(?!baseline/|rewards/)[^/]+/(?:cell\.ipynb|(?:config|provenance|done)\.json|(?:metrics|evals|completions)\.jsonl\.xz)"
+    r"(?!baseline/|rewards/)[^/]+/(?:cell\.ipynb|(?:config|provenance|done)\.json|(?:metrics|evals|validation|completions)\.jsonl\.xz)"
     r"|baseline/(?:baseline\.ipynb|samples\.jsonl\.xz|done\.json)|rewards/(?:rewards\.ipynb|done\.json))"
 )
 NAMES = [f"{name}.jsonl.xz" for name in ("metrics", "evals", "completions")]

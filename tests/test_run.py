@@ -209,6 +209,22 @@ def test_beginning_at_a_step_cuts_what_lies_beyond_it(make_cell, tmp_path):
     assert [s["from_step"] for s in read_json(run.path / "provenance.json")["sessions"]] == [0, 5]
 
 
+def test_an_evaluation_that_a_kill_cut_in_two_is_made_again_as_a_whole(make_cell, tmp_path):
+    run = Run(make_cell(eval_every=5, eval_problems=2, validation_problems=3), tmp_path)
+    run.begin(step=None, about={})
+    run.record("validation", [{"step": i} for i in (0, 0, 0, 5, 5, 5)])
+    run.record("evals", [{"step": i} for i in (0, 0, 5)])
+    run.record("metrics", [{"step": i} for i in range(1, 6)])
+    run.record("completions", [])
+    run.begin(step=5, about={})
+    assert not run.evaluated(5)
+    assert [row["step"] for row in read_jsonl(run.path / "validation.jsonl")] == [0, 0, 0]
+    assert [row["step"] for row in read_jsonl(run.path / "evals.jsonl")] == [0, 0]
+    (run.path / "validation.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"validation.jsonl is not whole at step 0"):
+        run.begin(step=5, about={})
+
+
 def test_json_files_are_valid_json_whatever_the_numbers(tmp_path, make_cell):
     run = Run(make_cell(), tmp_path)
     run.record("metrics", [{"step": 1, "loss": float("nan"), "deep": [float("inf"), {"x": -float("inf")}]}])

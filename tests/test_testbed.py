@@ -1,6 +1,5 @@
 """The testbed: its documents are right, its models load like any other, it is deterministic and cached."""
 
-import itertools
 import random
 import re
 import tomllib
@@ -236,7 +235,8 @@ def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(sm
     models = small_world / "models" / "tiny"
     files = {p.relative_to(models): p.read_bytes() for p in sorted(models.rglob("*.safetensors"))}
     assert {str(p.parent) for p in files} == {"student", "teacher", "completer", "prm"}
-    assert card["models"]["student"].keys() == {"parameters", "seconds", "greedy", "pass@1", "pass@4", "pass@8"}
+    scores = {"greedy", "pass@1", "pass@4", "pass@8"}
+    assert card["models"]["student"].keys() == scores | {"parameters", "seconds", "fingerprint"}
     assert 0 <= card["models"]["prm"]["held_out_step_accuracy"] <= 1
     assert "held-out step accuracy" in testbed.show("tiny", card) and "pass@4" in testbed.show("tiny", card)
 
@@ -253,23 +253,53 @@ def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(sm
     assert {p.relative_to(models): p.read_bytes() for p in sorted(models.rglob("*.safetensors"))} == files
 
 
+@pytest.mark.slow
+def test_a_recipe_with_trainings_makes_a_world_a_seed_and_each_is_that_of_its_seed_alone(
+    small_world, monkeypatch, capfd
+):
+    several = {key: value for key, value in RECIPE.items() if key != "seed"} | {"trainings": [1, 2]}
+    monkeypatch.setattr(testbed, "recipe", lambda name: several)
+    card, models = testbed.build("tiny"), small_world / "models" / "tiny"
+    assert card["models"].keys() == {
+        f"{seed}/{role}" for seed in (1, 2) for role in ("student", "teacher", "completer", "prm")
+    }
+    assert "student of seed 2: step 6 of 6" in capfd.readouterr().out
+    weights = {seed: (models / f"{seed}/student/model.safetensors").read_bytes() for seed in (1, 2)}
+    assert weights[1] != weights[2]
+    monkeypatch.setattr(testbed, "recipe", lambda name: RECIPE | {"seed": 2})
+    alone = testbed.build("tiny")["models"]
+    assert (models / "student/model.safetensors").read_bytes() == weights[2]
+    assert [alone[role]["fingerprint"] for role in ("student", "teacher", "prm")] == [
+        card["models"][f"2/{role}"]["fingerprint"] for role in ("student", "teacher", "prm")
+    ]
+
+
+def test_a_recipe_can_change_another():
+    fair, small = testbed.recipe("fair"), testbed.recipe("small")
+    assert fair.pop("trainings") == [1, 2, 3] and "base" not in fair
+    assert fair == small and testbed.recipe_hash("fair") != testbed.recipe_hash("small")
+
+
 def test_jobs_are_spread_over_the_gpus_there_are(monkeypatch):
-    """The three longest of two GPUs: one alone, the others together; and no more at a time than memory allows."""
+    """No more on a card at a time than its memory holds."""
 
-    def gpus(n: int, gib: int) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=gib << 30))
+    def gpus(*gib: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gib))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gib))
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=gib[gpu] << 30)
+        )
 
-    for n, gib, turns, workers in (
-        (2, 79, [0, 1, 1, 0], 3),
-        (1, 140, [0, 0, 0], 3),
-        (1, 79, [0, 0], 1),
-        (1, 16, [0], 1),
+    for cards, seats in (
+        ((79, 79), [0, 1, 0, 1]),
+        ((140,), [0, 0, 0]),
+        ((79,), [0, 0]),
+        ((16,), [0]),
+        ((16, 79), [0, 1, 1]),
     ):
-        gpus(n, gib)
-        assert list(itertools.islice(testbed._gpus(), len(turns))) == turns and testbed._workers() == workers
-    gpus(0, 0)
-    assert list(itertools.islice(testbed._gpus(), 3)) == [0, 0, 0] and 1 <= testbed._workers() <= 2
+        gpus(*cards)
+        assert testbed._seats() == seats
+    gpus()
+    assert set(testbed._seats()) == {0} and 1 <= len(testbed._seats()) <= 2
     work = {role: testbed._work(testbed.recipe("small")[role]) for role in ("student", "teacher", "completer")}
     assert work["teacher"] > work["student"] > work["completer"]

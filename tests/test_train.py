@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 
 import pytest
 import safetensors
@@ -71,7 +72,7 @@ def test_a_finished_cell_yields_nothing_and_is_not_touched(make_cell, tmp_path):
 @pytest.mark.parametrize("rank", [4, None])
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
 def test_a_resumed_cell_is_bit_identical_to_one_that_was_never_stopped(make_cell, tmp_path, rank, stop_at):
-    cell = make_cell(rank=rank, regime="distillation", **SHORT)
+    cell = make_cell(rank=rank, regime="distillation", validation_problems=3, **SHORT)
     whole, _ = finish(cell, tmp_path / "whole")
     broken = Run(cell, tmp_path / "broken")
     for metrics in train(broken):
@@ -82,8 +83,9 @@ def test_a_resumed_cell_is_bit_identical_to_one_that_was_never_stopped(make_cell
     resumed, rows = finish(cell, tmp_path / "broken")
     assert rows[0]["step"] == stop_at // 2 * 2 + 1  # after the last checkpoint
     assert untimed(resumed.path / "metrics.jsonl") == untimed(whole.path / "metrics.jsonl")
-    for name in ("evals.jsonl", "completions.jsonl"):
+    for name in ("evals.jsonl", "validation.jsonl", "completions.jsonl"):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert Counter(row["step"] for row in read_jsonl(whole.path / "validation.jsonl")) == {0: 3, 2: 3, 4: 3}
     weights = [next((r.path / "adapter").glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
     assert weights[0] == weights[1]
 

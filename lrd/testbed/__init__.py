@@ -1,17 +1,18 @@
 """A small world that behaves like the large one: student, teacher and PRM trained from scratch (`lrd testbed NAME`).
 
 What it leaves are ordinary Hugging Face checkpoints under `models/<name>/`; everything downstream loads them as it
-loads any model of the Hub. Deterministic by the recipe's seed on one kind of machine.
+loads any model of the Hub. A recipe with `trainings` makes one such world a seed, under `models/<name>/<seed>/`. The
+same recipe gives the same weights, bit for bit, on one kind of processor or graphics card.
 """
 
 import hashlib
-import itertools
+import json
 import multiprocessing
 import os
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,26 @@ import torch
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell, check_name, presets, read_preset
-from lrd.run import read_json, write_json
+from lrd.run import fingerprint, read_json, write_json
 
 HERE = Path(__file__).parent
 PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations
-TRAINING = 40 << 30  # bytes that training a model of the small testbed has taken on a GPU
+TRAINING = 39 << 30  # bytes that training a model of the small testbed has taken on a GPU
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """The recipe of a testbed, from `lrd/testbed/<name>.toml`."""
+    """The recipe of a testbed, from `lrd/testbed/<name>.toml`; `base` names another one that it changes."""
     path = HERE / f"{check_name(name, 'preset')}.toml"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in HERE.glob("*.toml")))
         raise UserError(f"there is no testbed recipe {name!r}; there are {there}")
-    return tomllib.loads(path.read_text())
+    what = tomllib.loads(path.read_text())
+    return recipe(what.pop("base")) | what if "base" in what else what
 
 
 def recipe_hash(name: str) -> str:
-    """Of the recipe and of every source file that decides what it makes."""
-    sources = [HERE / f"{name}.toml", *sorted(HERE.glob("*.py"))]
+    """Changes with the recipe and with every source file that decides what it makes."""
+    sources = sorted(HERE.glob("*.py"))
     below = (
         "arithmetic",
         "codebook",
@@ -50,7 +52,7 @@ def recipe_hash(name: str) -> str:
         "sampling/torch",
     )
     sources += [HERE.parent / f"{name}.py" for name in below]
-    digest = hashlib.sha256(torch.__version__.encode())
+    digest = hashlib.sha256(f"{torch.__version__} {json.dumps(recipe(name))}".encode())
     for path in sources:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -73,19 +75,26 @@ def _build(name: str, what: dict[str, Any], wanted: str, workers: int | None) ->
     part = target.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    cell = _cell(name)
+    cell, worlds = _cell(name), _worlds(what)
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
-    with ProcessPoolExecutor(workers or _workers(), mp_context=spawn) as pool:
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS asks of who wants the same bits again
+    seats = _seats()[:workers]
+    gpus = spawn.SimpleQueue()
+    for gpu in seats:
+        gpus.put(gpu)
+    with ProcessPoolExecutor(len(seats), mp_context=spawn, initializer=_sit, initargs=(gpus,)) as pool:
         roles = [role for role, section in what.items() if isinstance(section, dict) and "shape" in section]
         roles.sort(key=lambda role: -_work(what[role]))  # the longest first: the others run beside it
-        jobs = {role: pool.submit(_train, role, what, part, cell, gpu) for role, gpu in zip(roles, _gpus())}
+        jobs = {w + role: pool.submit(_train, role, worlds[w], part / w, cell) for role in roles for w in worlds}
         cards = {role: job.result() for role, job in jobs.items()}
-        turns = _gpus()
-        jobs = {"prm": pool.submit(_train_prm, what, part, cell, next(turns))} if "prm" in what else {}
+        jobs = {f"{w}prm": pool.submit(_train_prm, worlds[w], part / w, cell) for w in worlds if "prm" in what}
         measured = {role: what[role].get("data", cell.eval_data) for role in roles if role != "completer"}
-        jobs |= {role: pool.submit(_measure, role, data, part, cell, next(turns)) for role, data in measured.items()}
+        for w in worlds:
+            jobs |= {w + role: pool.submit(_measure, role, data, part / w, cell) for role, data in measured.items()}
         for role, job in jobs.items():
             cards[role] = cards.get(role, {}) | job.result()
+    for role in cards:
+        cards[role]["fingerprint"] = fingerprint(str(part / role))
     card = {"recipe_hash": wanted, "seconds": round(time.perf_counter() - started, 1), "models": cards, "recipe": what}
     write_json(part / "card.json", card)
     shutil.rmtree(target, ignore_errors=True)
@@ -115,12 +124,32 @@ def _cell(name: str) -> Cell:
     return Cell.load(name, regime="outcome", rank=1, seed=0)
 
 
-def _workers() -> int:
-    """How many jobs at a time. On a GPU one writes its documents while another trains, as far as memory goes."""
+def _worlds(what: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The recipe with a single seed, by the directory that its models go to."""
+    if "trainings" not in what:
+        return {"": what}
+    return {f"{seed}/": what | {"seed": seed} for seed in what["trainings"]}
+
+
+def _seats() -> list[int]:
+    """The GPU of each job that can run beside the others: on a GPU as many as its memory holds."""
     if not torch.cuda.is_available():
-        return min(2, os.cpu_count() or 1)
-    memory = sum(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count()))
-    return max(1, min(3, memory // TRAINING))
+        return [0] * min(2, os.cpu_count() or 1)
+    memory = [torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count())]
+    most = max(max(1, m // TRAINING) for m in memory)
+    return [gpu for turn in range(most) for gpu, m in enumerate(memory) if turn < max(1, m // TRAINING)]
+
+
+def _sit(gpus: Any) -> None:
+    """A worker keeps to one GPU, and to algorithms that give the same bits again."""
+    gpu = gpus.get()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", "cumsum")  # along rows as short as a vocabulary it has one order
+    # Nothing here reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    if torch.cuda.is_available():
+        torch.cuda.set_device(gpu)
 
 
 def _work(section: dict[str, Any]) -> int:
@@ -129,38 +158,26 @@ def _work(section: dict[str, Any]) -> int:
     return train["steps"] * train["batch"] * shape["num_hidden_layers"] * shape["hidden_size"] ** 2
 
 
-def _gpus() -> Iterator[int]:
-    """A GPU for each job, there and back: of jobs from the longest on, none then gets two long ones."""
-    there = list(range(torch.cuda.device_count())) or [0]
-    return itertools.cycle(there + there[::-1])
-
-
-def _use(gpu: int) -> None:
-    """What a job of before has left in this worker's hands goes back to the card first, which others share."""
-    torch.set_num_threads(1)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.set_device(gpu)
-
-
-def _train(role: str, what: dict[str, Any], into: Path, cell: Cell, gpu: int) -> dict[str, Any]:
+def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     from lrd.policy import seed_of
     from lrd.testbed.corpus import tokenizer
     from lrd.testbed.pretrain import pretrain
 
-    _use(gpu)
     words = tokenizer(what["task"])
-    template = cell.prompt_template
-    model, seconds = pretrain(what["task"], what[role], seed_of(role, what["seed"]), words, template)
+    shown = f"{role} of seed {what['seed']}"
+    model, seconds = pretrain(
+        what["task"], what[role], seed_of(role, what["seed"]), words, cell.prompt_template, shown=shown
+    )
     model.to(getattr(torch, cell.dtype)).save_pretrained(into / role)
     words.save_pretrained(into / role)
     parameters = sum(p.numel() for p in model.parameters())
     del model
-    _use(gpu)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # another worker has the same card
     return {"parameters": parameters, "seconds": round(seconds, 1)}
 
 
-def _train_prm(what: dict[str, Any], into: Path, cell: Cell, gpu: int) -> dict[str, Any]:
+def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     import functools
     import random
 
@@ -173,7 +190,6 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell, gpu: int) -> dict[s
     from lrd.testbed import prm as shepherd
     from lrd.testbed.corpus import tokenizer
 
-    _use(gpu)
     started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(what["task"]), what["seed"]
     samplers = {}
     for role in ("student", "completer"):
@@ -192,7 +208,7 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell, gpu: int) -> dict[s
         complete = functools.partial(shepherd.solve, samplers["completer"], seed=at, **decoding)
         labels = shepherd.label_steps(chosen, prompts, solutions, complete, words, part["completions"])
         rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(completer, words, "testbed"))
-    shepherd.train_prm(completer, rows["train"], part, words, seed)
+    shepherd.train_prm(completer, rows["train"], part, words, seed, shown=f"prm of seed {seed}")
     completer.to(getattr(torch, cell.dtype)).save_pretrained(into / "prm")
     words.save_pretrained(into / "prm")
     marks = [mark for _, labels in rows["held-out"] for mark in labels if mark >= 0]
@@ -204,14 +220,13 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell, gpu: int) -> dict[s
     }
 
 
-def _measure(role: str, data: str, into: Path, cell: Cell, gpu: int) -> dict[str, Any]:
+def _measure(role: str, data: str, into: Path, cell: Cell) -> dict[str, Any]:
     from lrd import evaluate
     from lrd.models import device, load_model, load_tokenizer
     from lrd.problems import held_out
     from lrd.results import unbiased
     from lrd.sampling.torch import TorchSampler
 
-    _use(gpu)
     model = load_model(str(into / role), role, cell.dtype, device())
     words = load_tokenizer(str(into / role), role)
     sampler = TorchSampler(model, words)

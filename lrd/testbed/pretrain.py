@@ -17,7 +17,13 @@ from lrd.testbed.corpus import CORPORA
 
 
 def pretrain(
-    task: str, part: dict[str, Any], seed: int, tokenizer, prompt_template: str, to: torch.device | None = None
+    task: str,
+    part: dict[str, Any],
+    seed: int,
+    tokenizer,
+    prompt_template: str,
+    to: torch.device | None = None,
+    shown: str = "",
 ) -> tuple[CausalLM, float]:
     """The model of one section of a recipe, trained on solutions of train problems; and the seconds it took."""
     start, to = time.perf_counter(), to or device()
@@ -60,7 +66,8 @@ def pretrain(
         seen = mask[at, :width].long() if to.type == "cpu" else None
         return model(input_ids=ids[at, :width], attention_mask=seen, labels=labels[at, :width]).loss
 
-    fit(model, range(len(documents)), batch_loss, seed=seed, size=lengths.__getitem__, **schedule(part["train"]))
+    size = lengths.__getitem__
+    fit(model, range(len(documents)), batch_loss, seed=seed, size=size, shown=shown, **schedule(part["train"]))
     return model, time.perf_counter() - start
 
 
@@ -82,11 +89,14 @@ def fit(
     dtype: str = "float32",
     sorted_batches: int = 1,
     size: Callable[[Any], int] = len,
+    shown: str = "",
 ) -> None:
     """AdamW with a short warm-up and a cosine to zero; leaves the model in evaluation mode.
 
-    `dtype` is that of the products, `sorted_batches` and `size` are those of `batches`.
+    `dtype` is that of the products, `sorted_batches` and `size` are those of `batches`. Prints where it is five times,
+    under the name `shown`, if there is one.
     """
+    start = time.perf_counter()
     on = model.device.type
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True if on == "cuda" else None
@@ -96,7 +106,8 @@ def fit(
         optimizer, lambda step: min(1.0, (step + 1) / warm) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     model.train()
-    for chosen in batches(rows, batch, steps, random.Random(seed_of("batches", seed)), sorted_batches, size):
+    drawn = batches(rows, batch, steps, random.Random(seed_of("batches", seed)), sorted_batches, size)
+    for step, chosen in enumerate(drawn, 1):
         with torch.autocast(on, getattr(torch, dtype), enabled=dtype != "float32"):
             loss = batch_loss(chosen)
         loss.backward()
@@ -104,6 +115,8 @@ def fit(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        if shown and step % max(1, steps // 5) == 0:
+            print(f"  {shown}: step {step} of {steps}, {time.perf_counter() - start:.0f} s", flush=True)
     model.eval()
 
 

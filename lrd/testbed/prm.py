@@ -62,7 +62,9 @@ def label_steps(
     return labels
 
 
-def train_prm(completer: CausalLM, data: Sequence[Labelled], part: dict[str, Any], tokenizer, seed: int) -> None:
+def train_prm(
+    completer: CausalLM, data: Sequence[Labelled], part: dict[str, Any], tokenizer, seed: int, shown: str = ""
+) -> None:
     """Turns the completer into a PRM, in place: cross-entropy over {+, -} at each tag."""
     prm = PRM(completer, tokenizer, "testbed")
 
@@ -74,7 +76,8 @@ def train_prm(completer: CausalLM, data: Sequence[Labelled], part: dict[str, Any
         at = labels >= 0
         return F.cross_entropy(logits[at][:, [prm.bad, prm.good]], labels[at].to(device))
 
-    fit(completer, data, batch_loss, seed=seed_of("prm", seed), size=lambda row: len(row[0]), **schedule(part))
+    at = seed_of("prm", seed)
+    fit(completer, data, batch_loss, seed=at, size=lambda row: len(row[0]), shown=shown, **schedule(part))
 
 
 def tagged(problems: list[Problem], solutions: list[list[int]], labels: list[list[bool]], prm: PRM) -> list[Labelled]:
