@@ -150,7 +150,8 @@ def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, 
         steps += [its_steps.assign(**keys)] if len(its_steps) else []
         evals += [its_evals.assign(**keys)] if len(its_evals) else []
         about |= {"state": there, "page": has_page(path, there)}
-        cells.append(keys | {"rank": cell.rank} | about | summary(its_steps, its_evals))
+        validation = pd.DataFrame(read_jsonl(path / "validation.jsonl")) if cell.validation_problems else None
+        cells.append(keys | {"rank": cell.rank} | about | summary(its_steps, its_evals) | validated(validation))
     frame = pd.DataFrame(cells)
     frame["rank"] = frame["rank"].astype(float)  # NaN is full fine-tuning
     axes = further_axes(preset)
@@ -176,15 +177,32 @@ def summary(steps: pd.DataFrame, evals: pd.DataFrame) -> dict[str, Any]:
     row = dict.fromkeys(("base", "final", "peak", "area", "peak_advantage_std", "last_step", "train_seconds"), np.nan)
     if len(evals):
         curve = evals.groupby("step").correct.mean()
-        width = curve.index[-1] - curve.index[0]
-        row |= {"final": curve.iloc[-1], "peak": curve.max()}
+        row |= {"final": curve.iloc[-1], "peak": curve.max(), "area": area(curve)}
         row["base"] = curve.get(0, np.nan)
-        row["area"] = np.trapezoid(curve.to_numpy(), curve.index.to_numpy(float)) / width if width else curve.iloc[-1]
     if len(steps):
         row["last_step"] = steps.step.max()
         row["train_seconds"] = steps.step_time.sum()
         row["peak_advantage_std"] = steps.advantage_std.max()
     return row
+
+
+def validated(validation: pd.DataFrame | None) -> dict[str, Any]:
+    """What the validation split says of a cell: the step of its highest pass@1, the earliest of equal ones; its area.
+
+    Empty where there is no such split, NaN where nothing of it can be read.
+    """
+    if validation is None:
+        return {}
+    if not len(validation):
+        return {"chosen_step": np.nan, "validation_area": np.nan, "validation_final": np.nan}
+    curve = validation.groupby("step").correct.mean()
+    return {"chosen_step": curve.idxmax(), "validation_area": area(curve), "validation_final": curve.iloc[-1]}
+
+
+def area(curve: pd.Series) -> float:
+    """Mean over steps of a curve that is indexed by them, by trapezoids."""
+    width = curve.index[-1] - curve.index[0]
+    return float(np.trapezoid(curve.to_numpy(), curve.index.to_numpy(float)) / width if width else curve.iloc[-1])
 
 
 def has_page(path: Path, there: str | None = None) -> bool:
