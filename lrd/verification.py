@@ -389,6 +389,8 @@ def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
     graded, loss, twice = record["verifier"], record["loss"], record["twice"]
     worst = max(max(row["loss"], row["gradient"]) for row in loss["aggregations"].values())
     equal = sum(not cell["differing"] for cell in twice["cells"])
+    kinds = record["grading"]["kinds"].values()
+    right, wrong = ([sum(column) for column in zip(*(kind[due] for kind in kinds))] for due in ("right", "wrong"))
     gaps = sampler_gap(results)
     both = len(set(graded["bare_unparsed"]) & set(graded["bare_lost"]))
     return {
@@ -399,6 +401,12 @@ def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
         "boxed": str(len(graded["boxed_lost"])),
         "paid": str(len(graded["next_paid"])),
         "pairs": str(graded["next_pairs"]),
+        "graded_pairs": f"{right[0] + wrong[0]:,}",
+        "graded_ours": f"{right[1] + wrong[1]:,}",
+        "graded_theirs": f"{right[2] + wrong[2]:,}",
+        "graded_wrong": f"{wrong[0]:,}",
+        "paid_ours": str(wrong[0] - wrong[1]),
+        "paid_theirs": str(wrong[0] - wrong[2]),
         "math_verify": graded["math_verify"],
         "trl": loss["trl"],
         "batches": str(loss["batches"]),
