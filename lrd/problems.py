@@ -3,11 +3,13 @@
 import functools
 import hashlib
 import json
+import math
 import random
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,48 +167,98 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
         made = stream(source, random.Random(f"{source} {split}"), is_held_out=split == "test")
         return [as_problem(next(made)) for _ in range(getattr(TASKS[source], split))], 0
     rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(source, split)
-    problems, dropped = [], 0
-    for number, row in enumerate(rows):
-        problem, answer = row.get("problem"), row.get("answer")
-        if not isinstance(problem, str):
-            raise UserError(f"row {number} of {source!r} has no text in field 'problem' (it has {', '.join(row)})")
-        if answer is None:
-            answer = last_boxed(row.get("solution") or "")
-        if answer is None or not str(answer).strip():  # `\\boxed{}` can be matched by nothing
+    problems, dropped, seen = [], 0, set()
+    for number, (place, row) in enumerate(rows):
+        where = f"{place} of {source!r}"
+        problem, solution = _text(row, where, "problem", numbers=False), _text(row, where, "solution", numbers=False)
+        if not problem:
+            raise UserError(f"{where} has no text in field 'problem' (it has {', '.join(row) or 'none'})")
+        answer = _text(row, where, "answer")
+        answer = last_boxed(solution or "") if answer is None else answer
+        if answer is None or answer.strip().lower() in ("", "nan"):  # a `\\boxed{}` can be matched by nothing
             dropped += 1
-        else:
-            identity = row.get("unique_id", row.get("id", number))
-            level = re.search(r"\d+", str(row.get("level", "")))
-            subject = row.get("subject", row.get("type"))
-            level, solution = int(level[0]) if level else None, row.get("solution") or None
-            problems.append(Problem(str(identity), problem, str(answer), level, subject, solution))
+            continue
+        identity = _text(row, where, "unique_id", "id") or str(number)
+        while identity in seen:  # a row is known by its place, for what it says of itself other rows may say too
+            identity += f" ({place})"
+        seen.add(identity)
+        level = re.search(r"\d+", _text(row, where, "level") or "")
+        if level and len(level[0]) > 9:
+            raise UserError(f"field 'level' of {where} has {len(level[0])} digits; MATH's go from 1 to 5")
+        subject = _text(row, where, "subject", "type")
+        problems.append(Problem(identity, problem, answer, int(level[0]) if level else None, subject, solution or None))
     if not problems:
         raise UserError(f"{source!r} holds no problem with an answer or a solution that ends in \\boxed{{}}")
     return problems, dropped
 
 
-def _read_jsonl(source: str) -> Iterable[dict[str, Any]]:
+class _Number(str):
+    """A number as its JSON writes it: `0.00001` read as a float would come back as `1e-05`."""
+
+
+_KINDS = {list: "a list", dict: "an object", bool: "true or false"}
+
+
+def _text(row: dict[str, Any], where: str, *names: str, numbers: bool = True) -> str | None:
+    """The first of these fields that has a value, as text; None where none has. NaN and infinity are no values.
+
+    Raises `UserError` for a value that is neither text nor, if `numbers` may be, a number.
+    """
+    for name in names:
+        value = row.get(name)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        number = isinstance(value, (_Number, int, float, Decimal)) and not isinstance(value, bool)
+        if not (numbers if number else isinstance(value, str)):
+            said = "a number" if number else _KINDS.get(type(value), type(value).__name__)
+            raise UserError(
+                f"field {name!r} of {where} is {said}; it has to be text{' or a number' if numbers else ''}"
+            )
+        text = format(Decimal(str(value)), "f") if isinstance(value, (float, Decimal)) else str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"field {name!r} of {where} has half a character (a lone surrogate)") from None
+        return text
+    return None
+
+
+def _read_jsonl(source: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Each row with its place, `line 1`."""
     path = ROOT / Path(source)
     if not path.is_file():
         raise UserError(f"there is no file {source!r}; a .jsonl source is a path from the project's root")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON text may hold a U+2028
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON text may hold a U+2028
     except UnicodeDecodeError as error:
         raise UserError(f"{source!r} is not UTF-8 text: {error}") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"line {number} of {source!r} is not JSON: {error}") from None
+            row = _JSON.decode(line)
+        except (ValueError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            raise UserError(f"line {number} of {source!r} is not JSON that can be read: {reason}") from None
         if not isinstance(row, dict):
             raise UserError(f"line {number} of {source!r} is not a JSON object with 'problem' and 'answer'")
-        yield row
+        yield f"line {number}", row
 
 
-def _read_data_set(source: str, split: str) -> Iterable[dict[str, Any]]:
-    """Every configuration of a data set (hendrycks_math has one a subject), one after the other.
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"it has field {repeated!r} twice")
+    return dict(pairs)
+
+
+_JSON = json.JSONDecoder(
+    object_pairs_hook=_unrepeated, parse_float=_Number, parse_int=_Number, parse_constant=lambda _: None
+)
+
+
+def _read_data_set(source: str, split: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Every configuration of a data set (hendrycks_math has one a subject), one after the other: `row 0`, and the row.
 
     One on the Hub is read from its snapshot, as a directory of the same layout is. The library's own cache is not used:
     it knows a directory's configurations by their names, and would give the rows of another directory of that name.
@@ -218,7 +270,17 @@ def _read_data_set(source: str, split: str) -> Iterable[dict[str, Any]]:
     try:
         with tempfile.TemporaryDirectory() as cache:
             names = get_dataset_config_names(where)
-            return [row for name in names for row in load_dataset(where, name, split=split, cache_dir=cache).to_list()]
+            sets: list[Any] = [load_dataset(where, name, split=split, cache_dir=cache) for name in names]
+            return [(f"row {i}", row) for i, row in enumerate(row for rows in sets for row in _rows(rows))]
     except Exception as error:  # the library raises a dozen kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"cannot load data set {source!r} (split {split!r}): {reason}") from None
+
+
+def _rows(rows: Any) -> list[dict[str, Any]]:
+    """As Python has them; a `float32` as the shortest decimal that it rounds from, not as the double next to it."""
+    import numpy as np
+
+    short = [name for name, its in rows.features.items() if getattr(its, "dtype", "") in ("float16", "float32")]
+    shortest = [{name: row[name] and float(str(np.float32(row[name]))) for name in short} for row in rows.to_list()]
+    return [row | its for row, its in zip(rows.to_list(), shortest)]

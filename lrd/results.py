@@ -220,7 +220,7 @@ def baseline(preset: str, runs: str | Path | None = None) -> pd.DataFrame | None
     """The samples of `lrd baseline`: one row a model, problem and sample (`greedy` or a number); None without them."""
     path = root(runs) / preset / "baseline" / "samples.jsonl"
     try:
-        frame = pd.read_json(io.BytesIO(read_log(path)), lines=True, dtype={"sample": str})
+        frame = pd.read_json(io.BytesIO(read_log(path)), lines=True, dtype={"sample": str, "problem": str})
     except (OSError, ValueError, lzma.LZMAError):
         return None
     return frame if {"model", "problem", "level", "sample", "correct", "length"} <= set(frame) else None

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -26,13 +26,14 @@ from lrd.cell import Cell
 from lrd.results import Results
 from lrd.run import Run, read_json, read_jsonl, write_json
 
+PAIRS = ROOT / "tests" / "grading.tsv"
 RECORD = ROOT / "book" / "verification.json"
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
 TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
 LOSS_TYPES = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}  # our aggregation → TRL's name for it
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-PARTS = ("verifier", "loss", "twice", "forward", "precision")
+PARTS = ("verifier", "grading", "loss", "twice", "forward", "precision")
 WEIGHT_STD = 0.02  # what Qwen3's weights are drawn with (`initializer_range` of its config.json)
 GAP = "sampling/sampling_logp_difference"
 
@@ -75,6 +76,36 @@ def check_verifier(problems: Path = MATH500) -> dict[str, Any]:
         "next_pairs": len(pairs),
         "next_paid": [[a["id"], b["id"]] for a, b in pairs if verifier.is_correct(a["solution"], b["answer"])],
     }
+
+
+class Pair(NamedTuple):
+    """What stands in a box, a gold answer, and the verdict that is due; a known limit says why it is not given."""
+
+    kind: str
+    box: str
+    gold: str
+    verdict: str  # right, wrong
+    limit: str = ""
+
+
+def grading(path: Path = PAIRS) -> list[Pair]:
+    """The pairs of our own that the grading is held to."""
+    return [Pair(*line.split("\t")) for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
+
+
+def check_grading() -> dict[str, Any]:
+    """Our pairs, graded as we do and by math-verify alone, which gets both in a box.
+
+    By kind and verdict that is due: how many pairs there are, and how many get it from us and from math-verify.
+    """
+    counts: dict[str, dict[str, list[int]]] = {}
+    for pair in grading():
+        due, box = pair.verdict == "right", rf"\boxed{{{pair.box}}}"
+        ours = verifier.is_correct(box, pair.gold) == due
+        theirs = verifier.is_correct(box, rf"\boxed{{{pair.gold}}}", gold="bare") == due
+        row = counts.setdefault(pair.kind, {"right": [0, 0, 0], "wrong": [0, 0, 0]})[pair.verdict]
+        row[:] = [n + more for n, more in zip(row, (1, ours, theirs))]
+    return {"math_verify": metadata.version("math-verify"), "kinds": counts}
 
 
 def check_loss(student: str, batches: int = BATCHES) -> dict[str, Any]:
@@ -358,6 +389,8 @@ def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
     graded, loss, twice = record["verifier"], record["loss"], record["twice"]
     worst = max(max(row["loss"], row["gradient"]) for row in loss["aggregations"].values())
     equal = sum(not cell["differing"] for cell in twice["cells"])
+    kinds = record["grading"]["kinds"].values()
+    right, wrong = ([sum(column) for column in zip(*(kind[due] for kind in kinds))] for due in ("right", "wrong"))
     gaps = sampler_gap(results)
     both = len(set(graded["bare_unparsed"]) & set(graded["bare_lost"]))
     return {
@@ -368,6 +401,12 @@ def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
         "boxed": str(len(graded["boxed_lost"])),
         "paid": str(len(graded["next_paid"])),
         "pairs": str(graded["next_pairs"]),
+        "graded_pairs": f"{right[0] + wrong[0]:,}",
+        "graded_ours": f"{right[1] + wrong[1]:,}",
+        "graded_theirs": f"{right[2] + wrong[2]:,}",
+        "graded_wrong": f"{wrong[0]:,}",
+        "paid_ours": str(wrong[0] - wrong[1]),
+        "paid_theirs": str(wrong[0] - wrong[2]),
         "math_verify": graded["math_verify"],
         "trl": loss["trl"],
         "batches": str(loss["batches"]),
@@ -399,6 +438,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record["verifier"] = check_verifier(args.math500)
     except UserError as error:
         print(f"verification: the verifier's record stays as it is: {error}", file=sys.stderr)
+    record["grading"] = check_grading()
     with random_models() as (student, teacher, prm):
         record |= {"loss": check_loss(student), "twice": check_twice(student, teacher, prm)}
         record["forward"] = check_forward(student, teacher, prm)

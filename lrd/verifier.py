@@ -10,9 +10,9 @@ followed by noise. Of MATH-500's gold answers 108 of 500, parsed bare, fail thei
 
 Why a child process: symbolic algebra on a model's output may run forever (``9^{9^{9^{9}}}``) or take the machine's
 memory, and math-verify's own timeout is a signal handler: main thread only, and Python never runs it while one long
-multiplication is under way. A process can be killed. The child is this very file run as a script: it never imports
-torch nor the caller's ``__main__`` (as ``multiprocessing`` would), so it works the same from a script, a notebook, a
-Ray worker, a daemonic process or a thread. The parent imports only the standard library.
+multiplication is under way. A process can be killed. The child is ``lrd/grader.py`` run as a module: it never
+imports torch nor the caller's ``__main__`` (as ``multiprocessing`` would), so it works the same from a script, a
+notebook, a Ray worker, a daemonic process or a thread. The parent imports only the standard library.
 """
 
 import atexit
@@ -20,7 +20,6 @@ import functools
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -29,8 +28,10 @@ import time
 
 WORK_SECONDS = 4.0  # wall time for one answer; a usual one takes 2 ms
 START_SECONDS = 60.0  # wall time for the child to import sympy: 0.4 s warm, several from a cold disk
+LONGEST = 2000  # characters of both answers; MATH-500's have 53 at most
 MEMORY_BYTES = 4 << 30  # the child's address space; a usual one takes 0.1 GiB
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 # An escaped brace (or any \x pair) is text; a box opens a group like any brace. The pair rule stands after the box rule
@@ -62,9 +63,10 @@ def last_boxed(text: str) -> str | None:
 def is_correct(completion: str, answer: str, gold: str = "boxed") -> bool:
     r"""Whether ``completion`` answers ``answer``: never raises on any text, and never hangs.
 
-    ``gold="boxed"`` compares the last ``\boxed{}`` with ``\boxed{answer}``: no box or an empty one is False, the same
-    string is True, two integers are compared as such, and math-verify decides the rest. ``gold="bare"`` grades as the
-    original study did, with its fault: ``parse(completion)`` against ``parse(answer)``, no wrapping and no shortcut.
+    ``gold="boxed"`` compares the last ``\boxed{}`` with ``answer``, which may itself stand in a box or in ``$``: no box
+    or an empty one is False, the same string is True, two integers are compared as such, more than ``LONGEST``
+    characters are False, and ``lrd/grader.py`` decides the rest. ``gold="bare"`` grades as the original study did, with
+    its fault: ``parse(completion)`` against ``parse(answer)``, no wrapping and no shortcut.
 
     What takes longer than ``WORK_SECONDS`` is False, at the cost of that time and a new child (0.4 s). Verdicts,
     timeouts included, are cached, so a repeated answer costs nothing. Calls from several threads take turns.
@@ -73,21 +75,23 @@ def is_correct(completion: str, answer: str, gold: str = "boxed") -> bool:
     installation must not look like a wrong answer.
     """
     if gold == "bare":
-        return _verified(answer, completion)
+        return _verified(answer, completion, True)
     if gold != "boxed":
         raise ValueError(f"gold must be 'boxed' or 'bare', not {gold!r}")
-    boxed, answer = (last_boxed(completion) or "").strip(), answer.strip()
+    boxed, answer = (last_boxed(completion) or "").strip(), (last_boxed(answer) or answer).strip()
     if not boxed or not answer:
         return False
     if _INTEGER.fullmatch(boxed) and _INTEGER.fullmatch(answer):  # most wrong answers: no need to ask another process
         return int(boxed) == int(answer)
-    return boxed == answer or _verified(rf"\boxed{{{answer}}}", rf"\boxed{{{boxed}}}")
+    if boxed == answer and "nan" not in answer.lower():  # which equals nothing, itself included
+        return True
+    return len(boxed + answer) <= LONGEST and _verified(rf"\boxed{{{answer}}}", rf"\boxed{{{boxed}}}")
 
 
 @functools.lru_cache(maxsize=4096)
-def _verified(gold: str, target: str) -> bool:
-    """math-verify's verdict on two texts, gold first: its comparison of equations and intervals is not symmetric."""
-    return _child.verdict(gold, target)
+def _verified(*asked: str | bool) -> bool:
+    """The child's verdict on a gold answer and another; `True` behind them asks for the original's grading."""
+    return _child.verdict(*asked)
 
 
 class _Child:
@@ -98,8 +102,8 @@ class _Child:
         self.process: subprocess.Popen | None = None
         self.pipe: socket.socket | None = None
 
-    def verdict(self, gold: str, target: str) -> bool:
-        question = json.dumps([gold, target]).encode("ascii") + b"\n"  # escapes NULs and lone surrogates
+    def verdict(self, *asked: str | bool) -> bool:
+        question = json.dumps(asked).encode("ascii") + b"\n"  # escapes NULs and lone surrogates
         with self.turn:
             try:
                 # Silence on the first try may be a child that was killed while idle; on the second it is the answer's
@@ -125,7 +129,9 @@ class _Child:
         if self.pipe is not None and self.process is not None and self.process.poll() is None:
             return self.pipe
         self.stop()
-        command = [sys.executable, "-P", os.path.abspath(__file__)]  # -P: lrd/ must not shadow anyone's modules
+        # -P: what lies in the working directory must not shadow anyone's modules
+        command = [sys.executable, "-P", "-m", "lrd.grader", str(WORK_SECONDS + 1), str(MEMORY_BYTES)]
+        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
         try:
             self.pipe, theirs = socket.socketpair()
             with theirs:
@@ -133,7 +139,7 @@ class _Child:
                     command,
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,  # antlr prints
-                    env={**os.environ, "PYTHONHASHSEED": "0"},  # the same verdict in every child
+                    env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},  # the same verdict in every child
                     start_new_session=True,  # Ctrl-C is for the parent
                 )
             if _ask(self.pipe, b"", time.monotonic() + START_SECONDS):
@@ -173,35 +179,3 @@ def _ask(pipe: socket.socket, question: bytes, deadline: float) -> bytes:
 _child = _Child()
 atexit.register(_child.stop)
 os.register_at_fork(after_in_child=_child.forget)
-
-
-def _serve() -> None:
-    """The child: one line ``[gold, target]`` in, one byte out, until the parent closes the pipe or dies."""
-    import contextlib
-    import logging
-    import resource
-
-    import sympy.core.random
-    from math_verify import parse, verify
-
-    logging.disable()  # math-verify warns that its timeout is off: ours is on
-    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    pipe = socket.socket(fileno=0)
-    pipe.sendall(b".")
-    for line in pipe.makefile("r", encoding="ascii"):
-        # Should the parent die while this hangs, nobody is left to kill it: SIGALRM's default action is to die, and the
-        # kernel needs no help from a busy interpreter.
-        signal.setitimer(signal.ITIMER_REAL, WORK_SECONDS + 1)
-        sympy.core.random.seed(0)  # sympy tests equality at random points: the same ones each time
-        try:
-            gold, target = (parse(text, parsing_timeout=0) for text in json.loads(line))
-            correct = verify(gold, target, timeout_seconds=0)
-        except Exception:  # math-verify catches its own; this is for the recursion and memory errors that it does not
-            correct = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        pipe.sendall(b"1" if correct else b"0")
-
-
-if __name__ == "__main__":
-    _serve()

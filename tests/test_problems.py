@@ -10,11 +10,13 @@ import sys
 from collections import Counter
 from itertools import islice
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hub import SUBJECTS, hendrycks, math_500
 from hypothesis import given, strategies as st
 
-from lrd import ROOT, UserError, cell, problems
+from lrd import ROOT, UserError, cell, problems, results
 from lrd.arithmetic import LEVELS, THEMES, Story, story
 from lrd.cell import grid
 from lrd.problems import Chain, Problem, as_problem, held_out, in_held_out_tenth, prompts_at, stream, train_pool
@@ -223,6 +225,102 @@ def test_a_blank_line_at_the_end_is_no_problem(jsonl):
     assert len(train_pool(jsonl({"problem": "a", "answer": "1"}, ""))[0]) == 1
 
 
+@pytest.mark.parametrize("names", [{"unique_id": None}, {"id": "same"}, {"unique_id": "", "id": None}, {}])
+def test_each_row_is_a_problem_of_its_own(names, jsonl):
+    source = jsonl(*({"problem": f"p{i}", "answer": str(i)} | names for i in range(8)))
+    assert len({p.id for p in held_out(source, 8)}) == 8
+    assert {p.id for p in train_pool(source)[0]} == {p.id for p in held_out(source, 8)}
+
+
+def test_ids_that_are_alike_are_told_apart_by_their_place(jsonl):
+    source = jsonl(
+        {"problem": "a", "answer": "1", "id": 1},  # as the second row would be called
+        {"problem": "b", "answer": "2"},
+        {"problem": "c", "answer": "3", "id": "1"},
+        {"problem": "d", "answer": "4", "id": "1 (line 3)"},
+        {"problem": "e", "answer": "5", "unique_id": None, "id": "x"},
+    )
+    assert [p.id for p in train_pool(source)[0]] == ["1", "1 (line 2)", "1 (line 3)", "1 (line 3) (line 4)", "x"]
+
+
+def test_pass_at_k_of_problems_without_ids(jsonl, tmp_path):
+    """Two samples each of eight problems, of which four are always solved: pass@1 and pass@2 are a half."""
+    source = jsonl(*({"problem": f"p{i}", "answer": "1", "unique_id": None} for i in range(8)))
+    rows = [
+        {"model": "student", "subject": None, "level": None, "sample": sample, "problem": p.id, "length": 1}
+        | {"correct": p.problem in ("p0", "p1", "p2", "p3"), "answered": True, "truncated": False}
+        for p in held_out(source, 8)
+        for sample in ("greedy", "0", "1")
+    ]
+    path = tmp_path / "runs" / "mine" / "baseline" / "samples.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    frame = results.baseline("mine", tmp_path / "runs")
+    assert {k: (len(each), each.mean()) for k, each in results.estimates_at(frame).items()} == {
+        1: (8, 0.5),
+        2: (8, 0.5),
+    }
+
+
+def test_ids_keep_their_zeros_in_the_baseline(tmp_path):
+    rows = [
+        {"model": "student", "level": None, "sample": sample, "problem": name, "length": 1, "correct": name == "7"}
+        for name in ("7", "07")
+        for sample in ("greedy", "0")
+    ]
+    path = tmp_path / "mine" / "baseline" / "samples.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert results.estimates_at(results.baseline("mine", tmp_path))[1].to_dict() == {
+        ("student", "07"): 0.0,
+        ("student", "7"): 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    "written", ["0.00001", "2.5e-6", "1e22", "0.50", "-0", "1E5", "1e400", "12345678901234567890.10", "7" * 5000]
+)
+def test_a_gold_number_stays_as_it_is_written(written, jsonl):
+    [problem], dropped = train_pool(jsonl(f'{{"problem": "a", "answer": {written}}}'))
+    assert (problem.answer, dropped) == (written, 0)
+    assert is_correct(rf"\boxed{{{written}}}", problem.answer)
+    assert not is_correct(r"\boxed{e-5}", problem.answer) and not is_correct(r"\boxed{e-6}", problem.answer)
+
+
+@pytest.mark.parametrize("written", ["NaN", "Infinity", "-Infinity", "null", '"nan"', '""', '" "'])
+def test_a_gold_that_is_no_number_is_missing(written, jsonl):
+    pool, dropped = train_pool(jsonl({"problem": "a", "answer": "1"}, f'{{"problem": "b", "answer": {written}}}'))
+    assert (len(pool), dropped) == (1, 1)
+
+
+def test_a_missing_gold_is_taken_from_the_solution(jsonl):
+    [problem], _ = train_pool(jsonl(r'{"problem": "a", "answer": NaN, "solution": "\\boxed{2}"}'))
+    assert problem.answer == "2"
+
+
+def test_golds_of_a_data_set_are_decimals(tmp_path):
+    """Parquet has no text of a number: the shortest decimal, never `1e-05`, which was read as e - 5."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    columns = {
+        "problem": pa.array(["a", "b", "c", "d"]),
+        "answer": pa.array([0.00001, 1e22, float("nan"), 0.1], pa.float64()),
+    }
+    pq.write_table(pa.table(columns), folder / "train.parquet")
+    pool, dropped = train_pool(str(folder))
+    assert [p.answer for p in pool] == ["0.00001", "1" + "0" * 22, "0.1"] and dropped == 1
+    narrow = columns | {"answer": pa.array([0.1, 2.5, None, 1e-3], pa.float32())}
+    pq.write_table(pa.table(narrow), folder / "train.parquet")
+    assert [p.answer for p in train_pool(str(folder))[0]] == ["0.1", "2.5", "0.001"]
+    whole = columns | {"answer": pa.array([3, 0, None, -7], pa.int64())}
+    pq.write_table(pa.table(whole), folder / "train.parquet")
+    assert [p.answer for p in train_pool(str(folder))[0]] == ["3", "0", "-7"]
+    for wrong, said in (([[1], [2], [3], [4]], "a list"), ([True, False, True, None], "true or false")):
+        pq.write_table(pa.table(columns | {"answer": pa.array(wrong)}), folder / "train.parquet")
+        with pytest.raises(UserError, match=rf"'answer' of row 0 of .* is {said}"):
+            train_pool(str(folder))
+
+
 # --- data sets as the Hub lays them out
 
 SOLUTIONS = {  # a subject's solutions, and the gold answer of each
@@ -334,6 +432,58 @@ def test_a_garbage_line_is_a_user_error_or_dropped(line, said, jsonl):
         assert said in str(error) and source in str(error) and "\n" not in str(error)
     else:  # a row that has no gold answer is dropped and counted, and no other
         assert said == "" and (len(pool), dropped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("answer", "[2, 3]", "a list"),
+        ("answer", "true", "true or false"),
+        ("answer", "{}", "an object"),
+        ("answer", '"\\ud800"', "half a character"),
+        ("solution", '["a"]', "a list"),
+        ("solution", "5", "a number"),
+        ("problem", "5", "a number"),
+        ("problem", '["a"]', "a list"),
+        ("problem", '"\\udfff"', "half a character"),
+        ("problem", '""', "no text"),
+        ("id", "[1]", "a list"),
+        ("id", '"\\ud800"', "half a character"),
+        ("unique_id", "{}", "an object"),
+        ("level", "[3]", "a list"),
+        ("level", "false", "true or false"),
+        ("level", "7" * 5000, "5000 digits"),
+        ("subject", "[]", "a list"),
+        ("type", "true", "true or false"),
+        ("extra", "[" * 10_000 + "]" * 10_000, "nested too deeply"),
+        ("extra", '{"a": 1, "a": 2}', "'a' twice"),
+    ],
+)
+def test_a_field_that_is_no_text_is_a_user_error_with_its_row(field, value, said, jsonl):
+    row = {"problem": '"a"', "answer": '"1"'} | {field: value}
+    fields = ", ".join(f'"{key}": {its}' for key, its in row.items())
+    source = jsonl({"problem": "z", "answer": "1"}, f"{{{fields}}}")
+    with pytest.raises(UserError, match="line 2") as error:
+        train_pool(source)
+    assert said in str(error.value) and one_sentence(error)
+
+
+def test_a_field_twice_is_a_user_error(jsonl):
+    with pytest.raises(UserError, match=r"line 1 .* 'answer' twice"):
+        train_pool(jsonl('{"problem": "a", "answer": "1", "answer": "2"}'))
+
+
+def test_what_can_be_read_is_read(tmp_path):
+    """A byte order mark, lines that end as on Windows, an escaped NUL, whole numbers of any length."""
+    path = tmp_path / "windows.jsonl"
+    rows = [
+        '{"problem": "a\\u0000b", "answer": "1"}',
+        '{"problem": "c", "answer": %s, "level": 3, "type": "x"}' % ("1" * 5000),
+    ]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+    first, second = train_pool(str(path))[0]
+    assert (first.problem, first.answer) == ("a\0b", "1")
+    assert (second.answer, second.level, second.subject) == ("1" * 5000, 3, "x")
 
 
 def test_text_that_is_not_utf8_is_a_user_error(tmp_path):

@@ -36,6 +36,23 @@ def test_the_verifiers_record_holds_ids_only(record):
     assert ids and all(i.removeprefix("math500/").isdigit() for i in ids)
 
 
+def test_the_gradings_record(record):
+    """Recorded anew; and of its counts the last two are never above the first, how many pairs there are."""
+    assert verification.check_grading() == record["grading"]
+    counts = [row for kind in record["grading"]["kinds"].values() for row in kind.values()]
+    assert all(0 <= count <= row[0] for row in counts for count in row)
+    pairs = verification.grading()
+    assert sum(row[0] for row in counts) == len(pairs)
+    assert sum(row[0] - row[1] for row in counts) == sum(bool(pair.limit) for pair in pairs)
+
+
+def test_the_gradings_sentences_by_hand(record, tmp_path):
+    kinds = {"a": {"right": [5, 4, 2], "wrong": [3, 3, 1]}, "b": {"right": [10, 10, 7], "wrong": [2, 1, 0]}}
+    facts = verification.facts(record | {"grading": {"kinds": kinds}}, results.load("tiny", tmp_path))
+    counts = [facts[f"graded_{name}"] for name in ("pairs", "ours", "theirs", "wrong")]
+    assert counts == ["20", "18", "10", "5"] and (facts["paid_ours"], facts["paid_theirs"]) == ("1", "4")
+
+
 def test_without_math500_it_says_what_it_needs(tmp_path):
     with pytest.raises(UserError, match="--math500"):
         verification.check_verifier(tmp_path / "math500.jsonl")
@@ -149,6 +166,7 @@ def test_sentences_follow_the_record(record, tmp_path):
 def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatch, record, capsys):
     kept = tmp_path / "verification.json"
     kept.write_text(json.dumps({"verifier": record["verifier"]}))
+    monkeypatch.setattr(verification, "check_grading", lambda: {"kinds": {}})
     monkeypatch.setattr(verification, "RECORD", kept)
     monkeypatch.setattr(verification, "ROOT", tmp_path)
     monkeypatch.setattr(verification, "check_loss", lambda student: {"batches": 0})
@@ -158,6 +176,7 @@ def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatc
     assert verification.main(["--math500", str(tmp_path / "absent.jsonl")]) == 0
     assert json.loads(kept.read_text()) == {
         "verifier": record["verifier"],
+        "grading": {"kinds": {}},
         "loss": {"batches": 0},
         "twice": {"steps": 0},
         "forward": {"arms": []},
