@@ -51,7 +51,15 @@ class Rollouts:
 def collate(
     problems: list[Problem], prompts: list[list[int]], completions: list[Completion], samples: int, tokenizer
 ) -> Rollouts:
-    """Pads P prompts and their P·`samples` completions (all of a prompt's side by side) into one batch."""
+    """Pads P prompts and their P·`samples` completions (all of a prompt's side by side) into one batch.
+
+    Raises `ValueError` where there are more or fewer of either.
+    """
+    if len(prompts) != len(problems) or len(completions) != len(prompts) * samples:
+        raise ValueError(
+            f"{len(completions)} completions of {len(prompts)} prompts to {len(problems)} problems: want a prompt to "
+            f"each, and {samples} completions of it"
+        )
     repeated = [ids for ids in prompts for _ in range(samples)]
     prompt_ids, prompt_mask = pad(repeated, tokenizer.pad_token_id, left=True)
     completion_ids, completion_mask = pad([c.ids for c in completions], tokenizer.pad_token_id)

@@ -233,7 +233,8 @@ def update(
 
 
 def credit(deposits: rewards.Deposits, batch: Rollouts, cell: Cell) -> Float[Tensor, "N T"]:
-    """Advantages of a batch, by the cell's options."""
+    """Advantages of a batch, by the cell's options. Raises `ValueError` where deposits are not on its tokens."""
+    deposits.check(batch)
     deposits = shaping.shaped(deposits, batch, cell)
     found = grpo.advantages(deposits, batch.group, cell.advantage_epsilon, cell.advantage_norm, cell.to_go)
     if cell.advantage_scale == "whitened":

@@ -41,6 +41,16 @@ class Deposits:
         if (rewards[~mask] != 0).any():
             raise ValueError("token_rewards has values where deposit_mask says that nothing was deposited")
 
+    def check(self, rollouts: Rollouts) -> None:
+        """Raises `ValueError` where the deposits are not on the tokens of these rollouts."""
+        mask = rollouts.completion_mask
+        if self.deposit_mask.shape != mask.shape:
+            raise ValueError(
+                f"deposits are {list(self.deposit_mask.shape)}: want {list(mask.shape)}, as the rollouts are"
+            )
+        if (self.deposit_mask & ~mask).any():
+            raise ValueError("something was deposited behind the end of a completion")
+
     @property
     def trajectory_rewards(self) -> Float[Tensor, " N"]:
         """Sum over a trajectory's deposits, for logging."""
