@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.problems import Problem
+from lrd.tokens import texts
 
 TOKENS_PER_PASS = 2**15  # through a model, padding included: of one with 7B parameters, about 4 GB of activations
 PASS_COSTS = 2**12  # tokens that a GPU could have read in the time that Python takes to launch a pass
@@ -73,7 +74,7 @@ def collate(
         completion_mask=completion_mask,
         group=torch.arange(len(prompts)).repeat_interleave(samples),
         problems=[p for p in problems for _ in range(samples)],
-        texts=tokenizer.batch_decode([c.ids for c in completions], skip_special_tokens=True),
+        texts=texts([c.ids for c in completions], tokenizer),
         truncated=torch.tensor([c.truncated for c in completions]),
         sampler_logps=logps,
     )
