@@ -76,7 +76,9 @@ def load_tokenizer(name: str, role: str):
     tokenizer.ends = {file: ends_of(about) for file, about in named.items()}
     if tokenizer.eos_token_id is None:
         if not (there := sorted(i for i in end_ids(tokenizer) if i < len(tokenizer))):
-            raise UserError(f"{role} {name!r} has no end token: neither its tokenizer nor its configuration names one")
+            raise UserError(
+                f"{role} {name!r} has no end token: neither its tokenizer nor its configuration names one as eos_token"
+            )
         tokenizer.eos_token_id = there[0]
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
         tokenizer.pad_token = tokenizer.eos_token
