@@ -2,12 +2,15 @@
 
 from lrd import UserError, codebook, recall, rewards
 from lrd.cell import Cell
-from lrd.models import check_positions
+from lrd.models import check_positions, check_weights
 from lrd.problems import Problem
 
 
 def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -> None:
     """Raises `UserError` where the cell cannot learn from the problems of `pool` or be asked those `held_out`."""
+    for role in ("student", rewards.model_of(cell)):
+        if role:
+            check_weights(getattr(cell, role.lower()), role)
     rewards.check(cell, tokenizer, pool)
     asked = [(cell.prompt(p.problem), "") for p in pool], cell.max_completion_tokens
     if rewards.demonstrates(cell):

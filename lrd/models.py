@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import (
@@ -99,10 +99,11 @@ def check_positions(name: str, role: str, rows: Iterable[tuple[str, str]], more:
 
     `more` tokens follow it.
     """
-    most = positions(load_config(name, role))
+    if (most := positions(load_config(name, role))) is None:
+        return
     # A token has a byte at least: short rows need not be tokenized, and the first to be are those of most bytes.
     sizes = {row: len("".join(row).encode(errors="replace")) for row in rows}
-    long = sorted((row for row in sizes if most and sizes[row] + SPECIAL + more > most), key=sizes.__getitem__)[::-1]
+    long = sorted((row for row in sizes if sizes[row] + SPECIAL + more > most), key=sizes.__getitem__)[::-1]
     for part in (long[i : i + AT_A_TIME] for i in range(0, len(long), AT_A_TIME)):
         starts, rest = (encode(texts, tokenizer) for encode, texts in zip((beginnings, continuations), zip(*part)))
         longest = max(len(before) + len(after) for before, after in zip(starts, rest, strict=True))
@@ -113,11 +114,29 @@ def check_positions(name: str, role: str, rows: Iterable[tuple[str, str]], more:
             )
 
 
+def check_weights(name: str, role: str) -> None:
+    """Raises `UserError` where a directory has no weights or broken ones; those on the Hub show when they are read."""
+    if not hub.on_hub(name):
+        files = sorted(hub.model(name, role, weights=False).glob("*.safetensors"))
+        if not files:
+            raise UserError(f"cannot load {role} {name!r}: it has no weights, *.safetensors")
+        for file in files:
+            with _said_clearly(name, role), safe_open(file, "pt"):  # reads where they lie, and whether all are there
+                pass
+
+
 def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     """A causal LM in evaluation mode, from safetensors only. Raises `UserError` where it cannot be had."""
     with _said_clearly(name, role):
+        how: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
         where = hub.model(name, role, weights=True)
-        model: CausalLM = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), use_safetensors=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, ignore_mismatched_sizes=True, **how)
+    model, found = loaded
+    if lacking := sorted(found["missing_keys"] | {key for key, *_ in found["mismatched_keys"]}):  # drawn at random now
+        raise UserError(
+            f"cannot load {role} {name!r}: its files lack weights of its configuration or have others, such as "
+            f"{lacking[0]!r}"
+        )
     model = model.to(to).eval()
     _check_head(model, name, role)
     if to.type == "cuda":
