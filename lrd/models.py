@@ -28,6 +28,7 @@ logging.disable_progress_bar()  # loading a checkpoint is no news in a log or a 
 
 LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
 SPECIAL = 8  # tokens at most that a tokenizer puts around a text
+RECURRENT = {"conv", "linear_attention", "hybrid", "hybrid_sliding"}  # layers with a state of another kind
 AT_A_TIME = 256  # texts that are tokenized
 
 CausalLM = Any
@@ -53,11 +54,14 @@ def load_config(name: str, role: str) -> Any:
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if kind is None:
         raise UserError(f"{role} {name!r} ({config.model_type}) is no causal language model")
-    if getattr(kind, "_is_stateful", False):
+    text = config.get_text_config()
+    if getattr(kind, "_is_stateful", False) or RECURRENT & set(getattr(text, "layer_types", None) or ()):
         raise UserError(
             f"{role} {name!r} ({config.model_type}) keeps a recurrent state; choose a model whose layers all attend to "
             f"a key-value cache"
         )
+    if getattr(text, "final_logit_softcapping", None):  # too little at small logits for `_check_head` to see
+        raise UserError(f"{role} {name!r} ({config.model_type}) does more to its logits than multiply by a head")
     return config
 
 

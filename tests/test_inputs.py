@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, BloomConfig, LlamaConfig, MambaConfig, Qwen3Config, T5Config
+from transformers import (
+    AutoModel,
+    BloomConfig,
+    Gemma2Config,
+    Lfm2Config,
+    LlamaConfig,
+    MambaConfig,
+    Qwen3Config,
+    T5Config,
+)
 
 from lrd import UserError, evaluate, inputs, matrix, models, problems, rewards
 from lrd.models import positions, token_logps
@@ -18,6 +27,7 @@ from lrd.run import Run, read_json
 from lrd.train import credit, tells_apart, train
 
 CPU = torch.device("cpu")
+MIXED = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
 SHORT = {"steps": 2, "eval_every": 2, "eval_problems": 4, "max_completion_tokens": 8}
 
 
@@ -102,7 +112,13 @@ def test_seven_thousand_problems_take_little_time(variant, make_cell, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config, says", [(MambaConfig, "keeps a recurrent state"), (T5Config, "is no causal language")]
+    "config, says",
+    [
+        (MambaConfig, "keeps a recurrent state"),
+        (lambda **of: Lfm2Config(**of, **MIXED), "keeps a recurrent state"),
+        (Gemma2Config, "does more to its logits"),
+        (T5Config, "is no causal language model"),
+    ],
 )
 @pytest.mark.parametrize("role", ["student", "teacher", "PRM"])
 def test_other_kinds_of_models_are_refused(config, says, role, variant, make_cell, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config
 
 from lrd import UserError, placement
 from lrd.models import token_logps
@@ -306,6 +306,23 @@ def test_an_adapter_outside_of_the_layers_is_refused(kind, outside, dtype, check
         for refuses in (placement.check, lambda cell: Policy(cell, CPU)):
             with pytest.raises(UserError, match=rf"lora_targets names {targets[-1]}, which .*there are {inside[0]}"):
                 refuses(cell)
+
+
+def test_an_adapter_that_would_sit_on_more_is_refused(tokenizer, make_cell, tmp_path):
+    """PEFT counts a layer of fused experts among those called `down_proj`."""
+    config = DeepseekV3Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=48, moe_intermediate_size=16, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, v_head_dim=8, qk_nope_head_dim=4,
+        first_k_dense_replace=1, eos_token_id=1, pad_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for target in ("down_proj", "gate_proj"):
+        with pytest.raises(UserError, match=f"cannot place adapters on the linear layers {target} of student") as error:
+            Policy(make_cell(student=str(tmp_path), lora_targets=(target,)), CPU)
+        assert one_sentence(error)
+    Policy(make_cell(student=str(tmp_path), lora_targets=("o_proj",)), CPU)
 
 
 @pytest.mark.parametrize("dtype, close", [("float32", 1e-4), ("bfloat16", 0.2)])
