@@ -243,6 +243,8 @@ def test_deposits_end_where_the_teacher_cannot_read_on(variant, make_cell, make_
         want = token_logps(teacher, plain).logps - token_logps(student, plain).logps
     assert got.deposit_mask.tolist() == [[True, True, False, False, False], [True] * 5]
     torch.testing.assert_close(got.token_rewards, want, atol=1e-5, rtol=0)
+    foreign = replace(plain, prompt_ids=torch.full_like(plain.prompt_ids, 40))  # a prompt that it cannot read at all
+    assert not reward(foreign, torch.zeros(plain.completion_ids.shape)).deposit_mask.any()
 
 
 # --- helpers that would shift

@@ -30,7 +30,8 @@ def load(cell: Cell, tokenizer, device) -> Reward:
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         # Heads are padded beyond the tokenizer, and not to the same width in all sizes of a family: behind a token that
         # only the student's head has, the teacher cannot read on.
-        known = (rollouts.completion_ids < words).cumprod(1).bool()
+        strange = (rollouts.prompt_mask & (rollouts.prompt_ids >= words)).any(1, keepdim=True)
+        known = (rollouts.completion_ids < words).cumprod(1).bool() & ~strange
         read = {name: getattr(rollouts, name).clamp(max=words - 1) for name in ("prompt_ids", "completion_ids")}
         theirs = token_logps(teacher, replace(rollouts, **read), cell.logp_temperature).logps
         gap = (theirs - logps.detach()).cpu()
