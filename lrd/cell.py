@@ -128,6 +128,10 @@ class Cell:
             raise UserError(f"preset {preset!r} gives no value for {', '.join(sorted(missing))}")
         return cls(**values)
 
+    def prompt(self, problem: str) -> str:
+        """The text that a completion goes on from. Substituted, not formatted: LaTeX has braces."""
+        return self.prompt_template.replace("{problem}", problem)
+
     @property
     def arm(self) -> str:
         """`r<rank>` or `full`."""

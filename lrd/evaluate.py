@@ -8,12 +8,13 @@ from lrd.models import CausalLM
 from lrd.problems import Problem
 from lrd.rollouts import Completion
 from lrd.sampling import Sampler
+from lrd.tokens import beginnings, texts
 from lrd.verifier import is_correct, last_boxed
 
 
 def encode(problem: Problem, cell: Cell, tokenizer) -> list[int]:
-    """The prompt's token ids. Substituted, not formatted: LaTeX has braces."""
-    return tokenizer(cell.prompt_template.replace("{problem}", problem.problem)).input_ids
+    """The prompt's token ids."""
+    return beginnings([cell.prompt(problem.problem)], tokenizer)[0]
 
 
 def greedy(sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer) -> list[dict[str, Any]]:
@@ -23,13 +24,13 @@ def greedy(sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer) -> 
         batch = problems[start : start + cell.eval_batch]
         prompts = [encode(p, cell, tokenizer) for p in batch]
         completions = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, temperature=0)
-        rows += [judge(p, c, cell, tokenizer) for p, c in zip(batch, completions)]
+        rows += [judge(p, c, cell, tokenizer) for p, c in zip(batch, completions, strict=True)]
     return rows
 
 
 def judge(problem: Problem, completion: Completion, cell: Cell, tokenizer) -> dict[str, Any]:
     """Whether a completion is right, whether it gives an answer at all, its length in tokens, whether it was cut."""
-    text = tokenizer.decode(completion.ids, skip_special_tokens=True)
+    (text,) = texts([completion.ids], tokenizer)
     return {
         "problem": problem.id,
         "correct": is_correct(text, problem.answer, cell.grading),
@@ -65,6 +66,7 @@ def sampled(
             top_p=cell.top_p,
             seed=seed + start,
         )
-        judged = [judge(p, c, cell, tokenizer) for p, c in zip([p for p in batch for _ in range(samples)], completions)]
+        repeated = [p for p in batch for _ in range(samples)]
+        judged = [judge(p, c, cell, tokenizer) for p, c in zip(repeated, completions, strict=True)]
         rows += [judged[i : i + samples] for i in range(0, len(judged), samples)]
     return rows

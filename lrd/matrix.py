@@ -5,6 +5,8 @@ what fails is listed at the end and stops nothing else.
 """
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import re
@@ -236,7 +238,7 @@ class _Copy:
 
 def check(cells: list[Cell], runs: str | None = None) -> None:
     """Raises `UserError` for what this host can refuse before anything starts: models, problems, run directories."""
-    from lrd import placement, rewards
+    from lrd import inputs, models, placement, rewards
 
     for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
         placement.check(cell)
@@ -246,10 +248,14 @@ def check(cells: list[Cell], runs: str | None = None) -> None:
             hub.model(getattr(cell, role.lower()), role, weights=False)
         with contextlib.suppress(Unreadable):  # that cell fails by itself and stops no other
             Run(cell, runs, hold=False).check()
-    for source, prompts in {(cell.train_data, cell.prompts_per_step) for cell in cells}:
-        problems.train_pool(source, prompts)
-    for source, n in {(cell.eval_data, cell.eval_problems) for cell in cells}:
-        problems.held_out(source, n)
+    train_pool, held_out = functools.cache(problems.train_pool), functools.cache(problems.held_out)
+    load_tokenizer = functools.cache(models.load_tokenizer)
+    # Adapters and how they are trained play no part.
+    alike: dict[str, Any] = {"rank": 1, "seed": 0, "learning_rate": 0.0, "lora_targets": ("",), "lora_layers": ()}
+    for cell in dict.fromkeys(dataclasses.replace(cell, **alike) for cell in cells):
+        pool, _ = train_pool(cell.train_data, cell.prompts_per_step)
+        asked = held_out(cell.eval_data, cell.eval_problems)
+        inputs.check(cell, load_tokenizer(cell.student, "student"), pool, asked)
 
 
 def run(

@@ -12,15 +12,14 @@ from transformers import AutoModelForCausalLM
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.codebook import named
-from lrd.models import load_config
+from lrd.models import LOGITS_AT_ONCE, load_config
 from lrd.placement import adapted
+from lrd.rollouts import TOKENS_PER_PASS
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 ROOM = 512  # tokens of a prompt that an engine keeps room for
 PROMPT, KEY = 256, 16  # tokens of a prompt in a training batch; of one that asks for a codebook's key
-PASS = 2**14  # tokens that are read at a time where no gradient is wanted
-LOGITS = 2**28  # in memory at once, in fp32, three times over for their gradient
 CUDA = 1.0  # GiB: its context and kernels
 
 
@@ -63,10 +62,11 @@ def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[st
     """GiB that a cell takes at its peak, by what takes them; `scorer` is the reward's own model.
 
     Assumed: every completion runs to its longest; the activations of all rows, prompts of `PROMPT` tokens (or `KEY`)
-    included, are kept until the backward pass, without checkpointing; the engine has weights of its own and a cache for
-    as many rows as it ever decodes, with `ROOM` tokens for each prompt; nothing is handed back in between. A frozen
-    base serves as its own reference. What is trained, its gradient and two moments are in `master_dtype` (an adapter's
-    in fp32), and there is a copy in `dtype`. Without flash attention it takes more.
+    included, are kept until the backward pass, without checkpointing; a slice of logits is there three times over, for
+    its gradient; the engine has weights of its own and a cache for as many rows as it ever decodes, with `ROOM` tokens
+    for each prompt; nothing is handed back in between. A frozen base serves as its own reference. What is trained, its
+    gradient and two moments are in `master_dtype` (an adapter's in fp32), and there is a copy in `dtype`. Without flash
+    attention it takes more.
     """
     b, rows = BYTES[cell.dtype], cell.prompts_per_step * cell.samples_per_prompt
     trained = student.adapter * cell.rank if cell.rank else student.parameters
@@ -77,8 +77,8 @@ def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[st
         "student and reference": student.parameters * b,
         "what is trained": trained * (4 * master + b),
         "engine": student.parameters * b + decoded * (ROOM + cell.max_completion_tokens) * student.cached * b,
-        "activations": tokens * student.kept * b + 3 * 4 * min(LOGITS, tokens * student.words),
-        "reward model": scorer.parameters * b + min(PASS, tokens) * scorer.widest * b if scorer else 0,
+        "activations": tokens * student.kept * b + 3 * 4 * min(LOGITS_AT_ONCE, tokens * student.words),
+        "reward model": scorer.parameters * b + min(TOKENS_PER_PASS, tokens) * scorer.widest * b if scorer else 0,
     }
     return {name: n / GIB for name, n in used.items() if n} | {"CUDA": CUDA}
 

@@ -2,24 +2,34 @@
 
 import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.utils import logging
 
 from lrd import UserError, hub
 from lrd.rollouts import Rollouts, by_length
+from lrd.tokens import beginnings, continuations, end_ids, ends_of
 
 logging.disable_progress_bar()  # loading a checkpoint is no news in a log or a notebook
 
 
 LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
+SPECIAL = 8  # tokens at most that a tokenizer puts around a text
+RECURRENT = {"conv", "linear_attention", "hybrid", "hybrid_sliding"}  # layers with a state of another kind
+AT_A_TIME = 256  # texts that are tokenized
 
 CausalLM = Any
 """A transformers or PEFT model. Their attributes are made at run time, beyond what a type checker can follow."""
@@ -38,25 +48,99 @@ def device() -> torch.device:
 
 
 def load_config(name: str, role: str) -> Any:
-    """A model's configuration alone. Raises `UserError` where it cannot be had."""
+    """A causal LM's configuration alone. Raises `UserError` where it cannot be had, or is of another kind of model."""
     with _said_clearly(name, role):
-        return AutoConfig.from_pretrained(hub.model(name, role, weights=False))
+        config = AutoConfig.from_pretrained(hub.model(name, role, weights=False))
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if kind is None:
+        raise UserError(f"{role} {name!r} ({config.model_type}) is no causal language model")
+    text = config.get_text_config()
+    if getattr(kind, "_is_stateful", False) or RECURRENT & set(getattr(text, "layer_types", None) or ()):
+        raise UserError(
+            f"{role} {name!r} ({config.model_type}) keeps a recurrent state; choose a model whose layers all attend to "
+            f"a key-value cache"
+        )
+    if getattr(text, "final_logit_softcapping", None):  # too little at small logits for `_check_head` to see
+        raise UserError(f"{role} {name!r} ({config.model_type}) does more to its logits than multiply by a head")
+    return config
 
 
 def load_tokenizer(name: str, role: str):
-    """The tokenizer beside a model, with a padding token. Raises `UserError` where it cannot be had."""
+    """The tokenizer beside a model, with a padding and an end token. Raises `UserError` where it cannot be had.
+
+    Its `ends` are the end tokens that the model's own files name, see `tokens.end_ids`.
+    """
+    config = load_config(name, role).get_text_config()
     with _said_clearly(name, role):
-        tokenizer = AutoTokenizer.from_pretrained(hub.model(name, role, weights=False))
-    if tokenizer.pad_token_id is None:
+        where = hub.model(name, role, weights=False)
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        named = {"config.json": config}
+        if (where / "generation_config.json").is_file():
+            named["generation_config.json"] = GenerationConfig.from_pretrained(where)
+    tokenizer.ends = {file: ends_of(about) for file, about in named.items()}
+    if tokenizer.eos_token_id is None:
+        if not (there := sorted(i for i in end_ids(tokenizer) if i < len(tokenizer))):
+            raise UserError(
+                f"{role} {name!r} has no end token: neither its tokenizer nor its configuration names one as eos_token"
+            )
+        tokenizer.eos_token_id = there[0]
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def positions(config: Any) -> int | None:
+    """The most tokens that a model was made to read, its rotary scaling included; None where it says nothing."""
+    config = config.get_text_config()
+    most, rotary = getattr(config, "max_position_embeddings", None), getattr(config, "rope_parameters", None) or {}
+    if most and rotary.get("rope_type") in ("linear", "dynamic", "yarn"):
+        most = max(most, int(rotary["factor"] * (rotary.get("original_max_position_embeddings") or most)))
+    return most
+
+
+def check_positions(name: str, role: str, rows: Iterable[tuple[str, str]], more: int, tokenizer, source: str) -> None:
+    """Raises `UserError` where a row of `source`, a beginning and what goes on from it, is too long for a model.
+
+    `more` tokens follow it.
+    """
+    if (most := positions(load_config(name, role))) is None:
+        return
+    # A token has a byte at least: short rows need not be tokenized, and the first to be are those of most bytes.
+    sizes = {row: len("".join(row).encode(errors="replace")) for row in rows}
+    long = sorted((row for row in sizes if sizes[row] + SPECIAL + more > most), key=sizes.__getitem__)[::-1]
+    for part in (long[i : i + AT_A_TIME] for i in range(0, len(long), AT_A_TIME)):
+        starts, rest = (encode(texts, tokenizer) for encode, texts in zip((beginnings, continuations), zip(*part)))
+        longest = max(len(before) + len(after) for before, after in zip(starts, rest, strict=True))
+        if longest + more > most:
+            raise UserError(
+                f"{role} {name!r} has {most} positions, too few for a problem of {source!r} with {longest} tokens and "
+                f"{more} that may follow; choose another model, shorter problems or a smaller max_completion_tokens"
+            )
+
+
+def check_weights(name: str, role: str) -> None:
+    """Raises `UserError` where a directory has no weights or broken ones; those on the Hub show when they are read."""
+    if not hub.on_hub(name):
+        files = sorted(hub.model(name, role, weights=False).glob("*.safetensors"))
+        if not files:
+            raise UserError(f"cannot load {role} {name!r}: it has no weights, *.safetensors")
+        for file in files:
+            with _said_clearly(name, role), safe_open(file, "pt"):  # reads where they lie, and whether all are there
+                pass
 
 
 def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     """A causal LM in evaluation mode, from safetensors only. Raises `UserError` where it cannot be had."""
     with _said_clearly(name, role):
+        how: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
         where = hub.model(name, role, weights=True)
-        model: CausalLM = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), use_safetensors=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, ignore_mismatched_sizes=True, **how)
+    model, found = loaded
+    if lacking := sorted(found["missing_keys"] | {key for key, *_ in found["mismatched_keys"]}):  # drawn at random now
+        raise UserError(
+            f"cannot load {role} {name!r}: its files lack weights of its configuration or have others, such as "
+            f"{lacking[0]!r}"
+        )
     model = model.to(to).eval()
     _check_head(model, name, role)
     if to.type == "cuda":

@@ -18,9 +18,13 @@ from lrd.models import CausalLM, load_config
 
 
 def linear_layers(model: CausalLM) -> dict[str, Any]:
-    """A model's linear maps by their full names, without a head that has no weight of its own."""
-    head = model.get_output_embeddings() if model.config.tie_word_embeddings else None
-    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    """The linear maps of a model's decoder layers by their full names.
+
+    Not the head: learner and rewards multiply by its weight and would not see an adapter on it (`models._Scorer`).
+    """
+    inside = set(model.get_decoder().modules())
+    named = {name: m for name, m in model.named_modules() if m in inside and _layer(name) is not None}
+    return {name: m for name, m in named.items() if isinstance(m, nn.Linear | Conv1D)}
 
 
 def adapted(model: CausalLM, targets: Sequence[str], layers: Sequence[int] = ()) -> dict[str, Any]:
@@ -40,8 +44,8 @@ def check(cell: Cell, model: CausalLM | None = None) -> None:
     known = {name.rsplit(".", 1)[-1] for name in there}
     if absent := set(cell.lora_targets) - known:
         raise UserError(
-            f"lora_targets names {', '.join(sorted(absent))}, which student {cell.student!r} does not have; "
-            f"its linear layers are {', '.join(sorted(known))}"
+            f"lora_targets names {', '.join(sorted(absent))}, which student {cell.student!r} does not have in its "
+            f"decoder layers; the linear ones there are {', '.join(sorted(known))}"
         )
     numbers = {number for name in there if (number := _layer(name)) is not None}
     if beyond := set(cell.lora_layers) - numbers:

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from lrd import placement
+from lrd import UserError, placement
 from lrd.cell import Cell
 from lrd.models import CausalLM, TokenLogps, load_model, load_tokenizer, token_logps
 from lrd.rollouts import Rollouts
@@ -117,6 +117,13 @@ def _with_adapter(base: CausalLM, cell: Cell, rank: int) -> CausalLM:
         layers_to_transform=list(cell.lora_layers) or None,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    wanted = set(placement.adapted(base, cell.lora_targets, cell.lora_layers))
+    with torch.random.fork_rng(), contextlib.suppress(ValueError):
         torch.manual_seed(seed_of("initialization", cell.seed))
-        return get_peft_model(base, config)  # adapters in fp32 whatever the base's dtype
+        model = get_peft_model(base, config)  # adapters in fp32 whatever the base's dtype
+        if wanted == {name for name, m in base.named_modules() if isinstance(m, LoraLayer)}:
+            return model
+    raise UserError(
+        f"PEFT cannot place adapters on the linear layers {', '.join(cell.lora_targets)} of student {cell.student!r} "
+        f"alone: it has other modules of these names, such as fused experts"
+    )

@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrd import UserError
 from lrd.codebook import DIGIT_BITS, DIGITS
 from lrd.models import CausalLM
 from lrd.problems import Problem
+from lrd.tokens import continuations
 
 TEMPERATURES = 2.0 ** torch.linspace(-4, 10, 113)  # 9 % from one to the next; at the last, uniform
 ROWS = 1024  # entries that are read at a time
@@ -49,10 +51,19 @@ def _told(logits: Float[Tensor, "K D V"], right: Int[Tensor, "K D"]) -> Float[Te
     return (logps / math.log(2) + DIGIT_BITS).sum(1).float()
 
 
+def check(name: str, tokenizer) -> None:
+    """Raises `UserError` where a digit of a codebook's values is not one token of the student, each another."""
+    ids = continuations(DIGITS, tokenizer)
+    if {len(of) for of in ids} != {1} or len(set(map(tuple, ids))) < len(DIGITS):
+        raise UserError(
+            f"student {name!r} cannot be asked for a codebook: {', '.join(DIGITS)} are no tokens of its own"
+        )
+
+
 @torch.no_grad()
 def of_model(model: CausalLM, prompts: list[list[int]], entries: list[Problem], tokenizer) -> Bits:
     """Bits of a codebook's entries, whose prompts are all of one length, that a model has learned."""
-    right = tokenizer([entry.solution for entry in entries]).input_ids
+    right = continuations([entry.solution or "" for entry in entries], tokenizer)
     ids = torch.tensor([prompt + solution for prompt, solution in zip(prompts, right)])
     values = torch.tensor(tokenizer.convert_tokens_to_ids(DIGITS))
     at = torch.isin(ids[0], values).nonzero()[:, 0]  # the same in all

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.problems import Problem
+from lrd.tokens import texts
 
 TOKENS_PER_PASS = 2**15  # through a model, padding included: of one with 7B parameters, about 4 GB of activations
 PASS_COSTS = 2**12  # tokens that a GPU could have read in the time that Python takes to launch a pass
@@ -51,7 +52,15 @@ class Rollouts:
 def collate(
     problems: list[Problem], prompts: list[list[int]], completions: list[Completion], samples: int, tokenizer
 ) -> Rollouts:
-    """Pads P prompts and their P·`samples` completions (all of a prompt's side by side) into one batch."""
+    """Pads P prompts and their P·`samples` completions (all of a prompt's side by side) into one batch.
+
+    Raises `ValueError` where there are more or fewer of either.
+    """
+    if len(prompts) != len(problems) or len(completions) != len(prompts) * samples:
+        raise ValueError(
+            f"{len(completions)} completions of {len(prompts)} prompts to {len(problems)} problems: want a prompt to "
+            f"each, and {samples} completions of it"
+        )
     repeated = [ids for ids in prompts for _ in range(samples)]
     prompt_ids, prompt_mask = pad(repeated, tokenizer.pad_token_id, left=True)
     completion_ids, completion_mask = pad([c.ids for c in completions], tokenizer.pad_token_id)
@@ -65,7 +74,7 @@ def collate(
         completion_mask=completion_mask,
         group=torch.arange(len(prompts)).repeat_interleave(samples),
         problems=[p for p in problems for _ in range(samples)],
-        texts=tokenizer.batch_decode([c.ids for c in completions], skip_special_tokens=True),
+        texts=texts([c.ids for c in completions], tokenizer),
         truncated=torch.tensor([c.truncated for c in completions]),
         sampler_logps=logps,
     )

@@ -3,8 +3,10 @@
 With one update a rollout the samples are on-policy: log π_old is the learner's own detached log π_θ and the ratio is 1.
 """
 
+import itertools
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrd import UserError, checkpoint, codebook, evaluate, grpo, memory, models, problems, rewards, sampling
+from lrd import UserError, checkpoint, codebook, evaluate, grpo, inputs, memory, models, problems, rewards, sampling
 from lrd.cell import Cell
 from lrd.policy import Policy, seed_of
 from lrd.rewards import shaping
@@ -20,9 +22,11 @@ from lrd.rollouts import Completion, Rollouts, collate
 from lrd.run import Run
 from lrd.sampling import Sampler
 from lrd.signals import on_stop
+from lrd.tokens import solutions
 from lrd.verifier import is_correct
 
 PATIENCE = 10  # a checkpoint that takes seconds is written once that many times as long has passed since the last one
+PROBE, CHANCE = 32, 22 / 32  # problems that a PRM is asked; chance gets that far in 2.5 %
 MAX_SKIPPED = 3  # updates in a row without a finite gradient; then the cell has failed
 
 
@@ -62,18 +66,17 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
     validation = problems.validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
-    if rewards.demonstrates(cell) and any(problem.solution is None for problem in pool):
-        raise UserError(f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without")
+    tokenizer = models.load_tokenizer(cell.student, "student")
+    inputs.check(cell, tokenizer, pool, [*held_out, *validation])
     memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
-    # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
-    reward = rewards.load(cell, models.load_tokenizer(cell.student, "student"), device)
+    reward = rewards.load(cell, tokenizer, device)
     policy = Policy(cell, device)
     sampler = sampler or sampling.load(cell, policy.base, policy.tokenizer)
     optimizer = torch.optim.AdamW(
         policy.trainable.values(), lr=cell.learning_rate, weight_decay=cell.weight_decay, fused=True
     )
     restored = checkpoint.restore(run.checkpoint, cell.config, policy.trainable, optimizer)
-    run.begin(step=restored, about=_about(policy, pool, dropped))
+    run.begin(step=restored, about=_about(policy, reward, pool, dropped))
 
     took, saved = 0.0, -math.inf  # seconds of the last checkpoint; when it was there
 
@@ -181,8 +184,8 @@ def sample(
     chosen = problems.prompts_at(step - 1, pool, cell.prompts_per_step, cell.seed)
     prompts = [evaluate.encode(p, cell, policy.tokenizer) for p in chosen]
     if rewards.demonstrates(cell):
-        solutions = [policy.tokenizer(p.solution).input_ids + [policy.tokenizer.eos_token_id] for p in chosen]
-        shown = [Completion(ids, None, False) for ids in solutions for _ in range(cell.samples_per_prompt)]
+        right = solutions([p.solution or "" for p in chosen], policy.tokenizer)
+        shown = [Completion(ids, None, False) for ids in right for _ in range(cell.samples_per_prompt)]
         return collate(chosen, prompts, shown, cell.samples_per_prompt, policy.tokenizer)
     completions = sampler.sample(
         [ids for ids in prompts for _ in range(cell.samples_per_prompt)],
@@ -237,7 +240,8 @@ def update(
 
 
 def credit(deposits: rewards.Deposits, batch: Rollouts, cell: Cell) -> Float[Tensor, "N T"]:
-    """Advantages of a batch, by the cell's options."""
+    """Advantages of a batch, by the cell's options. Raises `ValueError` where deposits are not on its tokens."""
+    deposits.check(batch)
     deposits = shaping.shaped(deposits, batch, cell)
     found = grpo.advantages(deposits, batch.group, cell.advantage_epsilon, cell.advantage_norm, cell.to_go)
     if cell.advantage_scale == "whitened":
@@ -310,10 +314,55 @@ def logged(
     return rows
 
 
-def _about(policy: Policy, pool: list[problems.Problem], dropped: int) -> dict[str, Any]:
-    """What only the training side knows of a run: its device, its sizes, the data that it saw."""
-    on = policy.device
-    return {
+def tells_apart(reward: rewards.Reward, policy: Policy, pool: list[problems.Problem]) -> tuple[int, int]:
+    """In how many of how many problems the reward gives the right answer more than another problem's answer.
+
+    An answer ends the problem's own solution where there is a short one, else it is a sentence.
+    """
+    cell, tokenizer = policy.cell, policy.tokenizer
+    pairs = [(p, other.answer) for p, other in itertools.pairwise(pool) if p.answer != other.answer][:PROBE]
+    if not pairs:
+        return 0, 0
+
+    def said(problem: problems.Problem, answer: str) -> str:
+        right, box = f"\\boxed{{{problem.answer}}}", f"\\boxed{{{answer}}}"
+        text = problem.solution or ""
+        short = right in text and len(text.encode(errors="replace")) < cell.max_completion_tokens
+        return text.replace(right, box) if short else f"The answer is {box}."
+
+    both = solutions([said(p, answer) for p, other in pairs for answer in (p.answer, other)], tokenizer)
+    asked = [p for p, _ in pairs]
+    prompts = [evaluate.encode(p, cell, tokenizer) for p in asked]
+    batch = collate(asked, prompts, [Completion(ids, None, False) for ids in both], 2, tokenizer)
+    deposits = reward(batch, torch.zeros(batch.completion_mask.shape, device=policy.device))
+    right, wrong = deposits.trajectory_rewards.view(-1, 2).unbind(1)
+    return int((right > wrong).sum()), len(asked)
+
+
+def _about(policy: Policy, reward: rewards.Reward, pool: list[problems.Problem], dropped: int) -> dict[str, Any]:
+    """What only the training side knows of a run: its device, its sizes, the data that it saw, and what its models are.
+
+    Warns of what speaks against them.
+    """
+    cell, tokenizer, on, judged = policy.cell, policy.tokenizer, policy.device, {}
+    ends = {"tokenizer": [tokenizer.eos_token_id]} | tokenizer.ends
+    if odd := [file for file, ids in ends.items() if ids and tokenizer.eos_token_id not in ids]:
+        warnings.warn(
+            f"student {cell.student!r}: the end token of its tokenizer, {tokenizer.eos_token!r}, is none of those in "
+            f"{' and '.join(odd)}; a completion ends at any of them, and a solution that is shown ends with the former",
+            stacklevel=2,
+        )
+    if rewards.model_of(cell) == "PRM":
+        right, asked = tells_apart(reward, policy, pool)
+        judged = {"prm_probe": {"right_above_wrong": right, "problems": asked}}
+        if right < CHANCE * asked:
+            warnings.warn(
+                f"PRM {cell.prm!r} scores the right answer above a wrong one in {right} of {asked} problems: it may be "
+                f"no process reward model",
+                stacklevel=2,
+            )
+    return judged | {
+        "end_tokens": {file: tokenizer.convert_ids_to_tokens(ids) for file, ids in ends.items()},
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else on.type,
         "threads": torch.get_num_threads(),
         "trainable_parameters": sum(p.numel() for p in policy.trainable.values()),

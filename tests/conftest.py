@@ -27,13 +27,16 @@ import filelock
 import pytest
 import torch
 from hypothesis import settings
+from tokenizers import Tokenizer, processors
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen3Config,
 )
 
@@ -72,6 +75,8 @@ def _config(kind: str, vocabulary: int, eos: int, pad: int) -> PretrainedConfig:
         return GPT2Config(**common, n_embd=32, n_layer=2, n_head=4, n_positions=256)
     if kind == "neox":  # linear layers under names of their own
         return GPTNeoXConfig(**{k: v for k, v in decoder.items() if k != "num_key_value_heads"})
+    if kind == "opt":  # learned positions, and linear maps outside of its layers
+        return OPTConfig(**decoder, ffn_dim=48, word_embed_proj_dim=16)
     raise ValueError(kind)
 
 
@@ -113,6 +118,42 @@ def checkpoint(tmp_path_factory, tokenizer) -> Callable[..., str]:
             tokenizer.save_pretrained(path)
             made[kind, seed] = str(path)
         return made[kind, seed]
+
+    return make
+
+
+@pytest.fixture
+def variant(tmp_path, tokenizer) -> Callable[..., str]:
+    """`variant(name, …)`: the directory of a random checkpoint with another tokenizer, configuration or end tokens."""
+
+    def make(name: str, words=None, kind: str = "qwen3", seed: int = 0, ends=None, **changes) -> str:
+        words = tokenizer if words is None else words
+        config = _config(kind, len(words), tokenizer.eos_token_id, tokenizer.pad_token_id)
+        for key, value in changes.items():
+            setattr(config, key, value)
+        model = _random_model(config, seed)
+        if ends is not None:
+            model.generation_config.eos_token_id = ends
+        model.save_pretrained(tmp_path / name)
+        words.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reworded() -> Callable[..., PreTrainedTokenizerFast]:
+    """`reworded(more, template, task=…, **special)`: the task's tokenizer with more words, put around texts or not."""
+
+    def make(more: tuple[str, ...] = (), template: str | None = None, task: str = "chain", **special):
+        raw = json.loads(corpus_tokenizer(task)._tokenizer.to_str())
+        raw["model"]["vocab"] |= {word: len(raw["model"]["vocab"]) + i for i, word in enumerate(more)}
+        made = Tokenizer.from_str(json.dumps(raw))
+        if template:
+            used = [(word, made.token_to_id(word)) for word in template.split() if word != "$A"]
+            made.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
+        special = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"} | special
+        return PreTrainedTokenizerFast(tokenizer_object=made, **special)
 
     return make
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config
 
 from lrd import UserError, placement
 from lrd.models import token_logps
 from lrd.policy import Policy, seed_of
+from lrd.rollouts import collate
+from lrd.sampling.torch import TorchSampler
 
 CPU = torch.device("cpu")
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -279,16 +281,71 @@ def test_layers_that_do_not_exist_are_a_user_error(policy_of, make_cell):
     placement.check(make_cell(rank=None, lora_layers=(2,)))  # no adapter
 
 
-def test_an_adapter_on_a_tied_head_is_refused_or_reaches_the_sampler(policy_of, pretrained, rollouts):
-    """The head of a tied model has no weight of its own to which W + s·BA could be given."""
-    try:
-        policy = policy_of(lora_targets=("q_proj", "lm_head"))
-    except UserError as error:
-        assert "lm_head" in str(error)
-        return
-    train(policy, rollouts, steps=2)
-    weights = dict(policy.weights())
-    assert "lm_head.weight" in weights and not torch.equal(weights["lm_head.weight"], pretrained().lm_head.weight)
+def places(where: str) -> list[str]:
+    """What an adapter can sit on, by its last name."""
+    model = AutoModelForCausalLM.from_pretrained(where)
+    return sorted({name.rsplit(".", 1)[-1] for name in placement.linear_layers(model)})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "kind, outside",
+    [
+        ("qwen3", ("lm_head", "embed_tokens", "norm")),  # a tied head
+        ("llama", ("lm_head", "embed_tokens")),  # an untied one
+        ("gpt2", ("lm_head", "wte", "wpe", "ln_1")),
+        ("neox", ("embed_out", "embed_in")),
+        ("opt", ("lm_head", "project_in", "project_out", "embed_positions")),
+    ],
+)
+def test_an_adapter_outside_of_the_layers_is_refused(kind, outside, dtype, checkpoint, make_cell):
+    """Learner and rewards multiply by the head's own weight, so that an adapter on it would never move."""
+    inside = places(checkpoint(kind))
+    for targets in [(name,) for name in outside] + [(inside[0], outside[0])]:
+        cell = make_cell(student=checkpoint(kind), lora_targets=targets, dtype=dtype)
+        for refuses in (placement.check, lambda cell: Policy(cell, CPU)):
+            with pytest.raises(UserError, match=rf"lora_targets names {targets[-1]}, which .*there are {inside[0]}"):
+                refuses(cell)
+
+
+def test_an_adapter_that_would_sit_on_more_is_refused(tokenizer, make_cell, tmp_path):
+    """PEFT counts a layer of fused experts among those called `down_proj`."""
+    config = DeepseekV3Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=48, moe_intermediate_size=16, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, v_head_dim=8, qk_nope_head_dim=4,
+        first_k_dense_replace=1, eos_token_id=1, pad_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for target in ("down_proj", "gate_proj"):
+        with pytest.raises(UserError, match=f"cannot place adapters on the linear layers {target} of student") as error:
+            Policy(make_cell(student=str(tmp_path), lora_targets=(target,)), CPU)
+        assert one_sentence(error)
+    Policy(make_cell(student=str(tmp_path), lora_targets=("o_proj",)), CPU)
+
+
+@pytest.mark.parametrize("dtype, close", [("float32", 1e-4), ("bfloat16", 0.2)])
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2", "neox", "opt"])
+def test_sampler_learner_and_plain_forward_agree_on_every_target(kind, dtype, close, checkpoint, make_cell, rollouts):
+    """One target at a time, its adapter far from zero: all three see it, and its weights get a gradient."""
+    prompts = [[5, 6, 7], [8]]
+    for target in places(checkpoint(kind)):
+        policy = Policy(make_cell(student=checkpoint(kind), lora_targets=(target,), dtype=dtype), CPU)
+        for name, p in policy.trainable.items():
+            p.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(name)))
+        sampler = TorchSampler(policy.base, policy.tokenizer)
+        sampler.sync(policy.weights())
+        said = sampler.sample(prompts, max_tokens=8, temperature=1.0, seed=0)
+        batch = collate(rollouts.problems[:2], prompts, said, 1, policy.tokenizer)
+        learner, mask = policy.logps(batch).logps, batch.completion_mask
+        for other in (batch.sampler_logps, token_logps(policy.model, batch).logps):
+            torch.testing.assert_close(
+                other[mask], learner[mask], atol=close, rtol=0, msg=lambda m, t=target: f"{t}: {m}"
+            )
+        assert (policy.reference_logps(batch) - learner)[mask].abs().max() > 2 * close, target
+        gradients = torch.autograd.grad(learner.sum(), list(policy.trainable.values()))
+        assert all(gradient.any() for gradient in gradients), target
 
 
 @pytest.mark.parametrize(("rank", "testbed"), [(4, "tiny"), (None, "law-small")])

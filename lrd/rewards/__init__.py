@@ -2,7 +2,8 @@
 
 A reward is a function of a batch of rollouts, which lie on the CPU as its deposits have to, and of the learner's own
 log-probabilities of it, which lie where the learner does. Its module gives
-`load(cell, tokenizer, device)`, which checks that the reward can serve this cell and returns the function.
+`load(cell, tokenizer, device)`, which checks that the reward can serve this cell and returns the function, and may give
+`check(cell, tokenizer, pool)`, which says before anything starts that it cannot.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, bool as torch_bool
 
 from lrd.cell import REGIMES, Cell
+from lrd.problems import Problem
 from lrd.rollouts import Rollouts
 
 
@@ -41,6 +43,16 @@ class Deposits:
         if (rewards[~mask] != 0).any():
             raise ValueError("token_rewards has values where deposit_mask says that nothing was deposited")
 
+    def check(self, rollouts: Rollouts) -> None:
+        """Raises `ValueError` where the deposits are not on the tokens of these rollouts."""
+        mask = rollouts.completion_mask
+        if self.deposit_mask.shape != mask.shape:
+            raise ValueError(
+                f"deposits are {list(self.deposit_mask.shape)}: want {list(mask.shape)}, as the rollouts are"
+            )
+        if (self.deposit_mask & ~mask).any():
+            raise ValueError("something was deposited behind the end of a completion")
+
     @property
     def trajectory_rewards(self) -> Float[Tensor, " N"]:
         """Sum over a trajectory's deposits, for logging."""
@@ -53,6 +65,11 @@ Reward = Callable[[Rollouts, Float[Tensor, "N T"]], Deposits]
 def load(cell: Cell, tokenizer, device) -> Reward:
     """The reward of the cell's regime, its models loaded and checked against the student's tokenizer."""
     return importlib.import_module(REGIMES[cell.regime]).load(cell, tokenizer, device)
+
+
+def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
+    """Raises `UserError` for what can be refused before any weights are read: the regime's module's `check`, if any."""
+    getattr(importlib.import_module(REGIMES[cell.regime]), "check", lambda *_: None)(cell, tokenizer, pool)
 
 
 def demonstrates(cell: Cell) -> bool:

@@ -4,13 +4,16 @@ On-policy distillation (Agarwal et al. 2024; Lu et al. 2025) with the student's 
 reads the student's token ids as they are, so both must share a vocabulary.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.models import load_model, load_tokenizer, token_logps
+from lrd.models import check_positions, load_model, load_tokenizer, token_logps
+from lrd.problems import Problem
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 
@@ -19,25 +22,38 @@ MODEL = "teacher"  # the cell's field names it
 
 def load(cell: Cell, tokenizer, device) -> Reward:
     """Loads the teacher. Raises `UserError` where its vocabulary differs from the student's."""
-    check_same_vocabulary(cell, tokenizer, load_tokenizer(cell.teacher, "teacher"))
+    check_same_vocabulary(cell, tokenizer)
     teacher = load_model(cell.teacher, "teacher", cell.dtype, device)
+    words = teacher.get_input_embeddings().num_embeddings
 
     @torch.no_grad()
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
-        gap = (token_logps(teacher, rollouts, cell.logp_temperature).logps - logps.detach()).cpu()
-        mask = rollouts.completion_mask
+        # Heads are padded beyond the tokenizer, and not to the same width in all sizes of a family: behind a token that
+        # only the student's head has, the teacher cannot read on.
+        strange = (rollouts.prompt_mask & (rollouts.prompt_ids >= words)).any(1, keepdim=True)
+        known = (rollouts.completion_ids < words).cumprod(1).bool() & ~strange
+        read = {name: getattr(rollouts, name).clamp(max=words - 1) for name in ("prompt_ids", "completion_ids")}
+        theirs = token_logps(teacher, replace(rollouts, **read), cell.logp_temperature).logps
+        gap = (theirs - logps.detach()).cpu()
+        mask = rollouts.completion_mask & known
         return Deposits(torch.where(mask, gap, 0.0), mask, dense=True)
 
     return reward
 
 
-def check_same_vocabulary(cell: Cell, student, teacher) -> None:
+def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
+    """As `load`, before any weights are read; and `UserError` where a completion would be too long for the teacher."""
+    check_same_vocabulary(cell, tokenizer)
+    rows = [(cell.prompt(p.problem), "") for p in pool]
+    check_positions(cell.teacher, "teacher", rows, cell.max_completion_tokens, tokenizer, cell.train_data)
+
+
+def check_same_vocabulary(cell: Cell, tokenizer) -> None:
     """Every token of the student has to have the same id in the teacher's vocabulary."""
-    theirs = teacher.get_vocab()
-    differing = [token for token, i in student.get_vocab().items() if theirs.get(token) != i]
+    ours, theirs = tokenizer.get_vocab(), load_tokenizer(cell.teacher, "teacher").get_vocab()
+    differing = [token for token, i in ours.items() if theirs.get(token) != i]
     if differing:
         raise UserError(
-            f"teacher {cell.teacher!r} cannot score {cell.student!r}'s tokens: {len(differing)} of "
-            f"{len(student.get_vocab())} have no or another id there (for one, {min(differing)!r}); "
-            f"choose a teacher that shares the student's tokenizer"
+            f"teacher {cell.teacher!r} cannot score {cell.student!r}'s tokens: {len(differing)} of {len(ours)} have no "
+            f"or another id there (for one, {min(differing)!r}); choose a teacher that shares the student's tokenizer"
         )

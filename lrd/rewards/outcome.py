@@ -22,8 +22,13 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 
 def on_last_token(values: list[bool] | list[float], rollouts: Rollouts) -> Deposits:
-    """One value a trajectory, deposited on its last valid token; a trajectory without tokens gets no deposit."""
+    """One value a trajectory, deposited on its last valid token; a trajectory without tokens gets no deposit.
+
+    Raises `ValueError` where there are more or fewer values than trajectories.
+    """
     mask, lengths = rollouts.completion_mask, rollouts.lengths
+    if len(values) != len(lengths):
+        raise ValueError(f"{len(values)} values for {len(lengths)} trajectories: want one each")
     has_tokens = (lengths > 0).nonzero()[:, 0]
     at = has_tokens, lengths[has_tokens] - 1
     token_rewards, deposit_mask = torch.zeros(mask.shape), torch.zeros_like(mask)

@@ -5,6 +5,7 @@ logits of `+` and `-`, whether the solution so far can still reach the answer.
 """
 
 from collections.abc import Set
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.models import CausalLM, load_model, load_tokenizer
+from lrd.models import CausalLM, check_positions, load_config, load_model, load_tokenizer
+from lrd.problems import Problem
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts, by_length, pad
+from lrd.tokens import beginnings, continuations, end_ids, texts, unended
 
 MODEL = "PRM"  # the cell's field `prm` names it
 TAG, GOOD, BAD = "ки", "+", "-"
@@ -22,8 +25,7 @@ TAG, GOOD, BAD = "ки", "+", "-"
 
 def load(cell: Cell, tokenizer, device) -> Reward:
     """Loads the PRM. Raises `UserError` where its tokenizer has no step tag or cannot tell `+` from `-`."""
-    newlines, its_own = newline_ids(tokenizer), load_tokenizer(cell.prm, "PRM")
-    tags(its_own, cell.prm)  # before its weights are read
+    newlines, its_own = newline_ids(tokenizer), _own_tokenizer(cell)
     prm = PRM(load_model(cell.prm, "PRM", cell.dtype, device), its_own, cell.prm)
 
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
@@ -42,32 +44,47 @@ def load(cell: Cell, tokenizer, device) -> Reward:
     return reward
 
 
+def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
+    """As `load`, before any weights are read; and `UserError` where a solution would be too long for the PRM.
+
+    At most every second token of a completion is taken to close a step, and so to get a tag.
+    """
+    its_own = _own_tokenizer(cell)
+    rows = [(with_tags(p.problem, []), "") for p in pool]
+    check_positions(cell.prm, "PRM", rows, cell.max_completion_tokens * 3 // 2, its_own, cell.train_data)
+
+
+def _own_tokenizer(cell: Cell) -> Any:
+    its_own, width = load_tokenizer(cell.prm, "PRM"), load_config(cell.prm, "PRM").get_text_config().vocab_size
+    if max(tags(its_own, cell.prm)) >= width:
+        raise UserError(
+            f"PRM {cell.prm!r} has no weights for {TAG!r}, {GOOD!r} or {BAD!r}: its head has {width} tokens"
+        )
+    return its_own
+
+
 def newline_ids(tokenizer) -> frozenset[int]:
     """Every token whose text contains a newline: byte-level BPE fuses it with its neighbours (`.\\n`, `\\n\\n`)."""
     ids = range(len(tokenizer))
     return frozenset(i for i, text in zip(ids, tokenizer.batch_decode([[i] for i in ids])) if "\n" in text)
 
 
-def step_ends(ids: list[int], newlines: Set[int], eos: int) -> list[int]:
+def step_ends(ids: list[int], newlines: Set[int], *ends: int) -> list[int]:
     """Index of each step's last token. A newline closes its step; what trails without one is the last step.
 
-    The end-of-sequence token is no text: it belongs to the last step, also behind a closing newline.
+    A token that ends a completion, one of `ends`, is no text: it belongs to the last step, also behind a closing
+    newline.
     """
-    if not ids:
-        return []
-    ends = [t for t, token in enumerate(ids) if token in newlines]
-    last = len(ids) - 1
-    if ends and ids[last] == eos and ends[-1] == last - 1:
-        ends.pop()
-    return ends if ends and ends[-1] == last else [*ends, last]
+    closed = [t for t, token in enumerate(unended(ids, ends)[:-1]) if token in newlines]
+    return [*closed, len(ids) - 1] if ids else []
 
 
 def split_steps(ids: list[int], newlines: Set[int], tokenizer) -> tuple[list[int], list[str]]:
     """Index of each step's last token, and each step's text."""
-    ends = step_ends(ids, newlines, tokenizer.eos_token_id)
+    ends = step_ends(ids, newlines, *end_ids(tokenizer))
     starts = [0, *(end + 1 for end in ends[:-1])]
     spans = [ids[start : end + 1] for start, end in zip(starts, ends)]
-    return ends, [tokenizer.decode(span, skip_special_tokens=True) for span in spans]
+    return ends, texts(spans, tokenizer)
 
 
 def canonical(ends: list[int], steps: list[str]) -> tuple[list[int], list[str]]:
@@ -78,7 +95,12 @@ def canonical(ends: list[int], steps: list[str]) -> tuple[list[int], list[str]]:
 
 
 def read(question: str, steps: list[str], tokenizer) -> list[int]:
-    """Token ids of a solution with a tag behind each step: exactly one tag a step, whatever the steps contain.
+    """Token ids of a solution with a tag behind each step: exactly one tag a step, whatever the steps contain."""
+    return beginnings([with_tags(question, steps)], tokenizer)[0]
+
+
+def with_tags(question: str, steps: list[str]) -> str:
+    """A solution with a tag behind each step, as text.
 
     One space stands before a tag: sentencepiece reads two as a token of their own and the tag as another one than it is
     trained to be. So white space at a step's end is dropped.
@@ -87,21 +109,20 @@ def read(question: str, steps: list[str], tokenizer) -> list[int]:
     for i, step in enumerate(steps):
         between, body = "\n" if i else " ", step.replace(TAG, " ").rstrip()
         text += f"{between}{body}".rstrip(" ") + f" {TAG}"
-    return tokenizer(text.lstrip()).input_ids
+    return text.lstrip()
 
 
 def tags(tokenizer, name: str) -> tuple[int, int, int]:
     """Tokens of the step tag, `+` and `-`. Raises `UserError` where a PRM with this tokenizer cannot score steps."""
 
-    def last(word: str) -> int:  # a sentencepiece tokenizer may put a word-start marker before it
-        ids = tokenizer(word, add_special_tokens=False).input_ids
-        if not ids or ids[-1] == tokenizer.unk_token_id:
-            raise UserError(f"PRM {name!r} has no token for {word!r}; it has to score steps as Math-Shepherd does")
-        return ids[-1]
+    def single(word: str) -> int:
+        ids = continuations([word], tokenizer)[0]
+        spelled = [text.strip() for text in tokenizer.batch_decode([[i] for i in ids])]
+        if [text for text in spelled if text] != [word]:  # sentencepiece may put a word-start marker before it
+            raise UserError(f"PRM {name!r} has no token of its own for {word!r}; choose one in Math-Shepherd's format")
+        return ids[spelled.index(word)]
 
-    tag, good, bad = map(last, (TAG, GOOD, BAD))
-    if good == bad:
-        raise UserError(f"PRM {name!r} reads {GOOD!r} and {BAD!r} as one token; it is no step-scoring model")
+    tag, good, bad = map(single, (TAG, GOOD, BAD))
     if read("1 + 1?", ["1 + 1", "2"], tokenizer).count(tag) != 2:  # a byte-level BPE may fuse the tag with its space
         raise UserError(f"PRM {name!r} does not read {TAG!r} behind a step as the token that it is by itself")
     return tag, good, bad
@@ -117,10 +138,13 @@ class PRM:
     @torch.no_grad()
     def score(self, questions: list[str], solutions: list[list[str]]) -> list[list[float]]:
         """P(+) in [0, 1] of every step of every solution."""
-        texts = [read(q, steps, self.tokenizer) for q, steps in zip(questions, solutions)]
-        scores: list[list[float]] = [[] for _ in texts]
-        for rows in by_length([len(ids) for ids in texts]):
-            ids, mask = pad([texts[i] for i in rows], self.tokenizer.pad_token_id)
+        asked = zip(questions, solutions, strict=True)
+        read = beginnings([with_tags(question, steps) for question, steps in asked], self.tokenizer)
+        if any(ids.count(self.tag) != len(steps) for ids, steps in zip(read, solutions)):
+            raise ValueError("the PRM's tokenizer reads more or fewer tags than there are steps")
+        scores: list[list[float]] = [[] for _ in read]
+        for rows in by_length([len(ids) for ids in read]):
+            ids, mask = pad([read[i] for i in rows], self.tokenizer.pad_token_id)
             found = iter(self.probability(ids, mask).tolist())
             for i in rows:
                 scores[i] = [next(found) for _ in solutions[i]]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
+from lrd.problems import Problem
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 
@@ -18,14 +19,19 @@ DEMONSTRATES = True  # rollouts are the problems' own solutions
 
 def load(cell: Cell, tokenizer, device) -> Reward:
     """Raises `UserError` where deposits, all equal, would be normalized away."""
-    if cell.advantage_norm != "none":
-        raise UserError(
-            f"regime {cell.regime!r} deposits 1 on every token, which advantage_norm = {cell.advantage_norm!r} turns "
-            f"into 0; set advantage_norm=none"
-        )
+    check(cell, tokenizer, [])
 
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         mask = rollouts.completion_mask
         return Deposits(torch.where(mask, 1.0, 0.0), mask, dense=True)
 
     return reward
+
+
+def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
+    """As `load`."""
+    if cell.advantage_norm != "none":
+        raise UserError(
+            f"regime {cell.regime!r} deposits 1 on every token, which advantage_norm = {cell.advantage_norm!r} turns "
+            f"into 0; set advantage_norm=none"
+        )

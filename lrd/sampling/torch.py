@@ -23,6 +23,7 @@ from lrd.models import CausalLM
 from lrd.rollouts import Completion, pad
 from lrd.sampling.draw import draw
 from lrd.sampling.static import StaticDecoder
+from lrd.tokens import end_ids
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3")
 DROP_BELOW = 0.8  # share of rows still running; copying the cache for fewer finished rows costs more than it saves
@@ -41,7 +42,8 @@ class TorchSampler:
         captured = self._device.type == "cuda"
         self._static = StaticDecoder(decoder) if captured and isinstance(decoder, FusedDecoder) else None
         self._pad = tokenizer.pad_token_id
-        self._eos = torch.tensor(_eos_ids(model, tokenizer), device=self._device)
+        ends = end_ids(tokenizer, model.config, model.generation_config)
+        self._eos = torch.tensor(sorted(ends), device=self._device)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         self._decoder.load(dict(weights))
@@ -99,13 +101,6 @@ class TorchSampler:
         for t, (at, chosen, values) in enumerate(drawn):
             tokens[at, t], logps[at, t] = chosen, values
         return tokens, logps, length, ended
-
-
-def _eos_ids(model: CausalLM, tokenizer) -> list[int]:
-    ids = model.generation_config.eos_token_id
-    if ids is None:
-        ids = tokenizer.eos_token_id
-    return ids if isinstance(ids, list) else [ids]
 
 
 def _slides(config) -> bool:

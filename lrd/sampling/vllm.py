@@ -19,8 +19,10 @@ from torch import Tensor
 from lrd import UserError, hub
 from lrd.cell import Cell
 from lrd.memory import ROOM
+from lrd.models import positions
 from lrd.rollouts import Completion
 from lrd.sampling.nucleus import CapturedNucleus
+from lrd.tokens import end_ids
 
 TRIED = ("0.25", "0.34")  # from the first, below the second
 PROMPT_ROOM = 2048  # tokens of a prompt, at most
@@ -48,9 +50,9 @@ class VLLMSampler:
             core.shutdown()  # pyright: ignore[reportOptionalMemberAccess]
         _last = None
         _own_nucleus()
-        ids = model.generation_config.eos_token_id
-        self._eos = [tokenizer.eos_token_id] if ids is None else ids if isinstance(ids, list) else [ids]
-        self._longest = min(cell.max_completion_tokens + PROMPT_ROOM, model.config.max_position_embeddings)
+        self._eos = sorted(end_ids(tokenizer, model.config, model.generation_config))
+        wanted = cell.max_completion_tokens + PROMPT_ROOM
+        self._longest = min(wanted, positions(model.config) or wanted)
         rows = max(cell.prompts_per_step * cell.samples_per_prompt, min(cell.eval_batch, cell.eval_problems))
         # Rows of longer prompts wait until others have ended.
         cached = max(self._longest, rows * min(self._longest, cell.max_completion_tokens + ROOM))

@@ -14,6 +14,7 @@ from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
 from lrd.rollouts import pad
 from lrd.sampling.torch import TorchSampler
 from lrd.testbed.pretrain import fit, schedule
+from lrd.tokens import end_ids, texts
 from lrd.verifier import is_correct
 
 Labelled = tuple[list[int], list[int]]  # token ids of a tagged solution; at each tag 1 or 0, elsewhere -1
@@ -37,27 +38,25 @@ def label_steps(
     k: int,
 ) -> list[list[bool]]:
     """For each step of each solution: does any of `k` completions from it reach the gold answer (the hard estimate)?"""
-    newlines, eos = newline_ids(tokenizer), tokenizer.eos_token_id
+    newlines, done = newline_ids(tokenizer), end_ids(tokenizer)
     owners, prefixes = [], []
     for i, ids in enumerate(solutions):
-        for j, end in enumerate(step_ends(ids, newlines, eos)):
+        for j, end in enumerate(step_ends(ids, newlines, *done)):
             owners.append((i, j))
             prefixes.append((prompts[i], ids[: end + 1]))
     # What ended is not completed further; its answer stands.
-    open_ones = [n for n, (_, ids) in enumerate(prefixes) if ids[-1] != eos]
+    open_ones = [n for n, (_, ids) in enumerate(prefixes) if ids[-1] not in done]
     starts = [prefixes[n][0] + prefixes[n][1] for n in open_ones for _ in range(k)]
     tails = complete(starts)
     labels: list[list[bool]] = [[] for _ in solutions]
     reached = dict.fromkeys(range(len(prefixes)), False)
-    texts = tokenizer.batch_decode([prefixes[n][1] for n in open_ones for _ in range(k)], skip_special_tokens=True)
-    ends = tokenizer.batch_decode(tails, skip_special_tokens=True)
-    for at, (text, tail) in enumerate(zip(texts, ends)):
+    begun = texts([prefixes[n][1] for n in open_ones for _ in range(k)], tokenizer)
+    for at, (text, tail) in enumerate(zip(begun, texts(tails, tokenizer), strict=True)):
         n = open_ones[at // k]
         reached[n] |= is_correct(text + tail, problems[owners[n][0]].answer)
     for n, (i, _) in enumerate(owners):
-        if prefixes[n][1][-1] == eos:
-            text = tokenizer.decode(prefixes[n][1], skip_special_tokens=True)
-            reached[n] = is_correct(text, problems[i].answer)
+        if prefixes[n][1][-1] in done:
+            reached[n] = is_correct(texts([prefixes[n][1]], tokenizer)[0], problems[i].answer)
         labels[i].append(reached[n])
     return labels
 

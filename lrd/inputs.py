@@ -1,0 +1,38 @@
+"""What is known of a cell's models and problems before any weight is read, from configurations and tokenizers."""
+
+from lrd import UserError, codebook, recall, rewards
+from lrd.cell import Cell
+from lrd.models import check_positions, check_weights
+from lrd.problems import Problem
+
+
+def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -> None:
+    """Raises `UserError` where the cell cannot learn from the problems of `pool` or be asked those `held_out`."""
+    for role in ("student", rewards.model_of(cell)):
+        if role:
+            check_weights(getattr(cell, role.lower()), role)
+    rewards.check(cell, tokenizer, pool)
+    asked = [(cell.prompt(p.problem), "") for p in pool], cell.max_completion_tokens
+    if rewards.demonstrates(cell):
+        _check_solutions(cell, tokenizer, pool)
+        asked = [(cell.prompt(p.problem), p.solution or "") for p in pool], 1  # the end
+    check_positions(cell.student, "student", *asked, tokenizer, cell.train_data)
+    asked = [(cell.prompt(p.problem), "") for p in held_out], cell.max_completion_tokens
+    check_positions(cell.student, "student", *asked, tokenizer, cell.eval_data)
+    if codebook.named(cell.eval_data):
+        recall.check(cell.student, tokenizer)
+
+
+def _check_solutions(cell: Cell, tokenizer, pool: list[Problem]) -> None:
+    special = set(tokenizer.all_special_tokens) - {tokenizer.unk_token}
+    for problem in pool:
+        if problem.solution is None:
+            raise UserError(
+                f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without"
+            )
+        text = problem.solution.removesuffix(tokenizer.eos_token)
+        if inside := [token for token in special if token in text]:
+            raise UserError(
+                f"the solution of problem {problem.id!r} in {cell.train_data!r} has {min(inside)!r} in it, a special "
+                f"token of student {cell.student!r}; leave it out"
+            )

@@ -1,0 +1,57 @@
+"""Between text and tokens: what begins a sequence, what goes on from it, what ends it, and the text that it is."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def end_ids(tokenizer, *configs: Any) -> frozenset[int]:
+    """Every token that ends a completion: the tokenizer's end token, and those of a model's configurations.
+
+    A tokenizer that `models.load_tokenizer` gives knows those of the checkpoint that it lies beside, as `ends`.
+    """
+    named = [tokenizer.eos_token_id, *(i for ids in getattr(tokenizer, "ends", {}).values() for i in ids)]
+    return frozenset(i for i in named if i is not None).union(*map(ends_of, configs))
+
+
+def ends_of(config: Any) -> list[int]:
+    """The end tokens of a configuration, which has one, several or none."""
+    ids = getattr(config, "eos_token_id", None)
+    return [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
+
+
+def beginnings(texts: Iterable[str], tokenizer) -> list[list[int]]:
+    """Token ids of texts that begin a sequence, such as prompts.
+
+    What the tokenizer puts before a text by itself (BOS) stands there once, also where the text brings its own. What it
+    puts behind a text is left out, for the sequence goes on.
+    """
+    texts = list(texts)
+    return [_begun(*pair) for pair in zip(tokenizer(texts).input_ids, continuations(texts, tokenizer), strict=True)]
+
+
+def _begun(whole: list[int], plain: list[int]) -> list[int]:
+    n = len(plain)
+    before = next((whole[:i] for i in range(len(whole) - n + 1) if whole[i : i + n] == plain), [])
+    return plain if plain[: len(before)] == before else before + plain
+
+
+def continuations(texts: Iterable[str], tokenizer) -> list[list[int]]:
+    """Token ids of texts that go on from a prompt: the tokenizer puts nothing before or behind them."""
+    return tokenizer(list(texts), add_special_tokens=False).input_ids
+
+
+def solutions(texts: Iterable[str], tokenizer) -> list[list[int]]:
+    """Token ids of whole completions, each closed by the tokenizer's end token, once."""
+    ends = end_ids(tokenizer)
+    return [[*unended(ids, ends), tokenizer.eos_token_id] for ids in continuations(texts, tokenizer)]
+
+
+def unended(ids: Sequence[int], ends: Iterable[int]) -> Sequence[int]:
+    """A completion without the token that ends it."""
+    return ids[:-1] if len(ids) and ids[-1] in ends else ids
+
+
+def texts(completions: Iterable[Sequence[int]], tokenizer) -> list[str]:
+    """Completions as text, without the token that ends them and without special tokens."""
+    ends = end_ids(tokenizer)
+    return [tokenizer.decode(unended(ids, ends), skip_special_tokens=True) for ids in completions]
