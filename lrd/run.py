@@ -519,9 +519,15 @@ def _now() -> str:
 
 
 def _git(*args: str, **environment: str) -> str | None:
+    """What git answers about the clone; None where there is no git, or the clone is no repository.
+
+    Neither a repository that the clone lies in nor one that GIT_DIR names is asked in its place.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    ours = {"GIT_DIR": str(ROOT / ".git"), "GIT_WORK_TREE": str(ROOT)} | environment
     try:
         done = subprocess.run(
-            ["git", *args], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, errors="replace"
+            ["git", *args], cwd=ROOT, env=others | ours, capture_output=True, encoding="utf-8", errors="replace"
         )
     except OSError:  # no git here
         return None
