@@ -46,6 +46,11 @@ def runs_root(runs: str | Path | None = None) -> Path:
     return ROOT / (runs or "runs")
 
 
+def shown_path(path: Path) -> str:
+    """A path as messages name it: from the clone where it lies there."""
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
+
+
 class Held(UserError):
     """The cell's directory belongs to another process for now."""
 
@@ -60,7 +65,7 @@ class Run:
     def __init__(self, cell: Cell, runs: str | Path | None = None, *, hold: bool = True):
         """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished."""
         self.cell = cell
-        self.path = runs_root(runs) / cell.preset / cell.name
+        self._runs, self.path = runs, runs_root(runs) / cell.preset / cell.name
         self._clock = time.monotonic()  # of a session; the wall clock may jump
         self._lock = lock_of(self.path)
         for key, value in self.cell.config.items():
@@ -113,7 +118,7 @@ class Run:
 
     @property
     def _shown(self) -> str:
-        return os.path.relpath(self.path, ROOT) if self.path.is_relative_to(ROOT) else str(self.path)
+        return shown_path(self.path)
 
     def check(self) -> None:
         """Raises `UserError` where the directory holds another cell than this one, whoever has it now."""
@@ -172,6 +177,11 @@ class Run:
         """Where the resume state lies, if any."""
         return self.path / CHECKPOINT
 
+    @property
+    def weights(self) -> Path:
+        """Where the trained weights go: the adapter alone, or the whole student."""
+        return self.path / ("adapter" if self.cell.rank else "model")
+
     def begin(self, *, step: int | None, about: dict[str, Any]) -> None:
         """Records who starts the cell, or resumes it after `step`, and cuts records that lie beyond that point.
 
@@ -197,7 +207,7 @@ class Run:
         sessions = [*before.get("sessions", []), session]
         write_json(
             self.path / "provenance.json",
-            provenance(self.cell)
+            provenance(self.cell, self._runs)
             | {
                 "run": about | {"models": self.models},
                 "sessions": sessions,
@@ -384,10 +394,10 @@ def describe(error: BaseException) -> str:
     return text.splitlines()[0]
 
 
-def provenance(cell: Cell) -> dict[str, Any]:
+def provenance(cell: Cell, runs: str | Path | None = None) -> dict[str, Any]:
     """Everything that a rerun needs to know: code, versions, hardware, command, seeds. No environment variables."""
     return {
-        "command": _command(cell),
+        "command": _command(cell, runs),
         "git": {"sha": _git("rev-parse", "HEAD")} | _changes(),
         "python": platform.python_version(),
         "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
@@ -402,8 +412,8 @@ def provenance(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _command(cell: Cell) -> str:
-    """The command line of this very cell, settings that differ from its preset's included."""
+def _command(cell: Cell, runs: str | Path | None) -> str:
+    """The command line of this very cell, settings that differ from its preset's included, and where it lies."""
     words = ["lrd", "cell", cell.preset, "--regime", cell.regime, "--rank", str(cell.rank or "full")]
     words += ["--seed", str(cell.seed)]
     with contextlib.suppress(UserError):  # of a cell that was made by hand, without a preset
@@ -411,7 +421,7 @@ def _command(cell: Cell) -> str:
         changed = {key: value for key, value in cell.config.items() if value != usual[key]}
         for key, value in (cell.point | changed).items():
             words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
-    return shlex.join(words)
+    return shlex.join(words + (["--runs", shown_path(runs_root(runs))] if runs_root(runs) != runs_root() else []))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -132,7 +132,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         if step % cell.eval_every == 0 or step == cell.steps:
             accuracy = evaluated(step)
         yield metrics | {"pass@1": accuracy}
-    policy.save(run.path / "adapter")
+    policy.save(run.weights)
 
 
 class Laps:

@@ -96,6 +96,7 @@ def test_git_takes_the_records_and_nothing_else(ignored):
         assert [n for n in NAMES if ignored(f"{cell}/{n}")] == []
         others = (
             "adapter/x",
+            "model/x",
             "checkpoint/x",
             "lock",
             "launch.lock",
