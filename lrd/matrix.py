@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from lrd import ROOT, UserError, hub, problems
+from lrd import ROOT, UserError, hub, problems, tracking
 from lrd.cell import Cell, grid, read_preset
 from lrd.run import (
     LESS_MEMORY,
@@ -91,11 +91,15 @@ def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | Non
     """The notebook of one cell; says why its kernel died, if it did. What fails the cell is left in `failed.json`."""
     from nbclient.exceptions import DeadKernelError
 
+    from lrd import sampling
+
     failed, kills = path / "failed.json", _oom_kills()
     failed.unlink(missing_ok=True)
     stopped = False
     try:
         hub.check(cell)
+        sampling.check(cell)
+        tracking.chosen()
         with on_stop(lambda: _signal_kernel(signal.SIGTERM), lambda: _signal_kernel(signal.SIGKILL)) as asked:
             try:
                 error = _papermill("cell", path / "cell.ipynb", parameters, runs, show)
@@ -236,12 +240,14 @@ class _Copy:
 
 def check(cells: list[Cell], runs: str | None = None) -> None:
     """Raises `UserError` for what this host can refuse before anything starts: models, problems, run directories."""
-    from lrd import placement, rewards
+    from lrd import placement, rewards, sampling
 
+    tracking.chosen()
     for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
         placement.check(cell)
     for cell in cells:
         hub.check(cell)
+        sampling.check(cell)
         if role := rewards.model_of(cell):
             hub.model(getattr(cell, role.lower()), role, weights=False)
         with contextlib.suppress(Unreadable):  # that cell fails by itself and stops no other

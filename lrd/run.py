@@ -214,6 +214,12 @@ class Run:
             },
         )
 
+    def note(self, **about: Any) -> None:
+        """Adds to the record of the session under way."""
+        record = self._provenance()
+        record["sessions"][-1] |= about
+        write_json(self.path / "provenance.json", record)
+
     def _check_records(self, step: int) -> None:
         """A checkpoint says that all before it was recorded; where it was not, the resumed cell would have a hole."""
         for name in ("metrics", "evals", "completions"):
@@ -268,11 +274,8 @@ class Run:
                 raise RuntimeError(
                     f"{self.cell.name} is at step {last} of {self.cell.steps}; train it to the end first"
                 )
-            before = self._provenance()
-            ended = {"ended": _now(), "seconds": round(time.monotonic() - self._clock, 1)}
-            # Of the whole process, imports included.
-            before["sessions"][-1] |= ended | {"cpu_seconds": round(time.process_time(), 1)}
-            write_json(self.path / "provenance.json", before)
+            seconds, cpu = time.monotonic() - self._clock, time.process_time()  # `cpu` with the imports
+            self.note(ended=_now(), seconds=round(seconds, 1), cpu_seconds=round(cpu, 1))
             summary = {"finished": _now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
             write_json(self.path / "done.json", summary)
             (self.path / ".failed.json.part").unlink(missing_ok=True)

@@ -72,7 +72,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         policy.trainable.values(), lr=cell.learning_rate, weight_decay=cell.weight_decay, fused=True
     )
     restored = checkpoint.restore(run.checkpoint, cell.config, policy.trainable, optimizer)
-    run.begin(step=restored, about=_about(policy, pool, dropped))
+    run.begin(step=restored, about=_about(policy, sampler, pool, dropped))
 
     took, saved = 0.0, -math.inf  # seconds of the last checkpoint; when it was there
 
@@ -306,12 +306,13 @@ def logged(
     return rows
 
 
-def _about(policy: Policy, pool: list[problems.Problem], dropped: int) -> dict[str, Any]:
-    """What only the training side knows of a run: its device, its sizes, the data that it saw."""
+def _about(policy: Policy, sampler: Sampler, pool: list[problems.Problem], dropped: int) -> dict[str, Any]:
+    """What only the training side knows of a run: its device, its engine, its sizes, the data that it saw."""
     on = policy.device
     return {
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else on.type,
         "threads": torch.get_num_threads(),
+        "engine": type(sampler).__module__.rpartition(".")[2],  # the one that samples, whatever was asked for
         "trainable_parameters": sum(p.numel() for p in policy.trainable.values()),
         "parameters": sum(p.numel() for p in policy.base.parameters() if p.requires_grad or policy.cell.rank),
         "train_problems": len(pool),

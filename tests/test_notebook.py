@@ -98,6 +98,22 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
     assert len(table.stdout.splitlines()) == 1 + 54 + 1
 
 
+@pytest.mark.parametrize(
+    ("setting", "tracker", "sentence"),
+    [
+        ('engine="vllm"', "", "engine 'vllm' needs vLLM, which is not installed"),
+        ("seed_=0", "", "unknown setting"),
+        ("temperature=0.7", "comet", "LRD_TRACKER is 'comet'; it takes one of tensorboard, wandb, trackio"),
+    ],
+)
+def test_what_would_be_replaced_in_silence_is_refused(as_options, tmp_path, setting, tracker, sentence):
+    for words in (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0], ["matrix", "tiny"]):
+        done = lrd(*words, *as_options, "--set", setting, "--runs", tmp_path, LRD_TRACKER=tracker)
+        assert done.returncode == 2 and sentence in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*/*/config.json"))
+
+
 @pytest.mark.slow
 def test_broken_records_fail_their_own_cells_and_stop_no_other(as_options, tmp_path):
     names = [f"outcome-{arm}-s0" for arm in ("r1", "r4", "r16", "full")]

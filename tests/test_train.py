@@ -374,3 +374,4 @@ def test_config_and_provenance_are_complete(make_cell, tmp_path):
     assert about["run"]["train_problems"] == len(train_pool("chain")[0])
     names = {"started", "from_step", "git", "host", "ended", "seconds", "cpu_seconds"}
     assert about["sessions"][0].keys() == names
+    assert about["run"]["engine"] == "torch"
