@@ -23,8 +23,10 @@ import psutil
 
 from lrd import ROOT, UserError, hub, problems, tracking
 from lrd.cell import Cell, grid, read_preset
+from lrd.redact import redact
 from lrd.run import (
     LESS_MEMORY,
+    STDERR,
     Held,
     Run,
     Unreadable,
@@ -194,7 +196,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
 
     where = os.path.relpath(output, ROOT) if output.is_relative_to(ROOT) else str(output)
     papermill_io.register(where, _Copy())
-    sockets = _sockets()
+    sockets, said = _sockets(), _Stderr(output.parent / STDERR, show)
     parameters |= {"runs": runs} if runs else {}
     try:
         with contextlib.chdir(ROOT):  # so that the executed copy names no path of this machine
@@ -209,6 +211,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 extra_arguments=[TETHER],
                 autosave_cell_every=5,
                 stdout_file=sys.stdout if show else None,
+                stderr_file=said,
                 coalesce_streams=True,
                 # Ports picked by many kernels at once collide now and then; a socket in a directory of its own cannot.
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
@@ -219,6 +222,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 raise kind(error.evalue) from None
         return error
     finally:
+        said.close()
         shutil.rmtree(sockets, ignore_errors=True)
     return None
 
@@ -236,6 +240,29 @@ class _Copy:
 
     def pretty_path(self, path: str) -> str:
         return path
+
+
+class _Stderr:
+    """What a kernel writes to stderr, its warnings above all: kept beside its notebook, line by line, and shown."""
+
+    def __init__(self, path: Path, show: bool):
+        self._path, self._show, self._rest = path, show, ""
+
+    def write(self, text: str) -> None:
+        if self._show:
+            sys.stderr.write(redact(text))
+            sys.stderr.flush()
+        *lines, self._rest = (self._rest + text).split("\n")
+        if lines:
+            with contextlib.suppress(OSError), self._path.open("a") as file:  # a full disk has failed the cell already
+                file.writelines(redact(line) + "\n" for line in lines)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._rest:
+            self.write("\n")
 
 
 def check(cells: list[Cell], runs: str | None = None) -> None:

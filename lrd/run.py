@@ -36,6 +36,7 @@ from lrd.redact import redact
 
 CHECKPOINT = "checkpoint/state.safetensors"
 LOCK, LAUNCH = "lock", "launch.lock"
+STDERR = "stderr.txt"  # what kernels of the cell wrote there
 GRACE = 1.0  # seconds to wait for a directory: who asks for its state holds it for a moment
 RESERVE = 2**14  # bytes kept for the reason of a failure, so that a full disk can still be named
 LONGEST = 2**18  # bytes of a file unknown to git that provenance keeps; a longer one is only named
@@ -291,6 +292,16 @@ def lock_of(path: Path, name: str = LOCK) -> filelock.BaseFileLock:
     # One that the operating system drops with its owner, whatever ended it, or none: the library's way out where a
     # file system knows no such lock is a file that a dead owner leaves behind.
     return filelock.FileLock(path / name, fallback_to_soft=False)
+
+
+def warned(path: Path) -> list[str]:
+    """What kernels of a cell said on stderr, each line once, without progress, without where in the code it stands."""
+    text = ""
+    with contextlib.suppress(OSError):
+        text = (path / STDERR).read_text(errors="replace")
+    lines = (line.rpartition("\r")[2] for line in text.split("\n"))
+    said = [line for line in lines if re.match(r"\S", line) and not re.search(r"\d%\||\bINFO\b", line)]
+    return list(dict.fromkeys(re.sub(r"^\S+:\d+: (?=\w+Warning: )", "", line) for line in said))
 
 
 def state(path: Path) -> str:

@@ -8,6 +8,7 @@ import datetime
 import json
 import lzma
 import re
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,11 @@ from typing import Any, NamedTuple
 
 from lrd import UserError
 from lrd.cell import Cell, grid, read_preset
-from lrd.run import read_json, read_log, reason, runs_root, state, trace
+from lrd.run import read_json, read_log, reason, runs_root, state, trace, warned
 
 RECENT = 5  # steps that `step_time` is a mean of
 LEFT = ("absent", "running", "interrupted")  # what a matrix still has to run; a failed cell waits for its user
-COLUMNS = "cell state step reward pass@1 s/step ETA host".split()
+COLUMNS = "cell state step reward pass@1 s/step ETA host warnings".split()
 
 
 class Row(NamedTuple):
@@ -37,6 +38,7 @@ class Row(NamedTuple):
     host: str | None = None
     note: str = ""  # why it failed, or what else is wrong
     traceback: str = ""  # of a failed cell
+    warnings: Sequence[str] = ()
 
     @property
     def eta(self) -> float | None:
@@ -48,7 +50,15 @@ class Row(NamedTuple):
         """As a line of the table: a text for each of `COLUMNS`."""
         step = f"{self.step}/{self.steps}"
         numbers = [f"{x:.3f}" if x is not None else "–" for x in (self.reward, self.accuracy, self.step_time)]
-        return [self.cell, self.state, step, *numbers, duration(self.eta), self.host or "–"]
+        return [
+            self.cell, self.state, step, *numbers, duration(self.eta), self.host or "–", str(len(self.warnings) or "")
+        ]  # fmt: skip
+
+    @property
+    def remark(self) -> str:
+        """What stands behind the columns: the note, or else the first warning."""
+        first = textwrap.shorten(self.warnings[0] if self.warnings else "", 120, placeholder=" …")
+        return self.note or first
 
     @property
     def record(self) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def table(preset: str, runs: str | None = None) -> str:
     widths = [max(map(len, column)) for column in zip(COLUMNS, *(row.shown for row in rows))]
     lines = [f"{key}: {text}" for key, text in read_preset(preset).get("about", {}).items()]
     lines.append(_aligned(COLUMNS, widths))
-    lines += [f"{_aligned(row.shown, widths)}  {row.note}".rstrip() for row in rows]
+    lines += [f"{_aligned(row.shown, widths)}  {row.remark}".rstrip() for row in rows]
     for text in dict.fromkeys(row.traceback for row in rows if row.traceback):
         lines += ["", f"{', '.join(row.cell for row in rows if row.traceback == text)}:", text.rstrip()]
     return "\n".join([*lines, *[""] * any(row.traceback for row in rows), summary(rows)])
@@ -179,7 +189,7 @@ def _read(cell: Cell, path: Path) -> Row:
     now, session = state(path), _session(path)
     note, traceback = (reason(path), trace(path)) if now == "failed" else ("", "")
     host = str(session.get("host") or "") or None
-    row = Row(cell.name, now, 0, cell.steps, host=host, note=note, traceback=traceback)
+    row = Row(cell.name, now, 0, cell.steps, host=host, note=note, traceback=traceback, warnings=warned(path))
     if now != "finished":
         with contextlib.suppress(UserError):  # the run may have been made with another --set
             row = row._replace(steps=_count((read_json(path / "config.json") or {}).get("steps"), cell.steps))
@@ -260,5 +270,5 @@ def _count(value: Any, otherwise: int) -> int:
 
 def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:
     """Names to the left, numbers to the right."""
-    left = {0, 1, len(COLUMNS) - 1}
+    left = {0, 1, COLUMNS.index("host")}
     return "  ".join(t.ljust(w) if i in left else t.rjust(w) for i, (t, w) in enumerate(zip(texts, widths))).rstrip()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -112,6 +113,23 @@ def test_what_would_be_replaced_in_silence_is_refused(as_options, tmp_path, sett
         assert done.returncode == 2 and sentence in done.stderr
         assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("*/*/config.json"))
+
+
+def test_what_a_kernel_warns_of_reaches_the_terminal_and_the_status(as_options, tmp_path):
+    """A tracker that gives up: its package is there, and its files cannot be written."""
+    path = tmp_path / "tiny" / "outcome-r1-s0"
+    path.mkdir(parents=True)
+    (path / "tensorboard").write_text("")
+    asked = ["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, *as_options, "--runs", tmp_path]
+    done = lrd(*asked, LRD_TRACKER="tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert "UserWarning: tracker 'tensorboard' is given up" in done.stderr
+    (row,) = [row for row in status.read(grid("tiny"), tmp_path) if row.cell == path.name]
+    assert [w for w in row.warnings if w.startswith("UserWarning: tracker 'tensorboard' is given up")]
+    assert read_json(path / "provenance.json")["sessions"][0]["tracker"].startswith("tensorboard, given up: ")
+    table = lrd("status", "tiny", "--runs", tmp_path).stdout
+    (line,) = [line for line in table.splitlines() if line.startswith(path.name)]
+    assert re.search(rf" {len(row.warnings)}  UserWarning: tracker .tensorboard.", line)
 
 
 @pytest.mark.slow

@@ -97,6 +97,7 @@ def test_git_takes_the_records_and_nothing_else(ignored):
         others = (
             "adapter/x",
             "model/x",
+            "stderr.txt",
             "checkpoint/x",
             "lock",
             "launch.lock",

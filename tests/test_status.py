@@ -128,6 +128,19 @@ def test_the_length_of_the_run_is_that_of_its_own_configuration(tmp_path):
     assert status.read([cell_of()], tmp_path)[0].steps == 30
 
 
+def test_warnings_are_counted_and_the_first_is_told(tmp_path):
+    path = write_run(tmp_path, cell_of(), 20, evaluated={20: 10})
+    warning = "/some/where/x.py:37: UserWarning: tracker 'x' is given up\n  _warn(name, why)\n"
+    bar = "Loading weights:   0%|  | 0/9\rLoading weights: 100%|██| 9/9\n"
+    (path / "stderr.txt").write_text(f"{bar}{warning}INFO nothing\n\n[W1] hostname \N{RIGHTWARDS ARROW} ?\n{warning}")
+    (row,) = status.read([cell_of()], tmp_path)
+    assert row.warnings == ["UserWarning: tracker 'x' is given up", "[W1] hostname → ?"]
+    lines = status.table("tiny", str(tmp_path)).splitlines()
+    assert lines[1].split("here")[1].split() == ["2", *"UserWarning: tracker 'x' is given up".split()]
+    cells = json.loads(status.as_json("tiny", str(tmp_path)))["cells"]
+    assert cells[0]["warnings"] == row.warnings and cells[1]["warnings"] == []
+
+
 def test_a_long_evaluation_is_counted_whole(tmp_path):
     path = write_run(tmp_path, cell_of(), 1, evaluated={})
     right = [i % 3 == 0 for i in range(3000)]
