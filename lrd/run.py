@@ -22,7 +22,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -292,6 +292,16 @@ def lock_of(path: Path, name: str = LOCK) -> filelock.BaseFileLock:
     # One that the operating system drops with its owner, whatever ended it, or none: the library's way out where a
     # file system knows no such lock is a file that a dead owner leaves behind.
     return filelock.FileLock(path / name, fallback_to_soft=False)
+
+
+def off_grid(below: Path, names: Container[str]) -> list[Path]:
+    """Run directories of a preset that are none of its matrix's cells: another seed or rank, asked for by hand."""
+    marks = ("config.json", "failed.json", LAUNCH)  # of a cell; a study has none of them
+    there: list[str] = []
+    with contextlib.suppress(OSError):
+        there = sorted(os.listdir(below))
+    found = [below / name for name in there if name not in names]
+    return [path for path in found if any((path / m).is_file() for m in marks) and state(path) != "absent"]
 
 
 def warned(path: Path) -> list[str]:
