@@ -30,7 +30,7 @@ from typing import Any
 import filelock
 import psutil
 
-from lrd import ROOT, UserError, hub
+from lrd import ROOT, UserError, hub, sources
 from lrd.cell import Cell, recorded
 from lrd.redact import redact
 
@@ -52,6 +52,11 @@ def shown_path(path: Path) -> str:
     return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
 
 
+def few(files: list[str], most: int = 5) -> str:
+    """Names in a row, the first few where there are many."""
+    return ", ".join(files[:most]) + (f" and {len(files) - most} more" if len(files) > most else "")
+
+
 class Held(UserError):
     """The cell's directory belongs to another process for now."""
 
@@ -63,9 +68,12 @@ class Unreadable(UserError):
 class Run:
     """One cell's directory, held by this process until `close`, so that no other trains the same cell."""
 
-    def __init__(self, cell: Cell, runs: str | Path | None = None, *, hold: bool = True):
-        """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished."""
-        self.cell = cell
+    def __init__(self, cell: Cell, runs: str | Path | None = None, *, hold: bool = True, other_code: bool = False):
+        """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished.
+
+        `other_code` lets a cell go on though the code has changed since its last session.
+        """
+        self.cell, self._other_code = cell, other_code
         self._runs, self.path = runs, runs_root(runs) / cell.preset / cell.name
         self._clock = time.monotonic()  # of a session; the wall clock may jump
         self._lock = lock_of(self.path)
@@ -143,16 +151,44 @@ class Run:
                     f"{self._shown} was trained with another {role} than lies in {getattr(self.cell, role)!r} now; "
                     f"move it away, or give another directory with --runs"
                 )
+        self.check_code()
+
+    def check_code(self) -> None:
+        """Raises `UserError` where the cell would go on from a checkpoint that other code has trained."""
+        goes_on = self.checkpoint.is_file() and not self.finished
+        if goes_on and not self._other_code and (files := self.changed):
+            raise UserError(
+                f"{self._shown} was trained to its checkpoint with other code: {few(files)} changed since; put the "
+                f"old code back, go on with the new one by --other-code, or give another directory with --runs"
+            )
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The files that the cell's result rests on, as they lie here now, each with its digest."""
+        return sources.digests("cell", [self.cell.regime])
+
+    @property
+    def changed(self) -> list[str]:
+        """Files that differ from those of the last session; none where that kept no record of them."""
+        record, last = self._provenance(), self.sessions[-1] if self.sessions else {}
+        return sources.changed(record.get("code", {}).get(str(last.get("code")), {}).get("files"), self.code)
+
+    @property
+    def finished_already(self) -> str:
+        """What to say when a finished cell is asked for again."""
+        done, last = read_json(self.path / "done.json") or {}, self.sessions[-1] if self.sessions else {}
+        return said_finished(self.path, done | {"git": last.get("git")}, self.changed)
 
     def _provenance(self) -> dict[str, Any]:
         """What provenance.json holds so far. Raises `UserError` where no run can have written it."""
         record = read_json(self.path / "provenance.json") or {}
-        run, sessions = record.get("run", {}), record.get("sessions", [])
+        run, sessions, code = record.get("run", {}), record.get("sessions", []), record.get("code", {})
         if not (
             isinstance(run, dict)
             and isinstance(run.get("models", {}), dict)
+            and isinstance(code, dict)
             and isinstance(sessions, list)
-            and all(isinstance(session, dict) for session in sessions)
+            and all(isinstance(part, dict) for part in [*sessions, *code.values()])
         ):
             raise Unreadable(f"{self._shown}/provenance.json is not as a run writes it; move it away")
         return record
@@ -204,16 +240,14 @@ class Run:
                 kept = [row for row in kept if row["step"] != step]
             _write(path, "".join(map(_line, kept)))  # as recorded: digits of a number may be some short secret's, too
         self._clock = time.monotonic()
-        session = {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD"), "host": platform.node()}
-        sessions = [*before.get("sessions", []), session]
-        write_json(
-            self.path / "provenance.json",
-            provenance(self.cell, self._runs)
-            | {
-                "run": about | {"models": self.models},
-                "sessions": sessions,
-            },
-        )
+        record = provenance(self.cell, self._runs) | {"run": about | {"models": self.models}}
+        code = {"files": self.code, "diff": record["git"]["diff"]}
+        digest = sources.digest(json.dumps(code).encode())
+        session = {"started": _now(), "from_step": step or 0, "git": record["git"]["sha"], "host": platform.node()}
+        record["code"] = before.get("code", {}) | {digest: code}
+        # Last, and flat: `lrd status` reads the end alone.
+        record["sessions"] = [*before.get("sessions", []), session | {"code": digest}]
+        write_json(self.path / "provenance.json", record)
 
     def note(self, **about: Any) -> None:
         """Adds to the record of the session under way."""
@@ -355,6 +389,13 @@ def notebook_ended(path: Path) -> bool:
         return True
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):
         return False
+
+
+def said_finished(path: Path, done: dict[str, Any], changed: list[str]) -> str:
+    """What to say when something finished is asked for again: since when, at which commit, where, and what changed."""
+    day, commit = str(done.get("finished", ""))[:10] or "an unknown day", str(done.get("git") or "")[:12]
+    since = f" ({few(changed)} changed since)" if changed else ""
+    return f"finished already on {day} at {commit or 'an unknown commit'}, nothing was run: {shown_path(path)}{since}"
 
 
 def leave_reason(path: Path, error: str, **about: Any) -> None:
@@ -546,6 +587,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(v) for key, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def stamp() -> dict[str, str | None]:
+    """When and at which commit something is finished, if that is now."""
+    return {"finished": _now(), "git": _git("rev-parse", "HEAD")}
 
 
 def _now() -> str:

@@ -102,7 +102,16 @@ def test_a_cell_whose_done_file_broke_is_finished_again_without_a_step(make_cell
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"run": 3}, {"run": {"models": []}}, {"sessions": {}}, {"sessions": [None]}, {"sessions": "x"}]
+    "wrong",
+    [
+        {"run": 3},
+        {"run": {"models": []}},
+        {"sessions": {}},
+        {"sessions": [None]},
+        {"sessions": "x"},
+        {"code": []},
+        {"code": {"x": 1}},
+    ],
 )
 def test_a_provenance_that_no_run_wrote_is_named(make_cell, interrupted, wrong):
     (interrupted / "provenance.json").write_text(json.dumps(wrong))

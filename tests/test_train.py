@@ -372,6 +372,6 @@ def test_config_and_provenance_are_complete(make_cell, tmp_path):
     linear = [(32, 64), (32, 32), (32, 32), (64, 32), (32, 48), (32, 48), (48, 32)]
     assert about["run"]["trainable_parameters"] == 2 * cell.rank * sum(map(sum, linear))
     assert about["run"]["train_problems"] == len(train_pool("chain")[0])
-    names = {"started", "from_step", "git", "host", "ended", "seconds", "cpu_seconds"}
+    names = {"started", "from_step", "git", "host", "code", "ended", "seconds", "cpu_seconds"}
     assert about["sessions"][0].keys() == names
     assert about["run"]["engine"] == "torch"
