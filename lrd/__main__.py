@@ -1,6 +1,7 @@
 """The command line, `lrd --help`."""
 
 import argparse
+import io
 import os
 import sys
 import tomllib
@@ -15,6 +16,9 @@ OTHER_CODE = "go on from a checkpoint though the code has changed since"
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Exit status: 0 done, 1 something failed, 2 input that cannot work, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal whose encoding has no arrow shows a question mark
+            stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
     try:
         status = args.run(args)
