@@ -306,7 +306,9 @@ def card(preset: str, runs: str | Path | None = None) -> dict[str, Any] | None:
 
 def trained_with(preset: str, runs: str | Path | None = None) -> set[str]:
     """Fingerprints of the students that the preset's finished cells began from."""
-    found = (read_provenance(path.parent) for path in (root(runs) / preset).glob("*/done.json"))
+    matrix = {cell.name for cell in grid(preset)} if preset in presets() else set()
+    paths = (path.parent for path in (root(runs) / preset).glob("*/done.json"))
+    found = (read_provenance(path) for path in paths if path.name in matrix)
     models = [run.get("models") for about in found if isinstance(run := about.get("run"), dict)]
     return {m["student"] for m in models if isinstance(m, dict) and isinstance(m.get("student"), str)}
 

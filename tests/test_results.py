@@ -218,6 +218,9 @@ def test_cells_off_the_grid_are_kept_apart(tmp_path):
     ]
     assert other.steps.cell.value_counts().to_dict() == {"outcome-r3-s7": 10, "process-full-s9": 10}
     assert len(other.evals) == 80 and other.problems == []
+    for name, student in (("outcome-r1-s0", "x"), ("outcome-r3-s7", "y")):
+        (tmp_path / "tiny" / name / "provenance.json").write_text(json.dumps({"run": {"models": {"student": student}}}))
+    assert results.trained_with("tiny", tmp_path) == {"x"}
 
 
 def test_a_cell_off_the_grid_of_a_labelled_axis(tmp_path):
