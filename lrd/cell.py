@@ -182,7 +182,7 @@ def read_preset(preset: str) -> dict[str, Any]:
     if preset not in presets():
         raise UserError(f"unknown preset {preset!r}{_nearest(preset, presets())}; there are {', '.join(presets())}")
     try:
-        table = dict(_parsed((PRESETS / f"{preset}.toml").read_text()))
+        table = dict(_parsed((PRESETS / f"{preset}.toml").read_text(encoding="utf-8")))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"lrd/presets/{preset}.toml is not valid TOML: {error}") from None
     if "base" not in table:

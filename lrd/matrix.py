@@ -177,7 +177,7 @@ def _done(run: Run) -> bool:
 def _oom_kills() -> int:
     """How many processes this host has killed for want of memory; 0 where it does not say."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in Path("/proc/vmstat").read_text(encoding="utf-8").splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
@@ -282,7 +282,10 @@ class _Stderr:
             sys.stderr.flush()
         *lines, self._rest = (self._rest + text).split("\n")
         if lines:
-            with contextlib.suppress(OSError), self._path.open("a") as file:  # a full disk has failed the cell already
+            with (
+                contextlib.suppress(OSError),
+                self._path.open("a", encoding="utf-8") as file,
+            ):  # a full disk has failed the cell already
                 file.writelines(redact(line) + "\n" for line in lines)
 
     def flush(self) -> None:

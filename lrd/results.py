@@ -212,7 +212,7 @@ def has_page(path: Path, there: str | None = None) -> bool:
     if (there or state(path)) in ("absent", "running"):
         return False
     try:
-        notebook = json.loads((path / "cell.ipynb").read_text())
+        notebook = json.loads((path / "cell.ipynb").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(notebook, dict) and bool(notebook.get("cells")) and notebook.get("nbformat") == 4
@@ -279,7 +279,7 @@ def unbiased(n: int, correct: int, k: int) -> float:
 
 def published() -> dict[str, Any]:
     """The original report's numbers (book/published.toml)."""
-    return tomllib.loads((ROOT / "book" / "published.toml").read_text())
+    return tomllib.loads((ROOT / "book" / "published.toml").read_text(encoding="utf-8"))
 
 
 def kept(preset: str) -> dict[str, Any] | None:

@@ -288,7 +288,7 @@ class Run:
 
     def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Appends rows to `<name>.jsonl`, all in one write; a number that is not finite becomes null."""
-        with (self.path / f"{name}.jsonl").open("a") as file:
+        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(_line(row) for row in rows))
             file.flush()
             os.fsync(file.fileno())  # a checkpoint that outlives a loss of power says that these lines are there
@@ -342,7 +342,7 @@ def warned(path: Path) -> list[str]:
     """What kernels of a cell said on stderr, each line once, without progress, without where in the code it stands."""
     text = ""
     with contextlib.suppress(OSError):
-        text = (path / STDERR).read_text(errors="replace")
+        text = (path / STDERR).read_text(errors="replace", encoding="utf-8")
     lines = (line.rpartition("\r")[2] for line in text.split("\n"))
     said = [line for line in lines if re.match(r"\S", line) and not re.search(r"\d%\||\bINFO\b", line)]
     return list(dict.fromkeys(re.sub(r"^\S+:\d+: (?=\w+Warning: )", "", line) for line in said))
@@ -383,7 +383,7 @@ def notebook_ended(path: Path) -> bool:
     So is one that was run by hand, and none at all: the cell was trained elsewhere.
     """
     try:
-        about = json.loads((path / "cell.ipynb").read_text())["metadata"]
+        about = json.loads((path / "cell.ipynb").read_text(encoding="utf-8"))["metadata"]
         return about.get("papermill", {"end_time": "by hand"})["end_time"] is not None
     except FileNotFoundError:
         return True
@@ -498,7 +498,7 @@ def write_text(path: Path, text: str) -> None:
 def _write(path: Path, text: str) -> None:
     """Written beside the file, flushed to disk, then put in its place."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write(text)
     replace(part, path)
 
@@ -527,7 +527,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's object, or None where there is no file. Raises `Unreadable` where it does not hold one."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError, OSError) as error:
@@ -637,14 +637,14 @@ def gpus() -> list[str]:
     """Name, memory and driver of each NVIDIA GPU, in nvidia-smi's words; empty where there is none."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=30)
         return done.stdout.splitlines() if done.returncode == 0 else []
     return []
 
 
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or sys.platform

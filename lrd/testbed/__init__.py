@@ -34,7 +34,7 @@ def recipe(name: str) -> dict[str, Any]:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in HERE.glob("*.toml")))
         raise UserError(f"there is no testbed recipe {name!r}; there are {there}")
-    return tomllib.loads(path.read_text())
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def recipe_hash(name: str) -> str:
