@@ -1,6 +1,7 @@
 """The command line, `lrd --help`."""
 
 import argparse
+import io
 import os
 import sys
 import tomllib
@@ -10,9 +11,14 @@ from typing import Any
 from lrd import UserError
 from lrd.cell import DEFAULT, presets
 
+OTHER_CODE = "go on from a checkpoint though the code has changed since"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Exit status: 0 done, 1 something failed, 2 input that cannot work, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal whose encoding has no arrow shows a question mark
+            stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
     try:
         status = args.run(args)
@@ -46,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     cell.add_argument("--rank", help="a LoRA rank, or 'full' for full fine-tuning")
     cell.add_argument("--seed", type=int)
     cell.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell")
+    cell.add_argument("--other-code", action="store_true", help=OTHER_CODE)
     cell.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     matrix = command("matrix", _matrix, "run every cell that is not finished, side by side")
@@ -58,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: RAY_ADDRESS, else none)"
     )
     matrix.add_argument("--gpus-per-cell", type=float, metavar="N", help="in place of the preset's; 0.5: two share one")
+    matrix.add_argument("--other-code", action="store_true", help=OTHER_CODE)
     matrix.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
 
     status = command("status", _status, "the state of every cell, from the files alone")
@@ -111,8 +119,9 @@ def _cell(args) -> int:
     overrides = _settings(args.set)
     where = {key: getattr(args, key) for key in ("regime", "rank", "seed") if getattr(args, key) is not None}
     cell = Cell.load(args.preset, **where, **overrides)
-    state, reason, _ = matrix.execute(cell, overrides, args.runs, show=True)
-    print(f"{cell.name}: {state}{f' ({reason})' if reason else ''}")
+    state, reason, _ = matrix.execute(cell, overrides, args.runs, show=True, other_code=args.other_code)
+    said = f"{state} ({reason})" if reason else state
+    print(f"{cell.name}: {reason if state == 'finished' and reason else said}")  # finished before
     return 0 if state == "finished" else 1
 
 
@@ -128,6 +137,7 @@ def _matrix(args) -> int:
         address=args.address,
         gpus_per_cell=args.gpus_per_cell,
         runs=args.runs,
+        other_code=args.other_code,
     )
 
 

@@ -65,7 +65,7 @@ def size(parameters: float) -> str:
 
 def tried(preset: str) -> list[tuple[str, str, str]]:
     """What was tried for a testbed and rejected: the change, what came of it and why it was not kept."""
-    entries = tomllib.loads((ROOT / "book" / "tried.toml").read_text()).get(preset, [])
+    entries = tomllib.loads((ROOT / "book" / "tried.toml").read_text(encoding="utf-8")).get(preset, [])
     return [(entry["change"], _scores(entry), entry["reason"]) for entry in entries]
 
 

@@ -41,7 +41,7 @@ def room(module: str, root: Path = ROOT) -> str:
     """One module as Markdown with Sphinx's Python directives. Raises `FileNotFoundError` for an unknown one."""
     base = root.joinpath(*module.split("."))
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     parts = [f"### `{module}`", f"```{{py:module}} {module}\n```", ast.get_docstring(tree) or ""]
     for node in tree.body:

@@ -192,7 +192,11 @@ def trl_steps(cell: Cell, folder: Path, steps: int) -> list[float]:
     dtype = cell.master_dtype if cell.rank is None else cell.dtype
     clock = Clock()
     # Not into a string: vLLM asks standard output for its file descriptor.
-    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        warnings.catch_warnings(),
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
         warnings.simplefilter("ignore")
         logging.getLogger("trl").setLevel(logging.ERROR)
         trainer = GRPOTrainer(

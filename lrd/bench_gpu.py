@@ -118,7 +118,7 @@ def _alone(call: Callable[..., Any], *args: Any) -> Any:
 def shapes_of(preset: str) -> dict[str, dict[str, Any]]:
     """The published shape of each of the preset's models, by role."""
     cell = Cell.load(preset, regime="outcome", rank=16, seed=0)
-    known = tomllib.loads((ROOT / "book" / "models.toml").read_text())
+    known = tomllib.loads((ROOT / "book" / "models.toml").read_text(encoding="utf-8"))
     names = {role: getattr(cell, role) for role in ("student", "teacher", "prm")}
     if unknown := sorted(set(names.values()) - known.keys()):
         raise UserError(f"book/models.toml has no shape for {', '.join(unknown)}, so there is no stand-in to measure")
@@ -132,7 +132,7 @@ def stand_ins(shapes: dict[str, dict[str, Any]], folder: Path) -> None:
     rng = random.Random(0)
     texts = (" ".join(f"w{rng.randrange(10**4)}" for _ in range(PROMPT - 2)) for _ in range(512))
     rows = [{"problem": text, "answer": "1"} for text in texts]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _stand_in(path: Path, shape: dict[str, Any]) -> None:

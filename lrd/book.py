@@ -68,7 +68,7 @@ def build(root: Path = ROOT, *, output: Path | None = None) -> int:
     shutil.rmtree(output / "_build", ignore_errors=True)  # nothing of an earlier build is ever shown again
     html.parent.mkdir(parents=True)
     toc = html.parent / "_toc.yml"
-    toc.write_text(yaml.safe_dump(contents(root, preset, runs), sort_keys=False, allow_unicode=True))
+    toc.write_text(yaml.safe_dump(contents(root, preset, runs), sort_keys=False, allow_unicode=True), encoding="utf-8")
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "--toc", str(toc), "-W", "--keep-going", "-q"]
     environment = os.environ | {
         "LRD_RUNS": str(runs),
@@ -85,7 +85,7 @@ def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
 
     What has no page of its own, regime or preset, has its cells with the cells' own page.
     """
-    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text())
+    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text(encoding="utf-8"))
     chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
     for name, after in STUDIES.items():
         if (runs / preset / name / "done.json").is_file():

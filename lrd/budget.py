@@ -63,10 +63,10 @@ def shape_of(model: str) -> Shape | None:
 
     None where none of them has it.
     """
-    about: dict[str, Any] = tomllib.loads((ROOT / "book" / "models.toml").read_text()).get(model, {})
+    about: dict[str, Any] = tomllib.loads((ROOT / "book" / "models.toml").read_text(encoding="utf-8")).get(model, {})
     if not about:
         try:
-            about = json.loads((ROOT / model / "config.json").read_text())
+            about = json.loads((ROOT / model / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/<role>
             shapes = (kept(Path(model).parent.name) or {}).get("shapes", {})
             about = shapes.get(model, {})

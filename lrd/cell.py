@@ -189,7 +189,7 @@ def read_preset(preset: str) -> dict[str, Any]:
         known = _nearest(preset, presets()) or f"; there are {', '.join(presets())}"
         raise UserError(f"unknown preset {preset!r}{known}")
     try:
-        table = dict(_parsed((PRESETS / f"{preset}.toml").read_text()))
+        table = dict(_parsed((PRESETS / f"{preset}.toml").read_text(encoding="utf-8")))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"lrd/presets/{preset}.toml is not valid TOML: {error}") from None
     if "base" not in table:

@@ -67,8 +67,10 @@ def versions() -> Finding:
     from packaging.utils import canonicalize_name
     from packaging.version import Version
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [
+        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
     pins: dict[str, str] = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in lines)}
     here: dict[str, str] = {canonicalize_name(d.name): Version(d.version).public for d in metadata.distributions()}
     python = ".".join(map(str, sys.version_info[:3]))

@@ -23,18 +23,25 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from lrd import ROOT, UserError, hub, problems
+from lrd import ROOT, UserError, hub, problems, sources, tracking
 from lrd.cell import Cell, grid, read_preset
+from lrd.redact import redact
 from lrd.run import (
     LESS_MEMORY,
+    STDERR,
     Held,
     Run,
     Unreadable,
     describe,
+    few,
     leave_reason,
     notebook_ended,
+    read_json,
     reason,
     runs_root,
+    said_finished,
+    shown_path,
+    stamp,
     state,
     trace,
     write_json,
@@ -64,14 +71,22 @@ def cells(preset: str) -> list[Cell]:
     return grid(preset)
 
 
-def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, show: bool = False) -> Outcome:
+def execute(
+    cell: Cell,
+    overrides: dict[str, Any],
+    runs: str | None = None,
+    *,
+    show: bool = False,
+    other_code: bool = False,
+) -> Outcome:
     """Runs one cell's notebook to its end in a kernel of its own, its executed copy saved as it goes.
 
+    A finished cell stays as it is; the outcome's reason says so. `other_code` lets one go on though the code changed.
     Raises `UserError` before and from the notebook where the input cannot work (`Held` where another process has the
     cell), and KeyboardInterrupt once training has saved its state after SIGINT or SIGTERM, a second SIGINT not waiting
     for that. Any other error is an outcome.
     """
-    run = Run(cell, runs, hold=False)
+    run = Run(cell, runs, hold=False, other_code=other_code)
     with run.launching():
         try:
             run.hold()  # refuses a directory of another configuration before a kernel starts
@@ -81,10 +96,11 @@ def execute(cell: Cell, overrides: dict[str, Any], runs: str | None = None, *, s
             raise
         run.close()
         if _done(run):
-            return Outcome("finished")
+            return Outcome("finished", run.finished_already)
         parameters = {"preset": cell.preset, "regime": cell.regime, "rank": cell.rank or "full", "seed": cell.seed}
         overrides = {key: cell.config.get(key, label) for key, label in cell.point.items()} | overrides
         parameters |= {"overrides": overrides} if overrides else {}
+        parameters |= {"other_code": True} if other_code else {}
         died = _execute(cell, run.path, parameters, runs, show)
     return _ended(run.path, died)
 
@@ -93,11 +109,15 @@ def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | Non
     """The notebook of one cell; says why its kernel died, if it did. What fails the cell is left in `failed.json`."""
     from nbclient.exceptions import DeadKernelError
 
+    from lrd import sampling
+
     failed, kills = path / "failed.json", _oom_kills()
     failed.unlink(missing_ok=True)
     stopped = False
     try:
         hub.check(cell)
+        sampling.check(cell)
+        tracking.chosen()
         with on_stop(lambda: _signal_kernel(signal.SIGTERM), lambda: _signal_kernel(signal.SIGKILL)) as asked:
             try:
                 error = _papermill("cell", path / "cell.ipynb", parameters, runs, show)
@@ -159,7 +179,7 @@ def _done(run: Run) -> bool:
 def _oom_kills() -> int:
     """How many processes this host has killed for want of memory; 0 where it does not say."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in Path("/proc/vmstat").read_text(encoding="utf-8").splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
@@ -168,16 +188,30 @@ def _oom_kills() -> int:
 def study(name: str, preset: str, overrides: dict[str, Any], runs: str | None = None) -> Path:
     """Executes a notebook that studies a preset as a whole (`baseline`, `rewards`), unless it is there already.
 
-    Returns the executed copy, `runs/<preset>/<name>/<name>.ipynb`. An error of the notebook goes on up.
+    Returns the executed copy, `runs/<preset>/<name>/<name>.ipynb`. One that is there is never overwritten: stderr says
+    of when it is and which files have changed since, and other settings are refused. An error of the notebook goes on
+    up.
     """
     output = runs_root(runs) / preset / name / f"{name}.ipynb"
-    if not (output.parent / "done.json").is_file():
-        hub.check(grid(preset, **overrides)[0])  # what can be refused is refused before a kernel starts
+    cells, done = grid(preset, **overrides), read_json(output.parent / "done.json")
+    code = sources.digests(name, {cell.regime for cell in cells})
+    if done is None:
+        hub.check(cells[0])  # what can be refused is refused before a kernel starts
         output.parent.mkdir(parents=True, exist_ok=True)
         parameters = {"preset": preset} | ({"overrides": overrides} if overrides else {})
         if error := _papermill(name, output, parameters, runs, show=True):
             raise error
-        write_json(output.parent / "done.json", {"notebook": f"notebooks/{name}.ipynb"})
+        about = {"notebook": f"notebooks/{name}.ipynb", "overrides": overrides, "code": code}
+        write_json(output.parent / "done.json", about | stamp())
+        return output
+    if (before := done.get("overrides", overrides)) != overrides:
+        raise UserError(
+            f"{shown_path(output.parent)} was made with the settings {before} and not {overrides}; ask for those, or "
+            f"give another directory with --runs"
+        )
+    changed = sources.changed(done.get("code"), code)
+    again = "; move it away to run it again" if changed else ""
+    print(f"{name}: {said_finished(output.parent, done, changed)}{again}", file=sys.stderr, flush=True)
     return output
 
 
@@ -192,7 +226,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
 
     where = os.path.relpath(output, ROOT) if output.is_relative_to(ROOT) else str(output)
     papermill_io.register(where, _Copy())
-    sockets = _sockets()
+    sockets, said = _sockets(), _Stderr(output.parent / STDERR, show)
     parameters |= {"runs": runs} if runs else {}
     try:
         with contextlib.chdir(ROOT):  # so that the executed copy names no path of this machine
@@ -207,6 +241,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 extra_arguments=[TETHER],
                 autosave_cell_every=5,
                 stdout_file=sys.stdout if show else None,
+                stderr_file=said,
                 coalesce_streams=True,
                 # Ports picked by many kernels at once collide now and then; a socket in a directory of its own cannot.
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
@@ -217,6 +252,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 raise kind(error.evalue) from None
         return error
     finally:
+        said.close()
         shutil.rmtree(sockets, ignore_errors=True)
     return None
 
@@ -236,25 +272,55 @@ class _Copy:
         return path
 
 
+class _Stderr:
+    """What a kernel writes to stderr, its warnings above all: kept beside its notebook, line by line, and shown."""
+
+    def __init__(self, path: Path, show: bool):
+        self._path, self._show, self._rest = path, show, ""
+
+    def write(self, text: str) -> None:
+        if self._show:
+            sys.stderr.write(redact(text))
+            sys.stderr.flush()
+        *lines, self._rest = (self._rest + text).split("\n")
+        if lines:
+            with (
+                contextlib.suppress(OSError),
+                self._path.open("a", encoding="utf-8") as file,
+            ):  # a full disk has failed the cell already
+                file.writelines(redact(line) + "\n" for line in lines)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._rest:
+            self.write("\n")
+
+
 def check(cells: list[Cell], runs: str | None = None) -> None:
     """Raises `UserError` for what this host can refuse before anything starts: models, problems, run directories."""
-    from lrd import inputs, models, placement, rewards
+    from lrd import inputs, models, placement, rewards, sampling
 
+    tracking.chosen()
     for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
         placement.check(cell)
     for cell in cells:
         hub.check(cell)
+        sampling.check(cell)
         if role := rewards.model_of(cell):
             hub.model(getattr(cell, role.lower()), role, weights=False)
         with contextlib.suppress(Unreadable):  # that cell fails by itself and stops no other
-            Run(cell, runs, hold=False).check()
+            Run(cell, runs, hold=False, other_code=True).check()
     train_pool, held_out = functools.cache(problems.train_pool), functools.cache(problems.held_out)
+    validation = functools.cache(problems.validation)
     load_tokenizer = functools.cache(models.load_tokenizer)
     # Adapters and how they are trained play no part.
     alike: dict[str, Any] = {"rank": 1, "seed": 0, "learning_rate": 0.0, "lora_targets": ("",), "lora_layers": ()}
     for cell in dict.fromkeys(dataclasses.replace(cell, **alike) for cell in cells):
         pool, _ = train_pool(cell.train_data, cell.prompts_per_step)
         asked = held_out(cell.eval_data, cell.eval_problems)
+        asked = asked + validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
         inputs.check(cell, load_tokenizer(cell.student, "student"), pool, asked)
 
 
@@ -267,6 +333,7 @@ def run(
     address: str | None = None,
     gpus_per_cell: float | None = None,
     runs: str | None = None,
+    other_code: bool = False,
 ) -> int:
     """Runs every cell that is not finished, `jobs` at a time; returns the exit status, 1 if any failed.
 
@@ -286,11 +353,22 @@ def run(
     check(cells, runs)
     needs = {"cpus": 1, "gpus": 0} | read_preset(preset).get("resources", {})
     needs |= {} if gpus_per_cell is None else {"gpus": gpus_per_cell}
-    todo = [cell for cell in cells if not _done(Run(cell, runs, hold=False))]
+    whole = {}
+    for cell in cells:
+        one = Run(cell, runs, hold=False, other_code=other_code)
+        with contextlib.suppress(Unreadable):
+            one.check_code()
+        if _done(one):
+            whole[cell.name] = one
+    todo = [cell for cell in cells if cell.name not in whole]
     address = address or os.environ.get("RAY_ADDRESS")
     jobs = jobs or (len(cells) if address else max(1, int((os.cpu_count() or 1) // needs["cpus"])))
     where = f"on the cluster at {address}" if address else f"{jobs} at a time"
     print(f"matrix {preset}: {len(cells) - len(todo)} of {len(cells)} cells finished; {where}", flush=True)
+    changed = {name: files for name, one in whole.items() if (files := one.changed)}
+    if changed:
+        files = sorted({file for of in changed.values() for file in of})
+        print(f"{len(changed)} of these were trained with other code ({few(files)} changed since)", flush=True)
     if not todo:
         return 0
     with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
@@ -299,7 +377,7 @@ def run(
         _start_ray(address, int(jobs * needs["cpus"]))
         _check_room(preset, needs, address)
         task = ray.remote(num_cpus=needs["cpus"], num_gpus=needs["gpus"], max_retries=0)(_guarded)
-        outcomes, stopped = _drive(lambda cell: task.remote(cell, overrides, runs), todo, jobs, runs)
+        outcomes, stopped = _drive(lambda cell: task.remote(cell, overrides, runs, other_code), todo, jobs, runs)
     finally:
         ray.shutdown()
     bad = {name: outcome for name, outcome in sorted(outcomes.items()) if outcome.state != "finished"}
@@ -431,9 +509,9 @@ def _outcome(future: Any, path: Path) -> Outcome:
         return Outcome("interrupted", f"lost with its worker or host ({describe(error)})")
 
 
-def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None) -> Outcome:
+def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None, other_code: bool) -> Outcome:
     try:
-        return execute(cell, overrides, runs)
+        return execute(cell, overrides, runs, other_code=other_code)
     except Held:
         return Outcome("running")
     except UserError as error:

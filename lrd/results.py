@@ -26,7 +26,7 @@ import pandas as pd
 
 from lrd import ROOT, UserError
 from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, recorded, shown
-from lrd.run import broken_lines, read_json, read_jsonl, read_log, reason, runs_root, state
+from lrd.run import broken_lines, off_grid, read_json, read_jsonl, read_log, reason, runs_root, state
 
 PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
@@ -41,7 +41,8 @@ class Results:
     `steps`: one row a training step (the metrics of `metrics.jsonl`). `evals`: one row an evaluated problem. `cells`:
     one row a cell of the matrix, finished or not. All carry `regime`, `arm`, `seed`, `cell` and a column for each of
     `axes`, the matrix's further ones. `problems`: what is missing or unreadable, one sentence each, led by the cell's
-    name.
+    name. `off_grid`: the same of the cells that were asked for by hand, with another seed or rank than the matrix has
+    (`lrd cell PRESET --seed 3`); None where there are none. The book reports the matrix alone.
     """
 
     preset: str
@@ -50,6 +51,7 @@ class Results:
     cells: pd.DataFrame
     problems: list[str]
     axes: list[str] = field(default_factory=list)
+    off_grid: "Results | None" = None
 
     @cached_property
     def finished(self) -> pd.DataFrame:
@@ -123,6 +125,24 @@ def load(preset: str, runs: str | Path | None = None) -> Results:
     Raises `UserError` for an unknown preset only.
     """
     below, cells = root(runs) / preset, tuple(grid(preset))
+    others = tuple(_others(preset, off_grid(below, {cell.name for cell in cells})))
+    return replace(_copied(preset, below, cells), off_grid=_copied(preset, below, others) if others else None)
+
+
+def _others(preset: str, paths: list[Path]) -> Iterator[Cell]:
+    """The cells of directories that hold none of the matrix; one whose name is not its cell's is some copy."""
+    for path in paths:
+        with contextlib.suppress(UserError):
+            config = recorded(read_json(path / "config.json") or {})
+            cell = Cell.load(
+                preset, **{key: config[key] for key in config.keys() & Cell.__dataclass_fields__.keys() - {"preset"}}
+            )
+            if cell.name == path.name:
+                yield cell
+
+
+def _copied(preset: str, below: Path, cells: tuple[Cell, ...]) -> Results:
+    """What `_load` has read of these cells, in frames of the caller's own."""
     states = tuple(state(below / cell.name) for cell in cells)
     seen = frozenset(stamp for cell in cells for stamp in _stamps(below / cell.name))
     found = _load(preset, below, cells, states, seen)
@@ -138,7 +158,7 @@ def _stamps(path: Path) -> Iterator[tuple[str, int, int]]:
                 yield file.path, file.stat().st_mtime_ns, file.stat().st_size
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, ...], seen: frozenset) -> Results:
     steps, evals, cells, problems = [], [], [], []
     for cell, there in zip(whole, states):
@@ -210,7 +230,7 @@ def has_page(path: Path, there: str | None = None) -> bool:
     if (there or state(path)) in ("absent", "running"):
         return False
     try:
-        notebook = json.loads((path / "cell.ipynb").read_text())
+        notebook = json.loads((path / "cell.ipynb").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(notebook, dict) and bool(notebook.get("cells")) and notebook.get("nbformat") == 4
@@ -277,7 +297,7 @@ def unbiased(n: int, correct: int, k: int) -> float:
 
 def published() -> dict[str, Any]:
     """The original report's numbers (book/published.toml)."""
-    return tomllib.loads((ROOT / "book" / "published.toml").read_text())
+    return tomllib.loads((ROOT / "book" / "published.toml").read_text(encoding="utf-8"))
 
 
 def kept(preset: str) -> dict[str, Any] | None:
@@ -304,7 +324,9 @@ def card(preset: str, runs: str | Path | None = None) -> dict[str, Any] | None:
 
 def trained_with(preset: str, runs: str | Path | None = None) -> set[str]:
     """Fingerprints of the students that the preset's finished cells began from."""
-    found = (read_provenance(path.parent) for path in (root(runs) / preset).glob("*/done.json"))
+    matrix = {cell.name for cell in grid(preset)} if preset in presets() else set()
+    paths = (path.parent for path in (root(runs) / preset).glob("*/done.json"))
+    found = (read_provenance(path) for path in paths if path.name in matrix)
     models = [run.get("models") for about in found if isinstance(run := about.get("run"), dict)]
     return {m["student"] for m in models if isinstance(m, dict) and isinstance(m.get("student"), str)}
 

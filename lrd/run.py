@@ -22,7 +22,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,13 @@ from typing import Any
 import filelock
 import psutil
 
-from lrd import ROOT, UserError, hub
+from lrd import ROOT, UserError, hub, sources
 from lrd.cell import Cell, recorded
 from lrd.redact import redact
 
 CHECKPOINT = "checkpoint/state.safetensors"
 LOCK, LAUNCH = "lock", "launch.lock"
+STDERR = "stderr.txt"  # what kernels of the cell wrote there
 GRACE = 1.0  # seconds to wait for a directory: who asks for its state holds it for a moment
 RESERVE = 2**14  # bytes kept for the reason of a failure, so that a full disk can still be named
 LONGEST = 2**18  # bytes of a file unknown to git that provenance keeps; a longer one is only named
@@ -44,6 +45,16 @@ LONGEST = 2**18  # bytes of a file unknown to git that provenance keeps; a longe
 def runs_root(runs: str | Path | None = None) -> Path:
     """`runs/` of the clone, or another directory; relative paths count from the clone, as everything else does."""
     return ROOT / (runs or "runs")
+
+
+def shown_path(path: Path) -> str:
+    """A path as messages name it: from the clone where it lies there."""
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
+
+
+def few(files: list[str], most: int = 5) -> str:
+    """Names in a row, the first few where there are many."""
+    return ", ".join(files[:most]) + (f" and {len(files) - most} more" if len(files) > most else "")
 
 
 class Held(UserError):
@@ -57,10 +68,13 @@ class Unreadable(UserError):
 class Run:
     """One cell's directory, held by this process until `close`, so that no other trains the same cell."""
 
-    def __init__(self, cell: Cell, runs: str | Path | None = None, *, hold: bool = True):
-        """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished."""
-        self.cell = cell
-        self.path = runs_root(runs) / cell.preset / cell.name
+    def __init__(self, cell: Cell, runs: str | Path | None = None, *, hold: bool = True, other_code: bool = False):
+        """Takes the directory, or says in one sentence why it cannot be had (`UserError`); changes nothing finished.
+
+        `other_code` lets a cell go on though the code has changed since its last session.
+        """
+        self.cell, self._other_code = cell, other_code
+        self._runs, self.path = runs, runs_root(runs) / cell.preset / cell.name
         self._clock = time.monotonic()  # of a session; the wall clock may jump
         self._lock = lock_of(self.path)
         for key, value in self.cell.config.items():
@@ -113,7 +127,7 @@ class Run:
 
     @property
     def _shown(self) -> str:
-        return os.path.relpath(self.path, ROOT) if self.path.is_relative_to(ROOT) else str(self.path)
+        return shown_path(self.path)
 
     def check(self) -> None:
         """Raises `UserError` where the directory holds another cell than this one, whoever has it now."""
@@ -137,16 +151,44 @@ class Run:
                     f"{self._shown} was trained with another {role} than lies in {getattr(self.cell, role)!r} now; "
                     f"move it away, or give another directory with --runs"
                 )
+        self.check_code()
+
+    def check_code(self) -> None:
+        """Raises `UserError` where the cell would go on from a checkpoint that other code has trained."""
+        goes_on = self.checkpoint.is_file() and not self.finished
+        if goes_on and not self._other_code and (files := self.changed):
+            raise UserError(
+                f"{self._shown} was trained to its checkpoint with other code: {few(files)} changed since; put the "
+                f"old code back, go on with the new one by --other-code, or give another directory with --runs"
+            )
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The files that the cell's result rests on, as they lie here now, each with its digest."""
+        return sources.digests("cell", [self.cell.regime])
+
+    @property
+    def changed(self) -> list[str]:
+        """Files that differ from those of the last session; none where that kept no record of them."""
+        record, last = self._provenance(), self.sessions[-1] if self.sessions else {}
+        return sources.changed(record.get("code", {}).get(str(last.get("code")), {}).get("files"), self.code)
+
+    @property
+    def finished_already(self) -> str:
+        """What to say when a finished cell is asked for again."""
+        done, last = read_json(self.path / "done.json") or {}, self.sessions[-1] if self.sessions else {}
+        return said_finished(self.path, done | {"git": last.get("git")}, self.changed)
 
     def _provenance(self) -> dict[str, Any]:
         """What provenance.json holds so far. Raises `UserError` where no run can have written it."""
         record = read_json(self.path / "provenance.json") or {}
-        run, sessions = record.get("run", {}), record.get("sessions", [])
+        run, sessions, code = record.get("run", {}), record.get("sessions", []), record.get("code", {})
         if not (
             isinstance(run, dict)
             and isinstance(run.get("models", {}), dict)
+            and isinstance(code, dict)
             and isinstance(sessions, list)
-            and all(isinstance(session, dict) for session in sessions)
+            and all(isinstance(part, dict) for part in [*sessions, *code.values()])
         ):
             raise Unreadable(f"{self._shown}/provenance.json is not as a run writes it; move it away")
         return record
@@ -172,6 +214,11 @@ class Run:
         """Where the resume state lies, if any."""
         return self.path / CHECKPOINT
 
+    @property
+    def weights(self) -> Path:
+        """Where the trained weights go: the adapter alone, or the whole student."""
+        return self.path / ("adapter" if self.cell.rank else "model")
+
     def begin(self, *, step: int | None, about: dict[str, Any]) -> None:
         """Records who starts the cell, or resumes it after `step`, and cuts records that lie beyond that point.
 
@@ -194,16 +241,20 @@ class Run:
                 kept = [row for row in kept if row["step"] != step]
             _write(path, "".join(map(_line, kept)))  # as recorded: digits of a number may be some short secret's, too
         self._clock = time.monotonic()
-        session = {"started": _now(), "from_step": step or 0, "git": _git("rev-parse", "HEAD"), "host": platform.node()}
-        sessions = [*before.get("sessions", []), session]
-        write_json(
-            self.path / "provenance.json",
-            provenance(self.cell)
-            | {
-                "run": about | {"models": self.models},
-                "sessions": sessions,
-            },
-        )
+        record = provenance(self.cell, self._runs) | {"run": about | {"models": self.models}}
+        code = {"files": self.code, "diff": record["git"]["diff"]}
+        digest = sources.digest(json.dumps(code).encode())
+        session = {"started": _now(), "from_step": step or 0, "git": record["git"]["sha"], "host": platform.node()}
+        record["code"] = before.get("code", {}) | {digest: code}
+        # Last, and flat: `lrd status` reads the end alone.
+        record["sessions"] = [*before.get("sessions", []), session | {"code": digest}]
+        write_json(self.path / "provenance.json", record)
+
+    def note(self, **about: Any) -> None:
+        """Adds to the record of the session under way."""
+        record = self._provenance()
+        record["sessions"][-1] |= about
+        write_json(self.path / "provenance.json", record)
 
     def _check_records(self, step: int) -> None:
         """A checkpoint says that all before it was recorded; where it was not, the resumed cell would have a hole."""
@@ -247,7 +298,7 @@ class Run:
 
     def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Appends rows to `<name>.jsonl`, all in one write; a number that is not finite becomes null."""
-        with (self.path / f"{name}.jsonl").open("a") as file:
+        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(_line(row) for row in rows))
             file.flush()
             os.fsync(file.fileno())  # a checkpoint that outlives a loss of power says that these lines are there
@@ -268,11 +319,8 @@ class Run:
                 raise RuntimeError(
                     f"{self.cell.name} is at step {last} of {self.cell.steps}; train it to the end first"
                 )
-            before = self._provenance()
-            ended = {"ended": _now(), "seconds": round(time.monotonic() - self._clock, 1)}
-            # Of the whole process, imports included.
-            before["sessions"][-1] |= ended | {"cpu_seconds": round(time.process_time(), 1)}
-            write_json(self.path / "provenance.json", before)
+            seconds, cpu = time.monotonic() - self._clock, time.process_time()  # `cpu` with the imports
+            self.note(ended=_now(), seconds=round(seconds, 1), cpu_seconds=round(cpu, 1))
             summary = {"finished": _now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
             write_json(self.path / "done.json", summary)
             (self.path / ".failed.json.part").unlink(missing_ok=True)
@@ -288,6 +336,26 @@ def lock_of(path: Path, name: str = LOCK) -> filelock.BaseFileLock:
     # One that the operating system drops with its owner, whatever ended it, or none: the library's way out where a
     # file system knows no such lock is a file that a dead owner leaves behind.
     return filelock.FileLock(path / name, fallback_to_soft=False)
+
+
+def off_grid(below: Path, names: Container[str]) -> list[Path]:
+    """Run directories of a preset that are none of its matrix's cells: another seed or rank, asked for by hand."""
+    marks = ("config.json", "failed.json", LAUNCH)  # of a cell; a study has none of them
+    there: list[str] = []
+    with contextlib.suppress(OSError):
+        there = sorted(os.listdir(below))
+    found = [below / name for name in there if name not in names]
+    return [path for path in found if any((path / m).is_file() for m in marks) and state(path) != "absent"]
+
+
+def warned(path: Path) -> list[str]:
+    """What kernels of a cell said on stderr, each line once, without progress, without where in the code it stands."""
+    text = ""
+    with contextlib.suppress(OSError):
+        text = (path / STDERR).read_text(errors="replace", encoding="utf-8")
+    lines = (line.rpartition("\r")[2] for line in text.split("\n"))
+    said = [line for line in lines if re.match(r"\S", line) and not re.search(r"\d%\||\bINFO\b", line)]
+    return list(dict.fromkeys(re.sub(r"^\S+:\d+: (?=\w+Warning: )", "", line) for line in said))
 
 
 def state(path: Path) -> str:
@@ -325,12 +393,19 @@ def notebook_ended(path: Path) -> bool:
     So is one that was run by hand, and none at all: the cell was trained elsewhere.
     """
     try:
-        about = json.loads((path / "cell.ipynb").read_text())["metadata"]
+        about = json.loads((path / "cell.ipynb").read_text(encoding="utf-8"))["metadata"]
         return about.get("papermill", {"end_time": "by hand"})["end_time"] is not None
     except FileNotFoundError:
         return True
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):
         return False
+
+
+def said_finished(path: Path, done: dict[str, Any], changed: list[str]) -> str:
+    """What to say when something finished is asked for again: since when, at which commit, where, and what changed."""
+    day, commit = str(done.get("finished", ""))[:10] or "an unknown day", str(done.get("git") or "")[:12]
+    since = f" ({few(changed)} changed since)" if changed else ""
+    return f"finished already on {day} at {commit or 'an unknown commit'}, nothing was run: {shown_path(path)}{since}"
 
 
 def leave_reason(path: Path, error: str, **about: Any) -> None:
@@ -394,10 +469,10 @@ def describe(error: BaseException) -> str:
     return text.splitlines()[0]
 
 
-def provenance(cell: Cell) -> dict[str, Any]:
+def provenance(cell: Cell, runs: str | Path | None = None) -> dict[str, Any]:
     """Everything that a rerun needs to know: code, versions, hardware, command, seeds. No environment variables."""
     return {
-        "command": _command(cell),
+        "command": _command(cell, runs),
         "git": {"sha": _git("rev-parse", "HEAD")} | _changes(),
         "python": platform.python_version(),
         "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
@@ -412,8 +487,8 @@ def provenance(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _command(cell: Cell) -> str:
-    """The command line of this very cell, settings that differ from its preset's included."""
+def _command(cell: Cell, runs: str | Path | None) -> str:
+    """The command line of this very cell, settings that differ from its preset's included, and where it lies."""
     words = ["lrd", "cell", cell.preset, "--regime", cell.regime, "--rank", str(cell.rank or "full")]
     words += ["--seed", str(cell.seed)]
     with contextlib.suppress(UserError):  # of a cell that was made by hand, without a preset
@@ -421,7 +496,7 @@ def _command(cell: Cell) -> str:
         changed = {key: value for key, value in cell.config.items() if value != usual[key]}
         for key, value in (cell.point | changed).items():
             words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
-    return shlex.join(words)
+    return shlex.join(words + (["--runs", shown_path(runs_root(runs))] if runs_root(runs) != runs_root() else []))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -433,7 +508,7 @@ def write_text(path: Path, text: str) -> None:
 def _write(path: Path, text: str) -> None:
     """Written beside the file, flushed to disk, then put in its place."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write(text)
     replace(part, path)
 
@@ -462,7 +537,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's object, or None where there is no file. Raises `Unreadable` where it does not hold one."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError, OSError) as error:
@@ -524,14 +599,25 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+def stamp() -> dict[str, str | None]:
+    """When and at which commit something is finished, if that is now."""
+    return {"finished": _now(), "git": _git("rev-parse", "HEAD")}
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _git(*args: str, **environment: str) -> str | None:
+    """What git answers about the clone; None where there is no git, or the clone is no repository.
+
+    Neither a repository that the clone lies in nor one that GIT_DIR names is asked in its place.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    ours = {"GIT_DIR": str(ROOT / ".git"), "GIT_WORK_TREE": str(ROOT)} | environment
     try:
         done = subprocess.run(
-            ["git", *args], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, errors="replace"
+            ["git", *args], cwd=ROOT, env=others | ours, capture_output=True, encoding="utf-8", errors="replace"
         )
     except OSError:  # no git here
         return None
@@ -561,14 +647,14 @@ def gpus() -> list[str]:
     """Name, memory and driver of each NVIDIA GPU, in nvidia-smi's words; empty where there is none."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=30)
         return done.stdout.splitlines() if done.returncode == 0 else []
     return []
 
 
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or sys.platform

@@ -8,6 +8,7 @@ import datetime
 import json
 import lzma
 import re
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import UserError
-from lrd.cell import Cell, grid, read_preset
-from lrd.run import read_json, read_log, reason, runs_root, state, trace
+from lrd.cell import Cell, grid, read_preset, recorded
+from lrd.run import off_grid, read_json, read_log, reason, runs_root, state, trace, warned
 
 RECENT = 5  # steps that `step_time` is a mean of
 LEFT = ("absent", "running", "interrupted")  # what a matrix still has to run; a failed cell waits for its user
-COLUMNS = "cell state step reward pass@1 s/step ETA host".split()
+COLUMNS = "cell state step reward pass@1 s/step ETA host warnings".split()
 
 
 class Row(NamedTuple):
@@ -37,6 +38,8 @@ class Row(NamedTuple):
     host: str | None = None
     note: str = ""  # why it failed, or what else is wrong
     traceback: str = ""  # of a failed cell
+    warnings: Sequence[str] = ()
+    off_grid: str = ""  # how it differs from the cells of the preset's matrix, if it is none of them
 
     @property
     def eta(self) -> float | None:
@@ -48,7 +51,15 @@ class Row(NamedTuple):
         """As a line of the table: a text for each of `COLUMNS`."""
         step = f"{self.step}/{self.steps}"
         numbers = [f"{x:.3f}" if x is not None else "–" for x in (self.reward, self.accuracy, self.step_time)]
-        return [self.cell, self.state, step, *numbers, duration(self.eta), self.host or "–"]
+        return [
+            self.cell, self.state, step, *numbers, duration(self.eta), self.host or "–", str(len(self.warnings) or "")
+        ]  # fmt: skip
+
+    @property
+    def remark(self) -> str:
+        """What stands behind the columns: how it is off the grid, and the note or else the first warning."""
+        first = textwrap.shorten(self.warnings[0] if self.warnings else "", 120, placeholder=" …")
+        return "; ".join(filter(None, [self.off_grid, self.note or first]))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -59,27 +70,36 @@ class Row(NamedTuple):
 
 def read(cells: Sequence[Cell], runs: str | Path | None = None) -> list[Row]:
     """The rows of these cells. It never raises on a bad run."""
-    return [_read(cell, runs_root(runs) / cell.preset / cell.name) for cell in cells]
+    return [_read(runs_root(runs) / cell.preset / cell.name, cell.name, cell.steps, cell.config) for cell in cells]
+
+
+def read_all(preset: str, runs: str | Path | None = None) -> tuple[list[Row], list[Row]]:
+    """The rows of a preset's matrix, and of the cells beside it that lie with its runs."""
+    cells, below = grid(preset), runs_root(runs) / preset
+    others = off_grid(below, {cell.name for cell in cells})
+    return read(cells, runs), [_read(path, path.name, 0, None) for path in others]
 
 
 def table(preset: str, runs: str | None = None) -> str:
     """What the preset says of itself, its cells, one a line, the tracebacks of those that failed (the same one once),
     and how many are in which state."""
-    rows = read(grid(preset), runs)
+    matrix, others = read_all(preset, runs)
+    rows = matrix + others
     widths = [max(map(len, column)) for column in zip(COLUMNS, *(row.shown for row in rows))]
     lines = [f"{key}: {text}" for key, text in read_preset(preset).get("about", {}).items()]
     lines.append(_aligned(COLUMNS, widths))
-    lines += [f"{_aligned(row.shown, widths)}  {row.note}".rstrip() for row in rows]
+    lines += [f"{_aligned(row.shown, widths)}  {row.remark}".rstrip() for row in rows]
     for text in dict.fromkeys(row.traceback for row in rows if row.traceback):
         lines += ["", f"{', '.join(row.cell for row in rows if row.traceback == text)}:", text.rstrip()]
-    return "\n".join([*lines, *[""] * any(row.traceback for row in rows), summary(rows)])
+    lines += [""] * any(row.traceback for row in rows)
+    return "\n".join([*lines, summary(matrix) + (f"; off the grid: {summary(others)}" if others else "")])
 
 
 def as_json(preset: str, runs: str | None = None) -> str:
     """The same for machines."""
-    rows = read(grid(preset), runs)
-    counts = Counter(row.state for row in rows)
-    return json.dumps({"preset": preset, "counts": counts, "eta": eta(rows), "cells": [row.record for row in rows]})
+    rows, others = read_all(preset, runs)
+    counts, cells = Counter(row.state for row in rows), [row.record for row in rows + others]
+    return json.dumps({"preset": preset, "counts": counts, "eta": eta(rows), "cells": cells})
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -175,14 +195,19 @@ class Watch:
         return shown
 
 
-def _read(cell: Cell, path: Path) -> Row:
+def _read(path: Path, name: str, steps: int, asked: dict[str, Any] | None) -> Row:
+    """The row of a run directory; `asked` is its cell's configuration in the matrix, None where that has no such."""
     now, session = state(path), _session(path)
     note, traceback = (reason(path), trace(path)) if now == "failed" else ("", "")
     host = str(session.get("host") or "") or None
-    row = Row(cell.name, now, 0, cell.steps, host=host, note=note, traceback=traceback)
-    if now != "finished":
-        with contextlib.suppress(UserError):  # the run may have been made with another --set
-            row = row._replace(steps=_count((read_json(path / "config.json") or {}).get("steps"), cell.steps))
+    row = Row(name, now, 0, steps, host=host, note=note, traceback=traceback, warnings=warned(path))
+    ran: dict[str, Any] = {}
+    with contextlib.suppress(UserError):
+        ran = read_json(path / "config.json") or {}
+    row = row._replace(steps=_count(ran.get("steps"), steps))  # the run may have been made with another --set
+    others = [key for key, value in recorded(ran).items() if asked and ran and asked.get(key) != value]
+    if asked is None or others:
+        row = row._replace(off_grid=f"off the grid: {', '.join(others)}" if others else "off the grid")
     text = _tail(path / "metrics.jsonl", 2**13)
     last = _object(text[text.rfind(b"\n") :])
     if "step" not in last:
@@ -260,5 +285,5 @@ def _count(value: Any, otherwise: int) -> int:
 
 def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:
     """Names to the left, numbers to the right."""
-    left = {0, 1, len(COLUMNS) - 1}
+    left = {0, 1, COLUMNS.index("host")}
     return "  ".join(t.ljust(w) if i in left else t.rjust(w) for i, (t, w) in enumerate(zip(texts, widths))).rstrip()

@@ -57,7 +57,7 @@ def sync(source: str, runs: str | None = None, *, unfinished: bool = False) -> l
         chosen = [path for path, verdict in verdicts.items() if verdict.what == "copied"]
         if chosen:
             listed = there / "chosen"
-            listed.write_text("".join(f"{path}\n" for path in chosen))
+            listed.write_text("".join(f"{path}\n" for path in chosen), encoding="utf-8")
             _rsync("--recursive", "--delete", f"--files-from={listed}", *NOT_COPIED, f"{source}/", f"{staging}/")
         for path in chosen:
             if not (there / path / "done.json").is_file():  # it may have come in between, before all else was there
@@ -139,7 +139,7 @@ def _only_one(staging: Path, source: str) -> Iterator[None]:
 def _rsync(*args: str) -> None:
     """One call, its last arguments a source and a target."""
     try:
-        done = subprocess.run(["rsync", *OPTIONS, *args[:-2], "--", *args[-2:]], capture_output=True, text=True)
+        done = subprocess.run(["rsync", *OPTIONS, *args[:-2], "--", *args[-2:]], capture_output=True, encoding="utf-8")
     except FileNotFoundError:
         raise UserError("lrd sync copies with rsync, which is not installed; install it here and there") from None
     if done.returncode not in (0, 24):  # 24: a file went away meanwhile, as in a cell that runs

@@ -42,7 +42,7 @@ def load(runs: str | Path | None = None) -> tuple[list[Bench], list[str]]:
     found, problems = [], []
     for path in sorted((root(runs) / "bench").glob("*.json")):
         try:
-            found.append(_read(json.loads(path.read_text())))
+            found.append(_read(json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{path.name} is no measurement of lrd bench ({type(error).__name__}: {error})")
     return sorted(found, key=lambda bench: bench.date), problems

@@ -1,11 +1,12 @@
 """A cell's metrics, mirrored to an experiment tracker while it trains: `LRD_TRACKER=tensorboard`, `wandb` or `trackio`.
 
-`metrics.jsonl` stays the truth. The tracker lives in a thread of its own, so that one that is missing, raises or hangs
-costs a warning and never a step. An environment variable chooses it, since it changes nothing of a cell.
+`metrics.jsonl` stays the truth. The tracker lives in a thread of its own, so that one that raises or hangs costs a
+warning and never a step; one that is not installed is refused before the first. An environment variable chooses it,
+since it changes nothing of a cell. The run's record says which one took the metrics, and whether to the end.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import math
 import os
 import queue
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from lrd import UserError
 from lrd.run import Run, read_json
 
 PATIENCE = 30.0  # seconds that a tracker has to be through with what it was given, once training is
@@ -81,33 +83,63 @@ def _name(run: Run) -> str:
 TRACKERS: dict[str, Callable[[Run, int], Tracker]] = {"tensorboard": TensorBoard, "wandb": wandb, "trackio": trackio}
 """Name → what opens it for a run whose first step to come is given."""
 
+PACKAGES = tuple(TRACKERS)  # each is a package of the same name
+
+
+def chosen() -> str:
+    """The tracker that `LRD_TRACKER` names, or "". Raises `UserError` for one that is unknown or not installed."""
+    name = os.environ.get("LRD_TRACKER", "")
+    if name and name not in TRACKERS:
+        raise UserError(f"LRD_TRACKER is {name!r}; it takes one of {', '.join(TRACKERS)}, or nothing")
+    if name in PACKAGES and not _installed(name):
+        raise UserError(
+            f"LRD_TRACKER={name} needs the package {name}, which is not installed: pip install {name}, or unset "
+            f"LRD_TRACKER"
+        )
+    return name
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # it is loaded, and not from a file
+        return True
+
 
 def tracked(run: Run, steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The same steps; each is handed to the tracker that `LRD_TRACKER` names, if it names one."""
-    name = os.environ.get("LRD_TRACKER", "")
+    try:
+        name = chosen()
+    except UserError:
+        run.close()
+        raise
     if not name:
         yield from steps
         return
     waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    worker = threading.Thread(target=_serve, args=(name, run, waiting), daemon=True)  # may hang and is left behind
+    lost: list[str] = []
+    worker = threading.Thread(target=_serve, args=(name, run, waiting, lost), daemon=True)  # may hang, and is left
     worker.start()
     try:
-        for metrics in steps:
+        for number, metrics in enumerate(steps):
+            if not number:
+                run.note(tracker=name)
             waiting.put(metrics)
             yield metrics
     finally:
         waiting.put(None)
         worker.join(PATIENCE)
         if worker.is_alive():
-            _warn(name, f"it has not finished within {PATIENCE:.0f} s")
+            lost.append(f"it has not finished within {PATIENCE:.0f} s")
+            _warn(name, lost[0])
+        if lost:
+            run.note(tracker=f"{name}, given up: {lost[0]}")
 
 
-def _serve(name: str, run: Run, waiting: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
-    """Opens the tracker at the first step and feeds it until the steps end; the first error is its last."""
+def _serve(name: str, run: Run, waiting: "queue.SimpleQueue[dict[str, Any] | None]", lost: list[str]) -> None:
+    """Opens the tracker at the first step and feeds it until the steps end; the first error is its last, and `lost`."""
     tracker = None
     try:
-        if name not in TRACKERS:
-            raise ValueError(f"LRD_TRACKER takes one of {', '.join(TRACKERS)}")
         while (metrics := waiting.get()) is not None:
             step = metrics["step"]
             tracker = tracker or TRACKERS[name](run, step)
@@ -116,7 +148,8 @@ def _serve(name: str, run: Run, waiting: "queue.SimpleQueue[dict[str, Any] | Non
         if tracker:
             tracker.finish()
     except BaseException as error:  # even SystemExit, which some libraries raise for want of a key
-        _warn(name, f"{type(error).__name__}: {error}")
+        lost.append(f"{type(error).__name__}: {error}")
+        _warn(name, lost[0])
 
 
 def _warn(name: str, why: str) -> None:

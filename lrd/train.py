@@ -76,7 +76,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         policy.trainable.values(), lr=cell.learning_rate, weight_decay=cell.weight_decay, fused=True
     )
     restored = checkpoint.restore(run.checkpoint, cell.config, policy.trainable, optimizer)
-    run.begin(step=restored, about=_about(policy, reward, pool, dropped))
+    run.begin(step=restored, about=_about(policy, sampler, reward, pool, dropped))
 
     took, saved = 0.0, -math.inf  # seconds of the last checkpoint; when it was there
 
@@ -139,7 +139,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         if step % cell.eval_every == 0 or step == cell.steps:
             accuracy = evaluated(step)
         yield metrics | {"pass@1": accuracy}
-    policy.save(run.path / "adapter")
+    policy.save(run.weights)
 
 
 class Laps:
@@ -339,8 +339,10 @@ def tells_apart(reward: rewards.Reward, policy: Policy, pool: list[problems.Prob
     return int((right > wrong).sum()), len(asked)
 
 
-def _about(policy: Policy, reward: rewards.Reward, pool: list[problems.Problem], dropped: int) -> dict[str, Any]:
-    """What only the training side knows of a run: its device, its sizes, the data that it saw, and what its models are.
+def _about(
+    policy: Policy, sampler: Sampler, reward: rewards.Reward, pool: list[problems.Problem], dropped: int
+) -> dict[str, Any]:
+    """What only the training side knows of a run: its device, engine and sizes, the data that it saw, its models.
 
     Warns of what speaks against them.
     """
@@ -365,6 +367,7 @@ def _about(policy: Policy, reward: rewards.Reward, pool: list[problems.Problem],
         "end_tokens": {file: tokenizer.convert_ids_to_tokens(ids) for file, ids in ends.items()},
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else on.type,
         "threads": torch.get_num_threads(),
+        "engine": type(sampler).__module__.rpartition(".")[2],  # the one that samples, whatever was asked for
         "trainable_parameters": sum(p.numel() for p in policy.trainable.values()),
         "parameters": sum(p.numel() for p in policy.base.parameters() if p.requires_grad or policy.cell.rank),
         "train_problems": len(pool),

@@ -276,7 +276,7 @@ def check_precision(student: str, teacher: str, learning_rate: float, steps: int
                 run = Run(cell, Path(folder))
                 for _ in train(run):
                     pass
-                change = matrices(run.path / "adapter", dtype) - matrices(student, dtype)
+                change = matrices(run.weights, dtype) - matrices(student, dtype)
                 run.close()
             found.append(
                 {
@@ -324,7 +324,7 @@ def _finish(cell: Cell, runs: Path) -> dict[str, Any]:
     left: dict[str, Any] = {}
     for path in run.path.glob("*.jsonl"):
         left[path.name] = [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(path)]
-    for path in (run.path / "adapter").glob("*.safetensors"):
+    for path in run.weights.glob("*.safetensors"):
         left[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return left
 

@@ -158,16 +158,18 @@ def test_a_machine_without_a_gpu_is_a_user_error(package, monkeypatch, make_cell
         engine.VLLMSampler(make_cell(engine="vllm"), pretrained(), tokenizer)
 
 
-def test_without_vllm_pytorch_samples_and_says_so(make_cell, pretrained, tokenizer, monkeypatch):
+def test_without_vllm_a_cell_that_asks_for_it_is_refused(make_cell, pretrained, tokenizer, monkeypatch):
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("importlib.metadata.version", missing)
-    with pytest.raises(UserError, match="needs vLLM, which is not installed"):
-        engine.check()
-    with pytest.warns(UserWarning, match="vLLM is not installed"):
-        assert isinstance(sampling.load(make_cell(engine="vllm"), pretrained(), tokenizer), TorchSampler)
+    for refuse in (sampling.check, lambda cell: sampling.load(cell, pretrained(), tokenizer)):
+        with pytest.raises(
+            UserError, match="needs vLLM, which is not installed: pip install .*, or --set engine=torch"
+        ):
+            refuse(make_cell(engine="vllm"))
+    sampling.check(make_cell())
+    assert isinstance(sampling.load(make_cell(), pretrained(), tokenizer), TorchSampler)
 
 
 def test_an_unknown_engine_is_a_user_error(make_cell):

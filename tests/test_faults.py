@@ -102,7 +102,16 @@ def test_a_cell_whose_done_file_broke_is_finished_again_without_a_step(make_cell
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"run": 3}, {"run": {"models": []}}, {"sessions": {}}, {"sessions": [None]}, {"sessions": "x"}]
+    "wrong",
+    [
+        {"run": 3},
+        {"run": {"models": []}},
+        {"sessions": {}},
+        {"sessions": [None]},
+        {"sessions": "x"},
+        {"code": []},
+        {"code": {"x": 1}},
+    ],
 )
 def test_a_provenance_that_no_run_wrote_is_named(make_cell, interrupted, wrong):
     (interrupted / "provenance.json").write_text(json.dumps(wrong))
@@ -408,6 +417,38 @@ def test_the_diff_of_a_dirty_tree_rebuilds_it(clone, tmp_path):
     subprocess.run(["git", "-C", copy, "apply"], input=changes["diff"], text=True, check=True)
     assert (copy / "lrd" / "known.py").read_text() == "new\n"
     assert (copy / "lrd" / "a reward.py").read_text() == "def load(): ...\n"
+
+
+def test_no_other_repository_is_taken_for_the_projects(clone, tmp_path, monkeypatch):
+    ours = run_module._git("rev-parse", "HEAD")
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", clone, other], check=True)
+    git = ["git", "-C", str(other), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another"], check=True)
+    (clone / "lrd" / "known.py").write_text("new\n")
+    changes = run_module._changes()
+    assert len(ours) == 40 and "+new" in changes["diff"]
+    # What a git hook or a shell may have set.
+    for name, value in {"DIR": other / ".git", "WORK_TREE": other, "INDEX_FILE": other / ".git/index"}.items():
+        monkeypatch.setenv(f"GIT_{name}", str(value))
+    assert run_module._git("rev-parse", "HEAD") == ours and run_module._changes() == changes
+    # An export without a history of its own, inside of another repository.
+    export = other / "export"
+    shutil.copytree(clone, export, ignore=shutil.ignore_patterns(".git"))
+    monkeypatch.setattr(run_module, "ROOT", export)
+    for name in ("DIR", "WORK_TREE", "INDEX_FILE"):
+        assert run_module._git("rev-parse", "HEAD") is None
+        assert run_module._changes() == {"diff": None, "untracked": {}}
+        monkeypatch.delenv(f"GIT_{name}")
+    assert run_module._git("rev-parse", "HEAD") is None and run_module._changes() == {"diff": None, "untracked": {}}
+
+
+def test_a_worktree_is_a_repository_of_its_own(clone, tmp_path, monkeypatch):
+    ours = run_module._git("rev-parse", "HEAD")
+    subprocess.run(["git", "-C", clone, "worktree", "add", "-q", tmp_path / "tree"], check=True)
+    monkeypatch.setattr(run_module, "ROOT", tmp_path / "tree")
+    (tmp_path / "tree" / "lrd" / "known.py").write_text("new\n")
+    assert run_module._git("rev-parse", "HEAD") == ours and "+new" in run_module._changes()["diff"]
 
 
 def test_provenance_without_git_or_gpu_says_so(make_cell, monkeypatch):

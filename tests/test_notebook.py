@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 
 from lrd import ROOT, matrix, results, status
 from lrd.cell import Cell, grid
-from lrd.run import notebook_ended, read_json, runs_root, state
+from lrd.run import Run, notebook_ended, read_json, runs_root, state, write_json
+from lrd.train import train
 
 
 def lrd(*args, **env):
@@ -43,10 +45,17 @@ def test_a_cell_through_the_command_line_leaves_its_executed_notebook(as_options
     assert "trained to step 2" in "".join(o.text for o in shown if o.output_type == "stream")
     assert not [o for o in shown if "widget" in json.dumps(o)]
     assert list((path / "tensorboard").glob("events.out.*"))
+    provenance = read_json(path / "provenance.json")
+    assert provenance["run"]["engine"] == "torch" and provenance["sessions"][0]["tracker"] == "tensorboard"
 
     before = (path / "cell.ipynb").read_bytes()
     again = lrd(*asked)
     assert again.returncode == 0 and (path / "cell.ipynb").read_bytes() == before
+    day, commit = (read_json(path / "done.json")["finished"][:10], provenance["sessions"][0]["git"])
+    said = (
+        f"process-r4-s0: finished already on {day} at {(commit or 'an unknown commit')[:12]}, nothing was run: {path}"
+    )
+    assert again.stdout == said + "\n"
     other = lrd(*asked, "--set", "steps=3")
     assert other.returncode == 2
     assert "finished cell of another configuration: steps = 2 (asked for: 3)" in other.stderr
@@ -96,6 +105,61 @@ def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(s
     assert table.returncode == 0
     assert "50 absent · 4 finished" in table.stdout
     assert len(table.stdout.splitlines()) == 1 + 54 + 1
+
+
+def test_a_cell_is_not_gone_on_with_by_other_code_unless_it_is_asked_for(settings, as_options, tmp_path):
+    cell = Cell.load("tiny", regime="outcome", rank=1, seed=0, **settings | {"eval_every": 1})
+    for _ in train(run := Run(cell, tmp_path)):
+        break
+    run.close()
+    record = read_json(run.path / "provenance.json")
+    for code in record["code"].values():
+        code["files"]["lrd/grpo.py"] = "0" * 12
+    write_json(run.path / "provenance.json", record)
+    asked = ["--set", "eval_every=1", "--runs", tmp_path]
+    one, many = (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0], ["matrix", "tiny"])
+    for words in (one, many):
+        done = lrd(*words, *as_options, *asked)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "was trained to its checkpoint with other code: lrd/grpo.py changed since" in done.stderr
+    done = lrd(*one, *as_options, *asked, "--other-code")
+    assert done.returncode == 0, done.stderr
+    assert [session["from_step"] for session in Run(cell, tmp_path, hold=False).sessions] == [0, 1]
+    with_now = Run(cell, tmp_path, hold=False)
+    assert with_now.changed == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "tracker", "sentence"),
+    [
+        ('engine="vllm"', "", "engine 'vllm' needs vLLM, which is not installed"),
+        ("seed_=0", "", "unknown setting"),
+        ("temperature=0.7", "comet", "LRD_TRACKER is 'comet'; it takes one of tensorboard, wandb, trackio"),
+    ],
+)
+def test_what_would_be_replaced_in_silence_is_refused(as_options, tmp_path, setting, tracker, sentence):
+    for words in (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0], ["matrix", "tiny"]):
+        done = lrd(*words, *as_options, "--set", setting, "--runs", tmp_path, LRD_TRACKER=tracker)
+        assert done.returncode == 2 and sentence in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*/*/config.json"))
+
+
+def test_what_a_kernel_warns_of_reaches_the_terminal_and_the_status(as_options, tmp_path):
+    """A tracker that gives up: its package is there, and its files cannot be written."""
+    path = tmp_path / "tiny" / "outcome-r1-s0"
+    path.mkdir(parents=True)
+    (path / "tensorboard").write_text("")
+    asked = ["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, *as_options, "--runs", tmp_path]
+    done = lrd(*asked, LRD_TRACKER="tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert "UserWarning: tracker 'tensorboard' is given up" in done.stderr
+    (row,) = [row for row in status.read_all("tiny", tmp_path)[0] if row.cell == path.name]
+    assert [w for w in row.warnings if w.startswith("UserWarning: tracker 'tensorboard' is given up")]
+    assert read_json(path / "provenance.json")["sessions"][0]["tracker"].startswith("tensorboard, given up: ")
+    table = lrd("status", "tiny", "--runs", tmp_path).stdout
+    (line,) = [line for line in table.splitlines() if line.startswith(path.name)]
+    assert re.search(rf" {len(row.warnings)}  off the grid: .*; UserWarning: tracker .tensorboard.", line)
 
 
 @pytest.mark.slow
@@ -289,8 +353,20 @@ def test_a_preset_is_studied_once_and_leaves_its_notebook(as_options, tmp_path):
         assert done.returncode == 0, done.stderr
         path = tmp_path / "tiny" / name / f"{name}.ipynb"
         assert not [o for o in outputs(path) if o.output_type == "error"]
-        stamp = path.stat().st_mtime_ns
-        assert lrd(name, "tiny", *as_options, "--runs", tmp_path).returncode == 0
+        stamp, record = path.stat().st_mtime_ns, path.with_name("done.json")
+        again = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        assert again.returncode == 0 and again.stdout == f"{path}\n"
+        about = read_json(record)
+        said = f"{name}: finished already on {about['finished'][:10]} at {str(about['git'])[:12]}, nothing was run: "
+        assert again.stderr == f"{said}{path.parent}\n".replace("None", "an unknown commit")
+        other = lrd(name, "tiny", *as_options, "--set", "temperature=1.0", "--runs", tmp_path)
+        assert other.returncode == 2 and "was made with the settings" in other.stderr
+        record.write_text(json.dumps(about | {"code": about["code"] | {"lrd/grpo.py": "0" * 12}}))
+        again = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        assert "(lrd/grpo.py changed since); move it away to run it again" in again.stderr
+        record.write_text(json.dumps({"notebook": f"notebooks/{name}.ipynb"}))  # from before code was recorded
+        again = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        assert "on an unknown day at an unknown commit, nothing was run" in again.stderr
         assert path.stat().st_mtime_ns == stamp
     frame = results.baseline("tiny", tmp_path)
     assert frame.groupby(["model", "sample"]).size().unique().tolist() == [4]

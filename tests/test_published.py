@@ -96,6 +96,8 @@ def test_git_takes_the_records_and_nothing_else(ignored):
         assert [n for n in NAMES if ignored(f"{cell}/{n}")] == []
         others = (
             "adapter/x",
+            "model/x",
+            "stderr.txt",
             "checkpoint/x",
             "lock",
             "launch.lock",

@@ -200,6 +200,34 @@ def test_a_cell_of_other_settings_is_named(tmp_path):
     assert said == "ran with other settings than the preset's: steps = 20 (preset: 80)"
 
 
+def test_cells_off_the_grid_are_kept_apart(tmp_path):
+    write_run(tmp_path, "outcome", 1, 0, {0: 5})
+    assert results.load("tiny", tmp_path).off_grid is None
+    write_run(tmp_path, "outcome", 3, 7, {0: 5, 10: 15})
+    write_cell(tmp_path, Cell.load("tiny", regime="process", rank="full", seed=9, steps=20), {0: 9, 10: 10})
+    copied = write_run(tmp_path, "outcome", 1, 8, {0: 5})
+    copied.rename(copied.with_name("outcome-r1-s8-old"))
+    (tmp_path / "tiny" / "garbage").mkdir()
+    (tmp_path / "tiny" / "garbage" / "config.json").write_text('{"regime": 3}')
+    found = results.load("tiny", tmp_path)
+    assert len(found.cells) == 54 and found.finished.cell.tolist() == ["outcome-r1-s0"]
+    other = found.off_grid
+    assert other.finished[["cell", "rank", "seed", "final"]].fillna(0).to_numpy().tolist() == [
+        ["outcome-r3-s7", 3, 7, 0.75],
+        ["process-full-s9", 0, 9, 0.5],
+    ]
+    assert other.steps.cell.value_counts().to_dict() == {"outcome-r3-s7": 10, "process-full-s9": 10}
+    assert len(other.evals) == 80 and other.problems == []
+    for name, student in (("outcome-r1-s0", "x"), ("outcome-r3-s7", "y")):
+        (tmp_path / "tiny" / name / "provenance.json").write_text(json.dumps({"run": {"models": {"student": student}}}))
+    assert results.trained_with("tiny", tmp_path) == {"x"}
+
+
+def test_a_cell_off_the_grid_of_a_labelled_axis(tmp_path):
+    write_cell(tmp_path, Cell.load("repair", rank=1, seed=77, repair="cap"), {0: 5})
+    assert results.load("repair", tmp_path).off_grid.cells[["repair", "seed"]].to_numpy().tolist() == [["cap", 77]]
+
+
 def test_the_preset_of_the_book(tmp_path, monkeypatch):
     monkeypatch.delenv("LRD_PRESET", raising=False)
     assert results.studied(tmp_path) == "tiny"

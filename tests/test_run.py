@@ -16,7 +16,7 @@ import numpy
 import pytest
 import torch
 
-from lrd import UserError
+from lrd import ROOT, UserError
 from lrd.__main__ import _parser, _settings
 from lrd.cell import Cell
 from lrd.run import Held, Run, describe, provenance, read_json, read_jsonl, state, write_json
@@ -256,6 +256,22 @@ def test_the_command_of_a_cell_gives_back_the_cell():
     assert "--set" not in provenance(Cell.load("tiny", regime="process", rank=4, seed=2))["command"]
     words = shlex.split(provenance(Cell.load("small-lr", rank=4, seed=100, learning_rate=3e-4))["command"])
     assert words[-2:] == ["--set", "learning_rate=0.0003"]  # of an axis, always
+
+
+def test_the_command_of_a_cell_says_where_it_lies(make_cell, tmp_path):
+    def command(runs) -> str:
+        return provenance(make_cell(), runs)["command"]
+
+    assert command(tmp_path).endswith(f"--seed 0 --runs {tmp_path}")
+    assert command("else where").endswith("--seed 0 --runs 'else where'")
+    assert command(ROOT / "elsewhere").endswith("--seed 0 --runs elsewhere")
+    assert (
+        command(None) == command("runs") == command(ROOT / "runs") == "lrd cell test --regime outcome --rank 4 --seed 0"
+    )
+    run = Run(make_cell(), tmp_path)
+    run.begin(step=None, about={})
+    run.close()
+    assert read_json(run.path / "provenance.json")["command"] == command(tmp_path)
 
 
 def test_provenance_says_how_to_rerun_and_keeps_no_secret(make_cell, monkeypatch):

@@ -128,6 +128,54 @@ def test_the_length_of_the_run_is_that_of_its_own_configuration(tmp_path):
     assert status.read([cell_of()], tmp_path)[0].steps == 30
 
 
+def test_a_finished_cell_of_other_settings_has_the_steps_that_it_had_and_says_so(tmp_path):
+    path = write_run(tmp_path, cell_of(steps=30, temperature=1.0), 30, evaluated={30: 10})
+    (path / "done.json").write_text("{}")
+    (row,) = status.read([cell_of()], tmp_path)
+    assert (row.step, row.steps, row.off_grid) == (30, 30, "off the grid: temperature, steps")
+    write_run(tmp_path, cell_of(rank=4), 20, evaluated={})
+    assert status.read([cell_of(rank=4)], tmp_path)[0].off_grid == ""
+
+
+def test_cells_off_the_grid_stand_after_it(tmp_path):
+    for cell in (cell_of(seed=7, steps=30), cell_of(rank=3)):
+        (write_run(tmp_path, cell, 20, evaluated={20: 10}) / "done.json").write_text("{}")
+    refused = tmp_path / "tiny" / "outcome-r1-s8"  # before it began
+    refused.mkdir()
+    (refused / "failed.json").write_text('{"error": "no such model"}')
+    for study in ("baseline", "rewards"):
+        (tmp_path / "tiny" / study).mkdir()
+        (tmp_path / "tiny" / study / "done.json").write_text("{}")
+    lines = [line.split("  ") for line in status.table("tiny", str(tmp_path)).splitlines()]
+    assert len(lines) == 1 + 54 + 3 + 1
+    assert [(line[0].strip(), line[-1]) for line in lines[55:58]] == [
+        ("outcome-r1-s7", "off the grid"),
+        ("outcome-r1-s8", "off the grid; no such model"),
+        ("outcome-r3-s0", "off the grid"),
+    ]
+    assert lines[-1] == ["54 absent; off the grid: 1 failed · 2 finished"]
+    found = json.loads(status.as_json("tiny", str(tmp_path)))
+    assert found["counts"] == {"absent": 54}
+    off = [cell for cell in found["cells"] if cell["off_grid"]]
+    assert [(cell["cell"], cell["step"], cell["steps"]) for cell in off][::2] == [
+        ("outcome-r1-s7", 20, 30),
+        ("outcome-r3-s0", 20, 80),
+    ]
+
+
+def test_warnings_are_counted_and_the_first_is_told(tmp_path):
+    path = write_run(tmp_path, cell_of(), 20, evaluated={20: 10})
+    warning = "/some/where/x.py:37: UserWarning: tracker 'x' is given up\n  _warn(name, why)\n"
+    bar = "Loading weights:   0%|  | 0/9\rLoading weights: 100%|██| 9/9\n"
+    (path / "stderr.txt").write_text(f"{bar}{warning}INFO nothing\n\n[W1] hostname \N{RIGHTWARDS ARROW} ?\n{warning}")
+    (row,) = status.read([cell_of()], tmp_path)
+    assert row.warnings == ["UserWarning: tracker 'x' is given up", "[W1] hostname → ?"]
+    lines = status.table("tiny", str(tmp_path)).splitlines()
+    assert lines[1].split("here")[1].split() == ["2", *"UserWarning: tracker 'x' is given up".split()]
+    cells = json.loads(status.as_json("tiny", str(tmp_path)))["cells"]
+    assert cells[0]["warnings"] == row.warnings and cells[1]["warnings"] == []
+
+
 def test_a_long_evaluation_is_counted_whole(tmp_path):
     path = write_run(tmp_path, cell_of(), 1, evaluated={})
     right = [i % 3 == 0 for i in range(3000)]

@@ -1,4 +1,4 @@
-"""Trackers: what a real one holds afterwards, and that one that is missing, raises or hangs costs a warning."""
+"""Trackers: what a real one holds afterwards, that a missing one is refused and a broken one costs a warning."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ import warnings
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lrd import tracking
+from lrd import UserError, tracking
 from lrd.run import Run, read_json, read_jsonl, state
 from lrd.tracking import tracked
 from lrd.train import train
@@ -48,6 +48,7 @@ def test_tensorboard_holds_what_was_recorded_and_a_resumed_run_no_step_twice(run
         warnings.simplefilter("error")
         assert [m["step"] for m in tracked(run, steps_of(1, 2, 3))] == [1, 2, 3]
         list(tracked(run, steps_of(3, 4)))  # from the checkpoint at step 2
+    assert run.sessions[-1]["tracker"] == "tensorboard"
     assert events(run) == {
         "reward": [(1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)],
         "pass@1": [(n, 0.25) for n in (1, 2, 3, 4)],
@@ -102,15 +103,26 @@ def test_a_broken_tracker_costs_one_warning_and_no_step(run, monkeypatch, where,
     with pytest.warns(UserWarning, match="tracker 'broken' is given up") as warned:
         assert [m["step"] for m in tracked(run, steps_of(1, 2, 3))] == [1, 2, 3]
     assert len(warned) == 1 and time.monotonic() - start < 3
-    assert {"raises": "503 from", "exits": "no key", "hangs": "not finished within"}[how] in str(warned[0].message)
+    why = {"raises": "503 from", "exits": "no key", "hangs": "not finished within"}[how]
+    assert why in str(warned[0].message)
+    recorded = run.sessions[-1]["tracker"]
+    assert recorded.startswith("broken, given up: ") and why in recorded
 
 
-@pytest.mark.parametrize(("name", "said"), [("wandbb", "LRD_TRACKER takes one of"), ("wandb", "ModuleNotFoundError")])
-def test_a_tracker_that_is_not_there_costs_a_warning(run, monkeypatch, name, said):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("comet", "LRD_TRACKER is 'comet'; it takes one of tensorboard, wandb, trackio, or nothing"),
+        ("wandb", "LRD_TRACKER=wandb needs the package wandb, which is not installed"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_refused_before_the_first_step(make_cell, tmp_path, monkeypatch, name, said):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     monkeypatch.setenv("LRD_TRACKER", name)
-    with pytest.warns(UserWarning, match=said):
-        assert len(list(tracked(run, steps_of(1, 2)))) == 2
+    run = Run(make_cell(**SHORT), tmp_path)
+    with pytest.raises(UserError, match=said):
+        next(tracked(run, train(run)))
+    assert state(run.path) == "absent" and [path.name for path in run.path.iterdir()] == ["lock"]
 
 
 def test_a_cell_whose_tracker_hangs_finishes_as_one_without(make_cell, tmp_path, monkeypatch):

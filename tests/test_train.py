@@ -57,7 +57,8 @@ def test_every_regime_and_arm_trains_and_leaves_its_records(make_cell, tmp_path,
     assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["deposit_mask"]) == len(row["advantages"])
     expected = {"outcome": 1, "process": sum("\n" in t for t in row["tokens"]), "distillation": len(row["tokens"])}
     assert 0 <= sum(row["deposit_mask"]) - expected[regime] <= (1 if regime == "process" else 0)
-    assert (run.path / "adapter").is_dir()
+    assert {p.name for p in run.path.iterdir()} & {"adapter", "model"} == {"adapter" if rank else "model"}
+    assert (run.weights / ("adapter_model" if rank else "model")).with_suffix(".safetensors").is_file()
     assert not list(run.path.rglob("*.bin")) + list(run.path.rglob("*.pt"))  # safetensors only
 
 
@@ -86,7 +87,7 @@ def test_a_resumed_cell_is_bit_identical_to_one_that_was_never_stopped(make_cell
     for name in ("evals.jsonl", "validation.jsonl", "completions.jsonl"):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
     assert Counter(row["step"] for row in read_jsonl(whole.path / "validation.jsonl")) == {0: 3, 2: 3, 4: 3}
-    weights = [next((r.path / "adapter").glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
+    weights = [next(r.weights.glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
     assert weights[0] == weights[1]
 
 
@@ -131,7 +132,7 @@ def test_a_signal_ends_training_after_its_step_and_loses_nothing(
     assert untimed(resumed.path / "metrics.jsonl") == untimed(whole.path / "metrics.jsonl")
     for name in ("evals.jsonl", "completions.jsonl"):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
-    weights = [next((r.path / "adapter").glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
+    weights = [next(r.weights.glob("*.safetensors")).read_bytes() for r in (resumed, whole)]
     assert weights[0] == weights[1]
 
 
@@ -373,4 +374,6 @@ def test_config_and_provenance_are_complete(make_cell, tmp_path):
     linear = [(32, 64), (32, 32), (32, 32), (64, 32), (32, 48), (32, 48), (48, 32)]
     assert about["run"]["trainable_parameters"] == 2 * cell.rank * sum(map(sum, linear))
     assert about["run"]["train_problems"] == len(train_pool("chain")[0])
-    assert about["sessions"][0].keys() == {"started", "from_step", "git", "host", "ended", "seconds", "cpu_seconds"}
+    names = {"started", "from_step", "git", "host", "code", "ended", "seconds", "cpu_seconds"}
+    assert about["sessions"][0].keys() == names
+    assert about["run"]["engine"] == "torch"

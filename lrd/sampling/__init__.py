@@ -1,7 +1,5 @@
 """Engines that complete prompts. Each is one file and keeps to `Sampler`."""
 
-import importlib.util
-import warnings
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
@@ -37,18 +35,20 @@ class Sampler(Protocol):
         ...
 
 
-def load(cell: Cell, model: CausalLM, tokenizer) -> Sampler:
-    """The cell's engine for the student `model`; where vLLM is asked for and not installed, PyTorch's and a warning."""
+def check(cell: Cell) -> None:
+    """Raises `UserError` where the cell's engine is not installed here."""
     if cell.engine == "vllm":
-        if importlib.util.find_spec("vllm"):
-            from lrd.sampling.vllm import VLLMSampler
+        from lrd.sampling import vllm
 
-            return VLLMSampler(cell, model, tokenizer)
-        warnings.warn(
-            "engine 'vllm' is asked for and vLLM is not installed (pip install -e '.[gpu]'): sampling with PyTorch "
-            "instead, which takes longer (the book's benchmark says how much); set engine=torch to choose that",
-            stacklevel=2,
-        )
+        vllm.installed()
+
+
+def load(cell: Cell, model: CausalLM, tokenizer) -> Sampler:
+    """The cell's engine for the student `model`. Raises `UserError` where this host cannot run it."""
+    if cell.engine == "vllm":
+        from lrd.sampling.vllm import VLLMSampler
+
+        return VLLMSampler(cell, model, tokenizer)
     from lrd.sampling.torch import TorchSampler
 
     return TorchSampler(model, tokenizer)

@@ -142,8 +142,8 @@ def cache_bytes(config: Any, dtype: torch.dtype) -> int:
     return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize
 
 
-def check() -> None:
-    """Raises `UserError` where vLLM is missing, of a version that was never tried, or without a GPU."""
+def installed() -> None:
+    """Raises `UserError` where vLLM is missing, or of a version that was never tried."""
     found = None
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found = importlib.metadata.version("vllm")
@@ -156,5 +156,10 @@ def check() -> None:
             f"vLLM {found} is installed; this engine works with {TRIED[0]} up to, not including, {TRIED[1]}: "
             f"install one of those, or --set engine=torch"
         )
+
+
+def check() -> None:
+    """Raises `UserError` where vLLM cannot sample here: not installed, or no GPU."""
+    installed()
     if not torch.cuda.is_available():
         raise UserError("engine 'vllm' decodes on a GPU, and PyTorch finds none here; --set engine=torch does without")

@@ -35,7 +35,7 @@ def recipe(name: str) -> dict[str, Any]:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in HERE.glob("*.toml")))
         raise UserError(f"there is no testbed recipe {name!r}; there are {there}")
-    what = tomllib.loads(path.read_text())
+    what = tomllib.loads(path.read_text(encoding="utf-8"))
     return recipe(what.pop("base")) | what if "base" in what else what
 
 
