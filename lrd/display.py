@@ -49,7 +49,7 @@ def glue_declared(*presets: str) -> None:
     """Question, prediction and statistic of presets, as `law_small_question`; glued text is shown as it is."""
     for preset in presets:
         for name, text in read_preset(preset)["about"].items():
-            glue(f"{preset.replace('-', '_')}_{name}", text.replace("`", ""))
+            glue(f"{preset.replace('-', '_')}_{name}", str(text).replace("`", ""))
 
 
 def config_table(cell: Cell) -> Html:
