@@ -46,6 +46,11 @@ def runs_root(runs: str | Path | None = None) -> Path:
     return ROOT / (runs or "runs")
 
 
+def shown_path(path: Path) -> str:
+    """A path as messages name it: from the clone where it lies there."""
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
+
+
 class Held(UserError):
     """The cell's directory belongs to another process for now."""
 
@@ -107,13 +112,13 @@ class Run:
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {self._shown}: {error.strerror or error}; give a directory that can be written "
+                f"cannot write to {self.path}: {error.strerror or error}; give a directory that can be written "
                 f"with --runs"
             ) from None
 
     @property
     def _shown(self) -> str:
-        return os.path.relpath(self.path, ROOT) if self.path.is_relative_to(ROOT) else str(self.path)
+        return shown_path(self.path)
 
     def check(self) -> None:
         """Raises `UserError` where the directory holds another cell than this one, whoever has it now."""
