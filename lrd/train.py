@@ -30,19 +30,20 @@ class Diverged(RuntimeError):
     """Several updates in a row had no finite loss or gradient."""
 
 
-def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
+def train(run: Run, sampler: Sampler | None = None, tell: evaluate.Tell = evaluate.silent) -> Iterator[dict[str, Any]]:
     """Trains the run's cell, or what is left of it, and yields the metrics of each step as it is recorded.
 
-    A finished cell yields nothing. SIGINT and SIGTERM end training with KeyboardInterrupt once the step under way is
-    done and its state saved. Every check of the input comes before the first step and raises `UserError`; any
-    other error is left in the run directory before it goes on up. Call `run.finish()` once all is recorded.
+    A finished cell yields nothing; `tell` follows each evaluation. SIGINT and SIGTERM end training with
+    KeyboardInterrupt once the step under way is done and its state saved. Every check of the input comes before the
+    first step and raises `UserError`; any other error is left in the run directory before it goes on up. Call
+    `run.finish()` once all is recorded.
     """
     if run.finished:
         return
     run.hold()  # an earlier call that was interrupted gave the directory up
     step = 0
     try:
-        for metrics in _train(run, sampler):
+        for metrics in _train(run, sampler, tell):
             step = metrics["step"]
             yield metrics
     except UserError:
@@ -57,12 +58,11 @@ def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
         raise
 
 
-def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
+def _train(run: Run, sampler: Sampler | None, tell: evaluate.Tell) -> Iterator[dict[str, Any]]:
     cell, device = run.cell, models.device()
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
-    if rewards.demonstrates(cell) and any(problem.solution is None for problem in pool):
-        raise UserError(f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without")
+    rewards.check_pool(cell, pool)
     memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
     # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
     reward = rewards.load(cell, models.load_tokenizer(cell.student, "student"), device)
@@ -84,7 +84,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         took = saved - start
 
     def evaluated(step: int) -> float:
-        rows = evaluate.greedy(sampler, held_out, cell, policy.tokenizer)
+        rows = evaluate.greedy(sampler, held_out, cell, policy.tokenizer, tell)
         if codebook.named(cell.eval_data):
             rows = evaluate.with_bits(rows, policy.model, held_out, cell, policy.tokenizer)
         run.record("evals", [{"step": step} | row for row in rows])
