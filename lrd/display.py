@@ -6,15 +6,18 @@ Model output is data: it is escaped before it meets the page. Tables lead to the
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import base64
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
+from IPython.core.pylabtools import print_figure
 from IPython.display import publish_display_data
+from matplotlib.figure import Figure
 
 from lrd import budget, stats, timings
 from lrd.cell import Cell, read_preset
@@ -142,6 +145,20 @@ def link(results: Results, cell: str) -> str:
 def folded(summary: str, body: str) -> Html:
     """A piece of HTML behind a line that opens it."""
     return Html(f"<details><summary>{html.escape(summary)}</summary>{body}</details>")
+
+
+def one_open(figures: Mapping[str, tuple[Figure, str]]) -> Html:
+    """Title → figure and caption, behind titles of which one is open at a time, in the book and in a live notebook."""
+    parts = []
+    for title, (figure, caption) in figures.items():
+        image = base64.b64encode(str(print_figure(figure, "svg")).encode()).decode()
+        caption = html.escape(caption)
+        parts.append(
+            f"<details name='lrd-figures'{'' if parts else ' open'}><summary>{html.escape(title)}</summary><figure>"
+            f"<img src='data:image/svg+xml;base64,{image}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
+            f"</details>"
+        )
+    return Html("".join(parts))
 
 
 def difference_table(results: Results) -> Html:
