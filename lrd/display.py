@@ -376,17 +376,19 @@ def missing(results: Results) -> Html:
     """What the pages rest on: cells by state, and every gap or fault with its cell and reason."""
     counts = Counter(results.cells.state)
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    cells = results.cells[(results.cells.state == "finished") & ~results.cells.page.astype(bool)].cell
+    elsewhere = f" Executed elsewhere, and so without a page here: {', '.join(cells)}." if len(cells) else ""
     if not results.problems:
         how = f", {n} of them published as a table" if (n := counts["published"]) else " and readable"
         return Html(
             f"<p>Reported here: preset <code>{results.preset}</code>. All {len(results.cells)} cells are finished{how}."
-            f"</p>"
+            f"{elsewhere}</p>"
         )
     items = "".join(f"<li>{_linked(results, text)}</li>" for text in results.problems)
     used = "finished and published" if counts["published"] else "finished"
     return Html(
         f"<div class='lrd-missing'><p>Reported here: preset <code>{results.preset}</code>. Of {len(results.cells)} "
-        f"cells: {states}. Numbers and figures rest on the {used} ones.</p>"
+        f"cells: {states}. Numbers and figures rest on the {used} ones.{elsewhere}</p>"
         f"<details{' open' if len(results.problems) <= 12 else ''}>"
         f"<summary>What is missing or unreadable ({len(results.problems)})</summary><ul>{items}</ul></details></div>"
     )

@@ -313,10 +313,8 @@ def run(
     address = address or os.environ.get("RAY_ADDRESS")
     jobs = jobs or (len(cells) if address else max(1, int((os.cpu_count() or 1) // needs["cpus"])))
     where = f"on the cluster at {address}" if address else f"{jobs} at a time"
-    print(
-        f"matrix {preset}: {len(cells) - len(todo)} of {len(cells)} cells finished; {where}; {runs_root(runs)}",
-        flush=True,
-    )
+    done = f"{len(cells) - len(todo)} of {len(cells)} cells finished"
+    print(f"matrix {preset}: {done}; {where}; runs in {runs_root(runs)}", flush=True)
     if not todo:
         return 0
     with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
