@@ -276,7 +276,6 @@ def check_inputs(cells: list[Cell]) -> None:
     for cell in cells:
         if role := rewards.model_of(cell):
             hub.model(getattr(cell, role.lower()), role, weights=False)
-        rewards.check_pool(cell, problems.train_pool(cell.train_data)[0])
     for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
         placement.check(cell)
 
@@ -317,11 +316,11 @@ def run(
     print(f"matrix {preset}: {done}; {where}; runs in {runs_root(runs)}", flush=True)
     if not todo:
         return 0
-    with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
-        pass  # it can be written to, then
     try:
         _start_ray(address, int(jobs * needs["cpus"]))
         _check_room(preset, needs, address)
+        with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
+            pass  # it can be written to, then
         task = ray.remote(num_cpus=needs["cpus"], num_gpus=needs["gpus"], max_retries=0)(_guarded)
         outcomes, stopped = _drive(lambda cell: task.remote(cell, overrides, runs), todo, jobs, runs)
     finally:

@@ -62,7 +62,8 @@ def _train(run: Run, sampler: Sampler | None, tell: evaluate.Tell) -> Iterator[d
     cell, device = run.cell, models.device()
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
-    rewards.check_pool(cell, pool)
+    if rewards.demonstrates(cell) and any(problem.solution is None for problem in pool):
+        raise UserError(f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without")
     memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
     # The reward comes first: whether its models fit the student shows in their tokenizers, before any weights are read.
     reward = rewards.load(cell, models.load_tokenizer(cell.student, "student"), device)

@@ -255,7 +255,6 @@ def test_what_only_the_notebook_refuses_is_left_as_the_reason_for_status(setting
         ("outcome", ["eval_problems=5000"], "'chain' has 1024 held-out problems"),
         ("outcome", ["lora_targets=['q']"], "lora_targets names q, which student"),
         ("outcome", ["lora_layers=[7]"], "lora_layers names 7, which student"),
-        ("supervised", ["train_data='chain'"], "regime 'supervised' learns from solutions, and 'chain' has problems"),
         ("outcome", ["steps=" + "1" * 5000], "steps is '111"),
         ("outcome", ["steps=1\nseed=4"], "it has to be a whole number"),
         ("outcome", ["engine=[" + "[" * 5000], "unknown engine '[[["),

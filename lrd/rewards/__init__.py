@@ -7,7 +7,7 @@ log-probabilities of it, which lie where the learner does. Its module gives
 
 import importlib
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch import Tensor, bool as torch_bool
 
 from lrd import UserError
 from lrd.cell import REGIMES, Cell
-from lrd.problems import Problem
 from lrd.rollouts import Rollouts
 
 
@@ -67,12 +66,6 @@ def demonstrates(cell: Cell) -> bool:
 def model_of(cell: Cell) -> str | None:
     """Role of the model that scores for the cell's regime, its module's `MODEL`; None where it needs none."""
     return getattr(_module(cell), "MODEL", None)
-
-
-def check_pool(cell: Cell, pool: Iterable[Problem]) -> None:
-    """Raises `UserError` where the cell's regime demonstrates and a problem has no solution to show."""
-    if demonstrates(cell) and any(problem.solution is None for problem in pool):
-        raise UserError(f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without")
 
 
 def _module(cell: Cell) -> Any:
