@@ -168,15 +168,17 @@ def _study(args) -> int:
 
     from lrd import matrix
 
+    path = _from_here(runs_root(args.runs) / args.preset / args.notebook / f"{args.notebook}.ipynb")
     try:
-        print(_from_here(matrix.study(args.notebook, args.preset, _settings(args.set), args.runs)))
+        matrix.study(args.notebook, args.preset, _settings(args.set), args.runs)
+        print(path)
         return 0
     except PapermillExecutionError as error:
         print(matrix.plain(str(error)).rstrip(), file=sys.stderr)
         why = f"{error.ename}: {error.evalue}".splitlines()[0]
     except DeadKernelError:
         why = "its kernel died"
-    print(f"lrd: {args.notebook} failed: {why}", file=sys.stderr)
+    print(f"lrd: {args.notebook} failed: {why}; see {path}", file=sys.stderr)
     return 1
 
 

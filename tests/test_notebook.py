@@ -283,6 +283,7 @@ def test_a_cell_is_refused_before_a_kernel_starts(as_options, regime, words, sen
         (["cell", "tiny", "--sede", "1"], "unrecognized arguments: --sede"),
         (["matrix", "tiny", "--gpus-per-cell", "half"], "'half' is no number"),
         (["status", "tiny", "--runs", "no-such-runs"], f"(tried {ROOT}/no-such-runs; paths count from {ROOT})"),
+        (["sync", "./no-such-runs"], "/no-such-runs, counted from here)"),
         (["baseline", "tiny", "--set", "teacher='./none'"], "is not a directory with a Hugging Face checkpoint"),
         (["rewards", "tiny", "--set", "prm='./none'"], "is not a directory with a Hugging Face checkpoint"),
     ],
@@ -325,6 +326,9 @@ def test_a_reward_of_ones_own_that_raises_shows_where(as_options, tmp_path):
     *trace, last = done.stderr.splitlines()
     assert last == "lrd: outcome-r1-s0 failed: KeyError: 16; see runs/tiny/outcome-r1-s0/cell.ipynb"
     assert f'{tmp_path}/lrd/rewards/outcome.py", line 3' in "\n".join(trace)
+    done = run("rewards")
+    assert done.returncode == 1 and "outcome.py:3, in load" in done.stderr and "\x1b" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "lrd: rewards failed: KeyError: 16; see runs/tiny/rewards/rewards.ipynb"
     (tmp_path / "lrd" / "rewards" / "outcome.py").write_text("import nothing_of_that_name")
     done = run("cell", "--regime", "outcome", "--rank", "1", "--seed", "0", "--runs", "other")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "other").exists()
