@@ -201,7 +201,7 @@ def _read_data_set(source: str, split: str) -> Iterable[dict[str, Any]]:
 
     where = str(hub.data_set(source) if hub.on_hub(source) else ROOT / source)
     if not Path(where).is_dir():
-        raise UserError(f"there is no directory {source!r} with a data set ({tried(Path(where).resolve())})")
+        raise UserError(f"cannot load data set {source!r}: there is no such directory ({tried(Path(where).resolve())})")
     disable_progress_bars()
     try:
         with tempfile.TemporaryDirectory() as cache:

@@ -251,7 +251,7 @@ def test_what_only_the_notebook_refuses_is_left_as_the_reason_for_status(setting
         ("distillation", ["teacher='./models/tiny/nothing'"], "teacher './models/tiny/nothing' is not a directory"),
         ("process", ["prm='../nothing'"], f"(tried {ROOT.parent}/nothing; paths count from {ROOT})"),
         ("outcome", ["train_data='none.jsonl'"], f"there is no file 'none.jsonl' (tried {ROOT}/none.jsonl; paths"),
-        ("outcome", ["eval_data='./none'"], f"no directory './none' with a data set (tried {ROOT}/none; paths"),
+        ("outcome", ["eval_data='./none'"], f"'./none': there is no such directory (tried {ROOT}/none; paths"),
         ("outcome", ["eval_problems=5000"], "'chain' has 1024 held-out problems"),
         ("outcome", ["lora_targets=['q']"], "lora_targets names q, which student"),
         ("outcome", ["lora_layers=[7]"], "lora_layers names 7, which student"),
