@@ -1,15 +1,22 @@
 """The command line, `lrd --help`."""
 
 import argparse
+import contextlib
 import io
 import os
 import sys
+import textwrap
 import tomllib
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from lrd import UserError
-from lrd.cell import DEFAULT, presets
+from lrd import UserError, __doc__ as about, __version__
+from lrd.cell import DEFAULT, presets, settings, tried
+from lrd.run import runs_root
+
+SET = "a setting of all cells; `lrd cell --help` lists them"
+RUNS = "where run directories lie; a relative path counts from the clone (default: runs)"
 
 OTHER_CODE = "go on from a checkpoint though the code has changed since"
 
@@ -19,8 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal whose encoding has no arrow shows a question mark
             stream.reconfigure(errors="replace")
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)
         status = args.run(args)
         sys.stdout.flush()
         return status
@@ -35,51 +42,68 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lrd", description=__import__("lrd").__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one sentence, as everything else does."""
 
-    def command(name: str, run, what: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=what, description=what)
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` says what there is")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="lrd", description=about)
+    parser.add_argument("--version", action="version", version=f"lrd {__version__}")
+    parser.set_defaults(run=lambda args: parser.error(f"give a command: {', '.join(commands.choices)}"))
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def command(name: str, run, what: str, **options: Any) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=what, description=what, **options)
         sub.set_defaults(run=run)
         sub.add_argument("preset", help=f"one of {', '.join(presets())}")
         return sub
 
     command("testbed", _testbed, "train a preset's own student, teacher and PRM from scratch")
 
-    cell = command("cell", _cell, "run one cell of the matrix through its notebook")
-    cell.add_argument("--regime")
+    cell = command(
+        "cell",
+        _cell,
+        "run one cell of the matrix through its notebook",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_settings_table(),
+    )
+    cell.add_argument("--regime", help="the reward, unless the preset has one alone")
     cell.add_argument("--rank", help="a LoRA rank, or 'full' for full fine-tuning")
-    cell.add_argument("--seed", type=int)
-    cell.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell")
+    cell.add_argument("--seed", type=_whole, help="of prompts, samples and the adapter's first weights")
+    cell.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell: see below"
+    )
     cell.add_argument("--other-code", action="store_true", help=OTHER_CODE)
-    cell.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+    cell.add_argument("--runs", metavar="DIR", help=RUNS)
 
     matrix = command("matrix", _matrix, "run every cell that is not finished, side by side")
-    matrix.add_argument("--regimes", nargs="+")
-    matrix.add_argument("--ranks", nargs="+")
-    matrix.add_argument("--seeds", nargs="+", type=int)
-    matrix.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all cells")
-    matrix.add_argument("--jobs", type=int, metavar="N", help="cells at a time")
+    matrix.add_argument("--regimes", nargs="+", help="in place of the preset's: the rewards")
+    matrix.add_argument("--ranks", nargs="+", help="in place of the preset's: LoRA ranks, and 'full'")
+    matrix.add_argument("--seeds", nargs="+", type=_whole, help="in place of the preset's")
+    matrix.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
+    matrix.add_argument("--jobs", type=_whole, metavar="N", help="cells at a time")
     matrix.add_argument(
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: RAY_ADDRESS, else none)"
     )
-    matrix.add_argument("--gpus-per-cell", type=float, metavar="N", help="in place of the preset's; 0.5: two share one")
+    matrix.add_argument("--gpus-per-cell", type=_number, metavar="N", help="in place of the preset's; 0.5: two on one")
     matrix.add_argument("--other-code", action="store_true", help=OTHER_CODE)
-    matrix.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+    matrix.add_argument("--runs", metavar="DIR", help=RUNS)
 
     status = command("status", _status, "the state of every cell, from the files alone")
     status.add_argument("--json", action="store_true", help="the same for machines")
-    status.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+    status.add_argument("--runs", metavar="DIR", help=RUNS)
 
     sync = commands.add_parser("sync", help="gather the runs that other hosts kept on disks of their own")
     sync.set_defaults(run=_sync)
-    sync.add_argument("sources", nargs="+", metavar="SOURCE", help="a runs directory, as path or host:path")
+    sync.add_argument("sources", nargs="+", metavar="SOURCE", help="a runs directory, host:path or a path from here")
     sync.add_argument("--all", action="store_true", help="cells that are not finished as well")
-    sync.add_argument("--runs", metavar="DIR", help="where to, from the clone (default: runs)")
+    sync.add_argument("--runs", metavar="DIR", help=RUNS)
 
     pack = command("pack", _pack, "compress the logs of finished cells, for a repository to keep them")
-    pack.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+    pack.add_argument("--runs", metavar="DIR", help=RUNS)
 
     for name, what in (
         ("baseline", "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k"),
@@ -87,16 +111,16 @@ def _parser() -> argparse.ArgumentParser:
     ):
         study = command(name, _study, what)
         study.set_defaults(notebook=name)
-        study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the cells")
-        study.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+        study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
+        study.add_argument("--runs", metavar="DIR", help=RUNS)
 
     doctor = commands.add_parser("doctor", help="what a preset's cells need, and whether this host has it")
     doctor.set_defaults(run=_doctor)
     doctor.add_argument("preset", nargs="?", default=DEFAULT, help=f"one of {', '.join(presets())} ({DEFAULT})")
-    doctor.add_argument("--runs", metavar="DIR", help="where run directories will lie, from the clone (default: runs)")
+    doctor.add_argument("--runs", metavar="DIR", help=RUNS)
 
     publish = command("publish", _publish, "keep what the book needs of a preset's runs and models: book/PRESET.json")
-    publish.add_argument("--runs", metavar="DIR", help="where run directories lie, from the clone (default: runs)")
+    publish.add_argument("--runs", metavar="DIR", help=RUNS)
 
     command("bench", _bench, "time our step and sampler against TRL's and transformers'")
 
@@ -117,11 +141,18 @@ def _cell(args) -> int:
     from lrd.cell import Cell
 
     overrides = _settings(args.set)
-    where = {key: getattr(args, key) for key in ("regime", "rank", "seed") if getattr(args, key) is not None}
-    cell = Cell.load(args.preset, **where, **overrides)
-    state, reason, _ = matrix.execute(cell, overrides, args.runs, show=True, other_code=args.other_code)
-    said = f"{state} ({reason})" if reason else state
-    print(f"{cell.name}: {reason if state == 'finished' and reason else said}")  # finished before
+    given = {key: getattr(args, key) for key in ("regime", "rank", "seed") if getattr(args, key) is not None}
+    cell = Cell.load(args.preset, **given, **overrides)
+    matrix.check([cell], args.runs)
+    path = _from_here(runs_root(args.runs) / cell.preset / cell.name)
+    print(f"{cell.name}: {path}", flush=True)
+    state, reason, traceback = matrix.execute(cell, overrides, args.runs, show=True, other_code=args.other_code)
+    if "/rewards/" in traceback:  # a reward may be one's own, and its writer looks for the line
+        print(traceback.rstrip(), file=sys.stderr, flush=True)
+    if state == "finished":
+        print(f"{cell.name}: {reason or state}")  # the reason says that it was finished before
+    else:
+        print(f"{cell.name}: {state}{f' ({reason})' if reason else ''}; see {path}/cell.ipynb")
     return 0 if state == "finished" else 1
 
 
@@ -142,16 +173,29 @@ def _matrix(args) -> int:
 
 
 def _study(args) -> int:
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError
+
     from lrd import matrix
 
-    print(matrix.study(args.notebook, args.preset, _settings(args.set), args.runs))
-    return 0
+    path = _from_here(runs_root(args.runs) / args.preset / args.notebook / f"{args.notebook}.ipynb")
+    try:
+        matrix.study(args.notebook, args.preset, _settings(args.set), args.runs)
+        print(path)
+        return 0
+    except PapermillExecutionError as error:
+        print(matrix.plain(str(error)).rstrip(), file=sys.stderr)
+        why = f"{error.ename}: {error.evalue}".splitlines()[0]
+    except DeadKernelError:
+        why = "its kernel died"
+    print(f"lrd: {args.notebook} failed: {why}; see {path}", file=sys.stderr)
+    return 1
 
 
 def _status(args) -> int:
     from lrd import status
 
-    print((status.as_json if args.json else status.table)(args.preset, args.runs))
+    print((status.as_json if args.json else status.table)(args.preset, _there(args.runs)))
     return 0
 
 
@@ -173,9 +217,9 @@ def _sync(args) -> int:
 
 def _pack(args) -> int:
     from lrd.cell import grid
-    from lrd.run import pack, runs_root, state
+    from lrd.run import pack, state
 
-    below, cells = runs_root(args.runs) / args.preset, grid(args.preset)
+    below, cells = runs_root(_there(args.runs)) / args.preset, grid(args.preset)
     finished = [path for cell in cells if state(path := below / cell.name) == "finished"]
     for path in [*finished, *([below / "baseline"] if state(below / "baseline") == "finished" else [])]:
         pack(path)
@@ -206,15 +250,15 @@ def _book(args) -> int:
 def _publish(args) -> int:
     from lrd import publish
 
-    print(publish.write(args.preset, args.runs))
+    print(publish.write(args.preset, _there(args.runs)))
     return 0
 
 
 def _bench(args) -> int:
     from lrd import bench, bench_gpu
-    from lrd.cell import Cell
+    from lrd.cell import Cell, is_path
 
-    of_the_hub = not Cell.load(args.preset, regime="outcome", rank=1, seed=0).student.startswith(".")
+    of_the_hub = not is_path(Cell.load(args.preset, regime="outcome", rank=1, seed=0).student)
     print((bench_gpu if of_the_hub else bench).run(args.preset))
     return 0
 
@@ -227,18 +271,53 @@ COORDINATES = {"preset": "it is the first argument"} | {
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """`key=value` with the value read as TOML; what is no TOML value is a string."""
-    settings = {}
+    given = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set takes KEY=VALUE, not {pair!r}")
         if key in COORDINATES:
             raise UserError(f"--set cannot change {key!r}; {COORDINATES[key]}")
-        try:
-            settings[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            settings[key] = text
-    return settings
+        given[key] = text
+        with contextlib.suppress(ValueError, RecursionError):  # no TOML; more digits than Python reads; nested deep
+            table = tomllib.loads(f"value = {text}")
+            given[key] = table["value"] if len(table) == 1 else text  # a newline would begin another key
+    return given
+
+
+def _settings_table() -> str:
+    """Every setting of a cell, as the end of a help text."""
+    lines = ["settings, for --set; a value is TOML, or else a text; without a default the preset gives one:", ""]
+    for key, kind, default, what in settings():
+        text = f"  {key:<23}{what} ({kind}{f'; default {default}' if default else ''})"
+        lines += textwrap.wrap(text, 100, subsequent_indent=" " * 25, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(lines)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _there(runs: str | None) -> str | None:
+    """The directory that runs are read from, as it was given. Raises `UserError` where there is none."""
+    if runs is not None and not runs_root(runs).is_dir():
+        raise UserError(f"--runs {runs!r} is no directory ({tried(runs_root(runs))})")
+    return runs
+
+
+def _from_here(path: Path) -> str:
+    """A path as the shell can use it: from its own directory where it lies below that, else whole."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 if __name__ == "__main__":

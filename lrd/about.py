@@ -4,7 +4,7 @@ import tomllib
 from typing import Any
 
 from lrd import ROOT, budget, results
-from lrd.cell import Cell, grid
+from lrd.cell import Cell, grid, is_path
 from lrd.results import Results
 from lrd.stats import counted, listed
 
@@ -25,7 +25,7 @@ def facts(found: Results) -> dict[str, str]:
 def models(preset: str, cell: Cell, card: dict[str, Any] | None = None) -> str:
     """Where the models come from and how large they are."""
     card = card or results.card(preset)
-    if not cell.student.startswith("."):
+    if not is_path(cell.student):
         return f"The models are the original's: {listed([cell.student, cell.teacher, cell.prm])}."
     if card is None:
         return f"The models of {preset} are trained from scratch on {task(cell)}; their card is not at hand."
@@ -39,7 +39,7 @@ def models(preset: str, cell: Cell, card: dict[str, Any] | None = None) -> str:
 
 def scale(preset: str, cell: Cell, card: dict[str, Any] | None = None) -> str:
     """What that scale leaves out; empty where the models are the original's."""
-    if not cell.student.startswith("."):
+    if not is_path(cell.student):
         return ""
     theirs = budget.shape_of(grid(ORIGINAL)[0].student)
     ours = ((card or results.card(preset) or {}).get("models", {}).get("student", {})).get("parameters")

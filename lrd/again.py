@@ -26,7 +26,7 @@ from lrd.stats import NBSP, NOTHING, counted, listed, mean_sd
 ACCURACY = 0.02  # of pass@1 and its mean over steps: 3 of 150 problems
 MAGNITUDE = 0.05  # of the published peak advantage std
 RERUN = 0.05  # of pass@1 at any evaluation of a rerun: 25 of 500 problems
-SAME, WITHIN = "the same", "within tolerance"
+SAME, WITHIN, APART = "the same", "within tolerance", "apart"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,13 @@ class Yours:
     @cached_property
     def readings(self) -> dict[str, str]:
         """Cell → `the same`, `within tolerance`, which numbers are apart, or why it cannot be compared."""
-        return {row.cell: self._reading(row) for row in self.found.cells.itertuples()}
+        apart = {cell: ", ".join(names) for cell, (_, names) in self._compared.items()}
+        return {cell: f"{kind}: {apart[cell]}" if apart[cell] else kind for cell, (kind, _) in self._compared.items()}
+
+    @cached_property
+    def _compared(self) -> dict[str, tuple[str, list[str]]]:
+        """Cell → `SAME`, `WITHIN`, `APART` or why it cannot be compared, and the numbers that are apart."""
+        return {row.cell: self._compare(row) for row in self.found.cells.itertuples()}
 
     @cached_property
     def differing(self) -> list[tuple[str, str, str]]:
@@ -87,35 +93,35 @@ class Yours:
     def _of(self, cell: str) -> dict[str, float]:
         return self.published.get("cells", {}).get(cell, {})
 
-    def _reading(self, row: Any) -> str:
+    def _compare(self, row: Any) -> tuple[str, list[str]]:
         theirs = self._of(row.cell)
         if row.cell not in set(self.found.finished.cell):
-            return row.state if row.state != "finished" else "not evaluated"
+            return row.state if row.state != "finished" else "not evaluated", []
         if not theirs:
-            return "not published"
+            return "not published", []
         pairs = {name: (getattr(row, name), theirs.get(name, math.nan)) for name in NUMBERS}
         if all(_same(*pair) for pair in pairs.values()):
-            return SAME
+            return SAME, []
         apart = [name.replace("_", " ") for name, pair in pairs.items() if not _close(name, *pair)]
-        return f"apart: {', '.join(apart)}" if apart else WITHIN
+        return APART if apart else WITHIN, apart
 
     def _verdict(self) -> str:
         if not self.published:
             return f"No runs of {self.found.preset} are published to compare with."
         if not len(self.found.finished):
             return f"No cell of {self.found.preset} has finished here, so that there is nothing to compare."
-        counts = Counter(reading.partition(":")[0] for reading in self.readings.values())
-        compared = sum(counts[kind] for kind in (SAME, WITHIN, "apart"))
+        counts = Counter(kind for kind, _ in self._compared.values())
+        compared = sum(counts[kind] for kind in (SAME, WITHIN, APART))
         return (
             f"Of {counted(compared, 'cell')} that can be compared, {counts[SAME]} are the same to the last digit, "
-            f"{counts[WITHIN]} within tolerance and {counts['apart']} apart; {len(self.readings) - compared} cannot "
+            f"{counts[WITHIN]} within tolerance and {counts[APART]} apart; {len(self.readings) - compared} cannot "
             f"be compared."
         )
 
     def _why(self) -> str:
         """What can have made a difference, of what was recorded, as sentences; nothing where there is none."""
-        kinds = {reading.partition(":")[0] for reading in self.readings.values()}
-        if not self.published or not kinds & {WITHIN, "apart"}:
+        kinds = {kind for kind, _ in self._compared.values()}
+        if not self.published or not kinds & {WITHIN, APART}:
             return ""
         names = [name for name, _, _ in self.differing]
         if models := [name for name in names if name in ROLES]:
@@ -154,7 +160,7 @@ def rerun(original: Results, again: Results) -> list[tuple[str, ...]]:
         gap = max((curves[0] - curves[1]).abs().dropna().tolist(), default=math.nan)
         agree = _agree(*(found.steps[found.steps.cell == row.cell] for found in (original, again)))
         whole = gap == 0 and agree == row.last_step
-        reading = SAME if whole else WITHIN if gap <= RERUN + 1e-9 else "apart" if gap > RERUN else NOTHING
+        reading = SAME if whole else WITHIN if gap <= RERUN + 1e-9 else APART if gap > RERUN else NOTHING
         rows.append((name, *finals, f"step {agree}" if agree else "none", number_or_dash(gap, 3), reading))
     return rows
 

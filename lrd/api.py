@@ -1,7 +1,8 @@
 """The page of the library's own functions, read from the source: nothing is imported, so no torch is needed.
 
 A Sphinx extension (see `_config.yml`): on `book/api.md`, each block `{rooms}` that names modules becomes their
-docstrings and the signatures, fields and docstrings of what is public in them. A docstring is Markdown.
+docstrings and the signatures, fields and docstrings of what is public in them. A docstring is Markdown. On
+`book/run.md`, `{settings}` becomes the table of a cell's settings.
 """
 
 import ast
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lrd import ROOT
+from lrd.cell import settings
 
-PAGE = "book/api"
+PAGE, RUN = "book/api", "book/run"
+SETTINGS = "```{settings}\n```"
 BLOCK = re.compile(r"^```\{rooms\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -29,6 +32,15 @@ def setup(app: Any) -> dict[str, Any]:
 def _expand(app: Any, document: str, source: list[str]) -> None:
     if document == PAGE:
         source[0] = BLOCK.sub(lambda block: "\n".join(map(room, block[1].split())), source[0])
+    if document == RUN:
+        source[0] = source[0].replace(SETTINGS, settings_table())
+
+
+def settings_table() -> str:
+    """The settings of a cell, as the end of `lrd cell --help` has them, as a table in Markdown."""
+    rows = [(f"`{key}`", kind, f"`{default}`" if default else "", what) for key, kind, default, what in settings()]
+    rows = [("setting", "takes", "default", "what it is"), ("---",) * 4, *rows]
+    return "\n".join(f"| {' | '.join(row)} |".replace("<", "\\<") for row in rows)
 
 
 def modules(root: Path = ROOT) -> list[str]:

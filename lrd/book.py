@@ -21,12 +21,12 @@ from typing import Any
 
 import nbformat
 import yaml
-from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
 from lrd.cell import Cell, grid
+from lrd.kernel import Kernel
 from lrd.stats import arm_name
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
@@ -149,7 +149,7 @@ def _work(todo: "queue.SimpleQueue[tuple[Path, Future[str]]]") -> None:
     """
     while not todo.empty():
         with tempfile.TemporaryDirectory(prefix="lrd-") as sockets:
-            kernel = AsyncKernelManager(transport="ipc", ip=f"{sockets}/kernel")
+            kernel = Kernel(transport="ipc", ip=f"{sockets}/kernel")
             with contextlib.suppress(queue.Empty):
                 while _goes_on(kernel, *todo.get_nowait()):
                     pass
@@ -157,7 +157,7 @@ def _work(todo: "queue.SimpleQueue[tuple[Path, Future[str]]]") -> None:
                 run_sync(kernel.shutdown_kernel)(now=True)
 
 
-def _goes_on(kernel: AsyncKernelManager, path: Path, future: Future[str]) -> bool:
+def _goes_on(kernel: Kernel, path: Path, future: Future[str]) -> bool:
     try:
         future.set_result(execute(path, kernel))
     except Exception as error:
@@ -165,7 +165,7 @@ def _goes_on(kernel: AsyncKernelManager, path: Path, future: Future[str]) -> boo
     return future.exception() is None
 
 
-def execute(path: Path, kernel: AsyncKernelManager) -> str:
+def execute(path: Path, kernel: Kernel) -> str:
     """The notebook with its outputs, as JSON, marked as one that need not be executed again.
 
     It finds no name of the notebook before it in the same kernel.

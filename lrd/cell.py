@@ -11,20 +11,24 @@ decides. No code asks for a preset's name.
 import dataclasses
 import difflib
 import functools
+import inspect
 import itertools
+import json
 import os
 import re
 import tomllib
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrd import ROOT, UserError
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT = "tiny"  # the preset that anyone can run
+LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,68 +36,69 @@ class Cell:
     """A fully resolved cell; defaults are the original's.
 
     Units: tokens, problems, and steps (one rollout and its updates each).
+    What stands behind a field is what `settings` shows.
     """
 
-    preset: str
-    regime: str
-    rank: int | None  # None is full fine-tuning
-    seed: int
+    preset: str  # a file in lrd/presets/, without its .toml
+    regime: str  # the reward
+    rank: int | None  # of the LoRA adapter; "full" (None here) is full fine-tuning
+    seed: int  # of prompts, samples and the adapter's first weights
 
-    # models: "./path" is a directory below the project, anything else an id on the Hugging Face Hub
-    student: str
-    teacher: str
-    prm: str
+    # models
+    student: str  # the model that is trained: a ./directory of the project, or an id on the Hugging Face Hub
+    teacher: str  # the model that distillation learns from
+    prm: str  # the process reward model, which scores steps
     dtype: str = "float32"  # of forward passes and frozen weights; trained weights have `master_dtype`
-    master_dtype: str = "float32"  # "bfloat16" reproduces the original's full fine-tuning arm
+    master_dtype: str = "float32"  # of trained weights; "bfloat16" reproduces the original's full fine-tuning arm
 
-    # problems: one of TASKS, `codebook-<keys>x<bits>-<seed>`, a path to a .jsonl file, or an id on the Hub
-    train_data: str
-    eval_data: str
+    # problems
+    train_data: str  # a task ("chain", "arithmetic"), codebook-<keys>x<bits>-<seed>, a .jsonl file, or an id on the Hub
+    eval_data: str  # the same for evaluations
     eval_problems: int = 100  # of the test split
     validation_problems: int = 0  # of a split apart from the test split, to choose rates and steps by; 0 is none
-    prompt_template: str = "Problem: {problem}\n\nSolution: "
-    grading: str = "boxed"  # "bare" reproduces the original's verifier
+    prompt_template: str = "Problem: {problem}\n\nSolution: "  # the prompt, with {problem} in it
+    grading: str = "boxed"  # how answers are read; "bare" reproduces the original's verifier
 
     # rollouts
-    prompts_per_step: int = 4
-    samples_per_prompt: int = 4
-    engine: str = "torch"  # or "vllm"
-    temperature: float = 0.7
-    top_p: float = 0.95
-    max_completion_tokens: int = 1536
+    prompts_per_step: int = 4  # problems of a rollout
+    samples_per_prompt: int = 4  # completions of each, normalized against each other
+    engine: str = "torch"  # what samples; "vllm" needs CUDA
+    temperature: float = 0.7  # of sampling
+    top_p: float = 0.95  # share of the probability that is sampled from; 1 is all
+    max_completion_tokens: int = 1536  # where a completion is cut
 
     # updates
-    steps: int = 100
+    steps: int = 100  # rollouts of the whole run, each with its updates
     epochs: int = 1  # updates a rollout
-    learning_rate: float
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    clip_epsilon: float = 0.2
-    kl_coef: float = 0.05
-    kl_estimator: str = "paper"
-    loss_aggregation: str = "token"
-    advantage_epsilon: float = 1e-8
-    advantage_norm: str = "group"  # or "none": deposits are not normalized
+    learning_rate: float  # of AdamW, constant
+    weight_decay: float = 0.0  # of AdamW
+    max_grad_norm: float = 1.0  # a larger gradient is scaled down to it
+    clip_epsilon: float = 0.2  # how far the ratio of an update may leave 1
+    kl_coef: float = 0.05  # weight of the KL penalty to the base model; 0 is none
+    kl_estimator: str = "paper"  # how the penalty is estimated
+    loss_aggregation: str = "token"  # what the loss is a mean over; "constant" divides by the longest length
+    advantage_epsilon: float = 1e-8  # added to the std that deposits are divided by
+    advantage_norm: str = "group"  # deposits are normalized within a prompt's samples; "none": they are not
     logp_temperature: float = 1.0  # of the learner's log-probabilities; the original samples at 0.7 and learns at 1
 
     # deposits and advantages otherwise than in the original (lrd/rewards/shaping.py, lrd/grpo.py)
-    prm_reads: str = "all"  # or "canonical": neither blank lines nor such as stood there before
-    deposit_rule: str = "each"  # or "difference" to the one before, or one a trajectory: "minimum", "mean"
+    prm_reads: str = "all"  # which steps; "canonical": neither blank lines nor such as stood there before
+    deposit_rule: str = "each"  # a step's own, its "difference" to the last one, or one a trajectory: "minimum", "mean"
     overlong_penalty: float = 0.0  # taken from the last deposit of a completion at the longest length
     outcome_weight: float = 0.0  # of the outcome, 0 or 1, added to the last deposit
-    to_go: str = "sum"  # or "mean", of the deposits from a token on, unless each counts for its own token
+    to_go: str = "sum"  # of the deposits from a token on, unless each counts for its own token
     advantage_cap: float = 0.0  # largest magnitude of an advantage; 0 is none
-    advantage_scale: str = "as is"  # or "whitened": mean 0 and std 1 over a batch's tokens
+    advantage_scale: str = "as is"  # "whitened": mean 0 and std 1 over a batch's tokens
 
     # adapter
-    lora_alpha: float = 32
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    lora_layers: tuple[int, ...] = ()  # numbers of the adapted layers, from 0; none is all of them
+    lora_alpha: float = 32  # the adapter's output is scaled by lora_alpha / rank
+    lora_targets: tuple[str, ...] = LLAMA_LAYERS  # names of the adapted linear layers
+    lora_layers: tuple[int, ...] = ()  # numbers of the adapted decoder layers, from 0; [] is all of them
 
     # records
     eval_every: int = 10  # steps; also how often a checkpoint is written, if it takes no more than a second
     eval_batch: int = 150  # problems decoded at a time
-    logged_completions: int = 4  # kept with their deposits at every eval
+    logged_completions: int = 4  # kept with their deposits at every evaluation
 
     def __post_init__(self):
         _check(self)
@@ -110,12 +115,12 @@ class Cell:
         def typed(values: dict[str, Any]) -> dict[str, Any]:
             for key in values:
                 if key not in known:
-                    raise UserError(f"unknown setting {key!r} for a cell of preset {preset!r}{_nearest(key, known)}")
+                    raise UserError(f"unknown setting {key!r} for a cell of preset {preset!r}{nearest(key, known)}")
             return {key: _coerce(key, value) for key, value in values.items()}
 
         for axis, labels in labelled(preset).items():
             if (label := given.pop(axis, None)) is not None:
-                if label not in labels:
+                if label not in list(labels):  # it may be a list itself, which has no hash
                     raise UserError(f"axis {axis} of preset {preset!r} has no {label!r}; it has {', '.join(labels)}")
                 given = labels[label] | given
         asked = typed(given)
@@ -125,7 +130,8 @@ class Cell:
                 values |= typed(rule["set"]) | asked
         missing = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING} - values.keys()
         if missing:
-            raise UserError(f"preset {preset!r} gives no value for {', '.join(sorted(missing))}")
+            names = sorted(missing)
+            raise UserError(f"preset {preset!r} gives no value for {', '.join(names)}; give {asked_for(preset, names)}")
         return cls(**values)
 
     def prompt(self, problem: str) -> str:
@@ -151,8 +157,8 @@ class Cell:
         fits = [label for label, s in labels.items() if all(getattr(self, k) == _coerce(k, v) for k, v in s.items())]
         if not fits:
             raise UserError(
-                f"no label of axis {axis} of preset {self.preset!r} ({', '.join(labels)}) has this cell's values; "
-                f"give it one in the preset"
+                f"no label of axis {axis} of preset {self.preset!r} has this cell's values; give --set "
+                f"{axis}={'|'.join(labels)}, or the preset another label"
             )
         return max(fits, key=lambda label: len(labels[label]))
 
@@ -165,6 +171,34 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """What `config.json` holds; equal configurations compare equal after a round trip through JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+class Setting(NamedTuple):
+    """A field of `Cell`, in words."""
+
+    key: str
+    kind: str
+    default: str  # as `--set` takes it
+    what: str
+
+
+def settings() -> list[Setting]:
+    """Every setting of a cell, in the order of the fields; what it is stands behind the field in the source."""
+    said = dict(re.findall(r"^    (\w+): .*  # (.+)$", inspect.getsource(Cell), re.MULTILINE))
+    fields = [(f.name, f.default) for f in dataclasses.fields(Cell)]
+    return [
+        Setting(key, kind(key), "" if value is dataclasses.MISSING else json.dumps(value), said[key])
+        for key, value in fields
+    ]
+
+
+def kind(key: str) -> str:
+    """What a setting takes, in plain words."""
+    if key in CHOICES:
+        return f"one of {', '.join(CHOICES[key])}"
+    if key == "rank":
+        return "a whole number, or full"
+    return KINDS[_types()[key]]
 
 
 def recorded(config: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +220,7 @@ def read_preset(preset: str) -> dict[str, Any]:
     `UserError` where there is no preset of that name or it cannot be read.
     """
     if preset not in presets():
-        known = _nearest(preset, presets()) or f"; there are {', '.join(presets())}"
+        known = nearest(preset, presets()) or f"; there are {', '.join(presets())}"
         raise UserError(f"unknown preset {preset!r}{known}")
     try:
         table = dict(_parsed((PRESETS / f"{preset}.toml").read_text(encoding="utf-8")))
@@ -221,6 +255,16 @@ def labelled(preset: str) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
+def asked_for(preset: str, keys: Iterable[str]) -> str:
+    """How the command line gives these settings: `--rank 1|4 --set place=first|second`, values as on the axes."""
+    axes, given = read_preset(preset).get("axes", {}), {}
+    for key in keys:
+        axis = next((axis for axis, labels in labelled(preset).items() if any(key in s for s in labels.values())), key)
+        flag = f"--{axis} " if axis in ("regime", "rank", "seed") else f"--set {axis}="
+        given[axis] = flag + "|".join(map(str, axes.get(axis) or CHOICES.get(axis) or ["…"]))
+    return " ".join(given.values())
+
+
 def shown(value: Any) -> str:
     """A field's value as a name holds it: safe in a path, the same on every machine."""
     text = ("+".join(map(str, value)) or "all") if isinstance(value, tuple) else str(value)
@@ -230,16 +274,27 @@ def shown(value: Any) -> str:
 _parsed = functools.cache(tomllib.loads)  # a grid reads its preset for each cell
 
 
+def is_path(name: str) -> bool:
+    """Whether a model or data set is given as a directory; anything else is an id on the Hub."""
+    return bool(re.match(r"\.{0,2}/", name))
+
+
 def location(name: str, role: str) -> str:
     """Where `from_pretrained` finds a model: a directory of the project for `./path`, else the Hub id itself."""
-    if not re.match(r"\.?/", name):
+    if not is_path(name):
         return name
-    if not (ROOT / name / "config.json").is_file():
+    path = (ROOT / name).resolve()
+    if not (path / "config.json").is_file():
         hint = re.fullmatch(r"\./models/([\w-]+)/[\w-]+", name)
         known = hint and (PRESETS.parent / "testbed" / f"{hint[1]}.toml").is_file()
         make = f"; `lrd testbed {hint[1]}` makes the models of that preset" if hint and known else ""
-        raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint{make}")
+        raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint ({tried(path)}){make}")
     return str(ROOT / name)
+
+
+def tried(path: Path) -> str:
+    """Where a path of a setting was looked for: a shell elsewhere takes it for one of its own directory."""
+    return f"tried {path}; paths count from {ROOT}"
 
 
 def grid(preset: str, narrowed: dict[str, list[Any] | None] | None = None, **overrides: Any) -> list[Cell]:
@@ -339,7 +394,7 @@ def _check(cell: Cell) -> None:
     for key, allowed in CHOICES.items():
         value = getattr(cell, key)
         if value not in allowed:
-            raise UserError(f"unknown {key} {value!r}{_nearest(value, allowed)}; there are {', '.join(allowed)}")
+            raise UserError(f"unknown {key} {value!r}{nearest(value, allowed)}; there are {', '.join(allowed)}")
     for key, least in AT_LEAST.items():
         if not least <= getattr(cell, key) < float("inf"):
             raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be at least {least} and finite")
@@ -386,7 +441,16 @@ def _coerce(key: str, value: Any) -> Any:
     plain = wanted in (int, float, str) or isinstance(wanted, types.UnionType)
     if plain and isinstance(value, wanted) and not isinstance(value, bool):
         return value
-    raise UserError(f"{key} is {value!r}; it has to be of type {getattr(wanted, '__name__', wanted)}")
+    raise UserError(f"{key} is {value!r}; it has to be {kind(key)}")
+
+
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple[str, ...]: "a list of texts, one at least",
+    tuple[int, ...]: "a list of whole numbers",
+}
 
 
 @functools.cache
@@ -394,6 +458,7 @@ def _types() -> dict[str, Any]:
     return typing.get_type_hints(Cell)
 
 
-def _nearest(word: Any, known: Any) -> str:
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """` (did you mean steps?)`, or nothing where no known name is like it."""
     near = difflib.get_close_matches(str(word), list(known), n=3)
     return f" (did you mean {' or '.join(near)}?)" if near else ""

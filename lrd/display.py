@@ -6,15 +6,18 @@ Model output is data: it is escaped before it meets the page. Tables lead to the
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import base64
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
+from IPython.core.pylabtools import print_figure
 from IPython.display import publish_display_data
+from matplotlib.figure import Figure
 
 from lrd import budget, stats, timings
 from lrd.cell import Cell, read_preset
@@ -49,7 +52,7 @@ def glue_declared(*presets: str) -> None:
     """Question, prediction and statistic of presets, as `law_small_question`; glued text is shown as it is."""
     for preset in presets:
         for name, text in read_preset(preset)["about"].items():
-            glue(f"{preset.replace('-', '_')}_{name}", text.replace("`", ""))
+            glue(f"{preset.replace('-', '_')}_{name}", str(text).replace("`", ""))
 
 
 def config_table(cell: Cell) -> Html:
@@ -142,6 +145,20 @@ def link(results: Results, cell: str) -> str:
 def folded(summary: str, body: str) -> Html:
     """A piece of HTML behind a line that opens it."""
     return Html(f"<details><summary>{html.escape(summary)}</summary>{body}</details>")
+
+
+def one_open(figures: Mapping[str, tuple[Figure, str]]) -> Html:
+    """Title → figure and caption, behind titles of which one is open at a time, in the book and in a live notebook."""
+    parts = []
+    for title, (figure, caption) in figures.items():
+        image = base64.b64encode(str(print_figure(figure, "svg")).encode()).decode()
+        caption = html.escape(caption)
+        parts.append(
+            f"<details name='lrd-figures'{'' if parts else ' open'}><summary>{html.escape(title)}</summary><figure>"
+            f"<img src='data:image/svg+xml;base64,{image}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
+            f"</details>"
+        )
+    return Html("".join(parts))
 
 
 def difference_table(results: Results) -> Html:
@@ -359,17 +376,19 @@ def missing(results: Results) -> Html:
     """What the pages rest on: cells by state, and every gap or fault with its cell and reason."""
     counts = Counter(results.cells.state)
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    cells = results.cells[(results.cells.state == "finished") & ~results.cells.page.astype(bool)].cell
+    elsewhere = f" Executed elsewhere, and so without a page here: {', '.join(cells)}." if len(cells) else ""
     if not results.problems:
         how = f", {n} of them published as a table" if (n := counts["published"]) else " and readable"
         return Html(
             f"<p>Reported here: preset <code>{results.preset}</code>. All {len(results.cells)} cells are finished{how}."
-            f"</p>"
+            f"{elsewhere}</p>"
         )
     items = "".join(f"<li>{_linked(results, text)}</li>" for text in results.problems)
     used = "finished and published" if counts["published"] else "finished"
     return Html(
         f"<div class='lrd-missing'><p>Reported here: preset <code>{results.preset}</code>. Of {len(results.cells)} "
-        f"cells: {states}. Numbers and figures rest on the {used} ones.</p>"
+        f"cells: {states}. Numbers and figures rest on the {used} ones.{elsewhere}</p>"
         f"<details{' open' if len(results.problems) <= 12 else ''}>"
         f"<summary>What is missing or unreadable ({len(results.problems)})</summary><ul>{items}</ul></details></div>"
     )

@@ -1,5 +1,6 @@
 """Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k, always by the verifier."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lrd import recall
@@ -11,20 +12,31 @@ from lrd.sampling import Sampler
 from lrd.tokens import beginnings, texts
 from lrd.verifier import is_correct, last_boxed
 
+Tell = Callable[[int, int], object]
+"""What is told how many problems have been answered, of how many: before the first batch, and after each."""
+
+
+def silent(done: int, of: int) -> None:
+    """Tells nobody."""
+
 
 def encode(problem: Problem, cell: Cell, tokenizer) -> list[int]:
     """The prompt's token ids."""
     return beginnings([cell.prompt(problem.problem)], tokenizer)[0]
 
 
-def greedy(sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer) -> list[dict[str, Any]]:
+def greedy(
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, tell: Tell = silent
+) -> list[dict[str, Any]]:
     """One greedy completion a problem, judged; one row each (the fields of `evals.jsonl`, without `step`)."""
     rows = []
+    tell(0, len(problems))
     for start in range(0, len(problems), cell.eval_batch):
         batch = problems[start : start + cell.eval_batch]
         prompts = [encode(p, cell, tokenizer) for p in batch]
         completions = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, temperature=0)
         rows += [judge(p, c, cell, tokenizer) for p, c in zip(batch, completions, strict=True)]
+        tell(len(rows), len(problems))
     return rows
 
 
@@ -51,10 +63,11 @@ def with_bits(
 
 
 def sampled(
-    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, *, samples: int, seed: int
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, *, samples: int, seed: int, tell: Tell = silent
 ) -> list[list[dict[str, Any]]]:
     """`samples` completions a problem at the cell's temperature and top-p, judged: one list of rows a problem."""
     rows = []
+    tell(0, len(problems))
     per_batch = max(1, cell.eval_batch // samples)
     for start in range(0, len(problems), per_batch):
         batch = problems[start : start + per_batch]
@@ -69,4 +82,5 @@ def sampled(
         repeated = [p for p in batch for _ in range(samples)]
         judged = [judge(p, c, cell, tokenizer) for p, c in zip(repeated, completions, strict=True)]
         rows += [judged[i : i + samples] for i in range(0, len(judged), samples)]
+        tell(len(rows), len(problems))
     return rows

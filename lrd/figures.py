@@ -323,7 +323,7 @@ def every_cell(
             )
         for i in range(1, len(arms)):
             ax.axvline(i * pitch - 0.06 * (last - first), color="0.8", linewidth=0.8)
-        low, high = (mine.value.min(), mine.value.max()) if len(mine) else (0.0, 1.0)
+        low, high = (mine.value.min(), mine.value.max()) if mine.value.any() else (0.0, 1.0)  # a range, if all are 0
         ax.set(title=regime, ylim=(min(1.05 * low, -0.03 * high), max(1.05 * high, -0.03 * low)))  # zero is in sight
         ax.tick_params(axis="x", length=0)
         _say_if_empty(ax, mine, "nothing is measured")

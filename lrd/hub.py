@@ -6,11 +6,10 @@ again: every cell of a matrix reads the same files, with or without a network.
 
 import contextlib
 import functools
-import re
 from pathlib import Path
 
 from lrd import UserError, codebook
-from lrd.cell import TASKS, Cell, location
+from lrd.cell import TASKS, Cell, is_path, location
 
 REACH = 5.0  # seconds for the Hub's first answer
 # Math-Shepherd's own branch has pickles alone; this one is the Hub's bot's, with the same weights as safetensors.
@@ -22,7 +21,7 @@ DATA = [".parquet", ".jsonl", ".json", ".csv"]
 def on_hub(name: str) -> bool:
     """Whether a name is an id on the Hub: neither a path, nor a `.jsonl` file, nor a task that is made here."""
     made_here = name in TASKS or codebook.named(name)
-    return not re.match(r"\.?/", name) and not name.endswith(".jsonl") and not made_here
+    return not is_path(name) and not name.endswith(".jsonl") and not made_here
 
 
 def model(name: str, role: str, *, weights: bool) -> Path:

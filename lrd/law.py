@@ -10,7 +10,6 @@ replicates, intervals from resampling replicates.
 import functools
 import itertools
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrd import ROOT, budget, results
+from lrd import ROOT, UserError, budget, results
 from lrd.budget import times
 from lrd.cell import grid, read_preset
 from lrd.codebook import named
@@ -102,7 +101,8 @@ def with_kept(found: Results) -> Results:
     cells = found.cells.copy()
     only = set(kept(found.preset).cell) & set(cells.cell[cells.state == "absent"])
     cells.loc[cells.cell.isin(only), "state"] = "published"
-    return replace(found, cells=cells, problems=[t for t in found.problems if t.removesuffix(": absent") not in only])
+    filled = {f"{name}: absent" for name in only}
+    return replace(found, cells=cells, problems=[t for t in found.problems if t not in filled])
 
 
 def _at_hand(found: Results) -> pd.DataFrame:
@@ -485,9 +485,13 @@ def verdict(found: dict[str, Measured | None]) -> str:
 
 
 def expected(preset: str) -> tuple[float, float] | None:
-    """Bits a parameter that the preset's prediction names as a range, `0.65 to 1.1`; None without one."""
-    named = re.search(r"(\d\.\d+) to (\d\.\d+)", read_preset(preset)["about"]["prediction"])
-    return (float(named[1]), float(named[2])) if named else None
+    """Bits a parameter that the preset expects, its `expected = [low, high]`; None without one."""
+    if (between := read_preset(preset).get("about", {}).get("expected")) is None:
+        return None
+    numbers = isinstance(between, list) and all(type(bound) in (int, float) for bound in between)
+    if not (numbers and len(between) == 2 and between[0] <= between[1]):
+        raise UserError(f"expected of preset {preset!r} is {between!r}; it has to be [low, high], two numbers")
+    return float(between[0]), float(between[1])
 
 
 def verdict_at_looks(found: dict[str, Measured | None]) -> str:
@@ -627,7 +631,7 @@ def slope_row(found: dict[str, Measured | None], statistic: Callable[[Measured, 
 
 
 def stored(found: dict[str, Measured | None], preset: str) -> str:
-    """Bits a parameter of supervised adapters, against the range that the preset's prediction names, if any."""
+    """Bits a parameter of supervised adapters, against the range that the preset expects, if any."""
     if (m := found.get("supervised")) is None:
         return ""
     now, end = estimate(m, capacity), estimate(m, final_capacity)

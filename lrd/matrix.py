@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,7 @@ from lrd.signals import on_stop
 from lrd.status import Watch
 
 RETRIES = 2  # of a cell that was lost with its kernel, worker or host; one that raises is not run again
+RAY_FOLDER = 30  # letters of a directory below which Ray's sockets still have paths of at most 107
 RAY_STARTS = 3  # Ray gives its own processes 15 s to start, which a busy machine may exceed
 # A kernel looks for its parent once a second and ends when that is gone. One whose parent died before its first look
 # takes who adopted it for the parent, unless that is process 1 (on desktops it is not); this comes before that look.
@@ -145,11 +146,11 @@ def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | Non
     if error and error.ename == "KeyboardInterrupt":
         raise KeyboardInterrupt
     if error and not failed.is_file():  # not from training, which leaves its own
-        leave_reason(path, f"{error.ename}: {error.evalue}", traceback=_plain(str(error)))
+        leave_reason(path, f"{error.ename}: {error.evalue}", traceback=plain(str(error)))
     return ""
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without the colours that IPython and Ray give to tracebacks."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
@@ -196,7 +197,7 @@ def study(name: str, preset: str, overrides: dict[str, Any], runs: str | None = 
     cells, done = grid(preset, **overrides), read_json(output.parent / "done.json")
     code = sources.digests(name, {cell.regime for cell in cells})
     if done is None:
-        hub.check(cells[0])  # what can be refused is refused before a kernel starts
+        _check_study(name, preset, overrides)  # what can be refused is refused before a kernel starts
         output.parent.mkdir(parents=True, exist_ok=True)
         parameters = {"preset": preset} | ({"overrides": overrides} if overrides else {})
         if error := _papermill(name, output, parameters, runs, show=True):
@@ -213,6 +214,17 @@ def study(name: str, preset: str, overrides: dict[str, Any], runs: str | None = 
     again = "; move it away to run it again" if changed else ""
     print(f"{name}: {said_finished(output.parent, done, changed)}{again}", file=sys.stderr, flush=True)
     return output
+
+
+def _check_study(name: str, preset: str, overrides: dict[str, Any]) -> None:
+    """Raises `UserError` for what the notebook cannot work with: `rewards` tries all regimes, `baseline` no PRM."""
+    if name == "rewards":
+        check_inputs(list({cell.regime: cell for cell in grid(preset, **overrides)}.values()))
+    else:
+        cell = grid(preset, **read_preset(preset).get("baseline", {}) | overrides)[0]
+        hub.check(cell)
+        hub.model(cell.teacher, "teacher", weights=False)
+        problems.held_out(cell.eval_data, cell.eval_problems)
 
 
 def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | None, show: bool) -> Any:
@@ -244,7 +256,10 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 stderr_file=said,
                 coalesce_streams=True,
                 # Ports picked by many kernels at once collide now and then; a socket in a directory of its own cannot.
-                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+                config=Config(
+                    KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"},
+                    NotebookClient={"kernel_manager_class": "lrd.kernel.Kernel"},
+                ),
             )
     except papermill.PapermillExecutionError as error:
         for kind in (UserError, Held, Unreadable):
@@ -299,21 +314,37 @@ class _Stderr:
 
 
 def check(cells: list[Cell], runs: str | None = None) -> None:
-    """Raises `UserError` for what this host can refuse before anything starts: models, problems, run directories."""
-    from lrd import inputs, models, placement, rewards, sampling
-
+    """Raises `UserError` for what this host can refuse before anything starts: run directories, models, problems."""
     tracking.chosen()
-    for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
-        placement.check(cell)
+    todo = list(cells)
+    for cell in cells:
+        with contextlib.suppress(Unreadable):  # that cell fails by itself and stops no other
+            run = Run(cell, runs, hold=False, other_code=True)
+            run.check()
+            if run.finished:  # it is shown without its models
+                todo.remove(cell)
+    check_inputs(todo)
+
+
+def check_inputs(cells: list[Cell]) -> None:
+    """Raises `UserError` where models or problems of the cells cannot work; what needs no torch comes first."""
+    train_pool, held_out = functools.cache(problems.train_pool), functools.cache(problems.held_out)
+    validation = functools.cache(problems.validation)
     for cell in cells:
         hub.check(cell)
+        train_pool(cell.train_data, cell.prompts_per_step)
+        held_out(cell.eval_data, cell.eval_problems)
+        validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
+    if not cells:
+        return
+    from lrd import inputs, models, placement, rewards, sampling
+
+    for cell in cells:
         sampling.check(cell)
         if role := rewards.model_of(cell):
             hub.model(getattr(cell, role.lower()), role, weights=False)
-        with contextlib.suppress(Unreadable):  # that cell fails by itself and stops no other
-            Run(cell, runs, hold=False, other_code=True).check()
-    train_pool, held_out = functools.cache(problems.train_pool), functools.cache(problems.held_out)
-    validation = functools.cache(problems.validation)
+    for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
+        placement.check(cell)
     load_tokenizer = functools.cache(models.load_tokenizer)
     # Adapters and how they are trained play no part.
     alike: dict[str, Any] = {"rank": 1, "seed": 0, "learning_rate": 0.0, "lora_targets": ("",), "lora_layers": ()}
@@ -364,18 +395,19 @@ def run(
     address = address or os.environ.get("RAY_ADDRESS")
     jobs = jobs or (len(cells) if address else max(1, int((os.cpu_count() or 1) // needs["cpus"])))
     where = f"on the cluster at {address}" if address else f"{jobs} at a time"
-    print(f"matrix {preset}: {len(cells) - len(todo)} of {len(cells)} cells finished; {where}", flush=True)
+    done = f"{len(cells) - len(todo)} of {len(cells)} cells finished"
+    print(f"matrix {preset}: {done}; {where}; runs in {runs_root(runs)}", flush=True)
     changed = {name: files for name, one in whole.items() if (files := one.changed)}
     if changed:
         files = sorted({file for of in changed.values() for file in of})
         print(f"{len(changed)} of these were trained with other code ({few(files)} changed since)", flush=True)
     if not todo:
         return 0
-    with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
-        pass  # it can be written to, then
     try:
         _start_ray(address, int(jobs * needs["cpus"]))
         _check_room(preset, needs, address)
+        with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
+            pass  # it can be written to, then
         task = ray.remote(num_cpus=needs["cpus"], num_gpus=needs["gpus"], max_retries=0)(_guarded)
         outcomes, stopped = _drive(lambda cell: task.remote(cell, overrides, runs, other_code), todo, jobs, runs)
     finally:
@@ -400,9 +432,10 @@ def _start_ray(address: str | None, cpus: int) -> None:
     if address:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
-            if host and port.isdigit():  # Ray itself tries for two minutes
-                socket.create_connection((host, int(port)), timeout=10).close()
-            ray.init(address, **quiet)
+            if host and port.isdigit() and not os.environ.get("RAY_USE_TLS"):  # Ray itself tries for minutes
+                _greet(host, int(port))
+            with _stderr_kept():
+                ray.init(address, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({describe(error)}); `ray start --head` starts one and says "
@@ -410,6 +443,8 @@ def _start_ray(address: str | None, cpus: int) -> None:
                 f"run on this machine"
             ) from None
         return
+    if len(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) > RAY_FOLDER:
+        quiet["_temp_dir"] = "/tmp/ray"
     for left in reversed(range(RAY_STARTS)):
         try:
             ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
@@ -418,6 +453,30 @@ def _start_ray(address: str | None, cpus: int) -> None:
             ray.shutdown()
             if not left:
                 raise UserError(f"Ray does not start on this machine: {describe(error)}") from error
+
+
+def _greet(host: str, port: int) -> None:
+    """Raises `OSError` where nothing that speaks HTTP/2, as Ray's gRPC does, answers within seconds."""
+    with socket.create_connection((host, port), timeout=10) as one:
+        one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))  # RFC 9113, §3.4
+        if one.recv(9)[3:4] != b"\x04":  # SETTINGS
+            raise ConnectionError("what listens there is not Ray")
+
+
+@contextlib.contextmanager
+def _stderr_kept() -> Iterator[None]:
+    """What C++ writes to standard error is shown where the block does not raise: its error says the same in a line."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+            kept.seek(0)
+            os.write(shown, kept.read())
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def _check_room(preset: str, needs: dict[str, float], address: str | None) -> None:
@@ -502,7 +561,7 @@ def _outcome(future: Any, path: Path) -> Outcome:
     except TaskCancelledError:
         return Outcome("interrupted", "stopped; the same command goes on from its last state")
     except (RayTaskError, OutOfMemoryError) as error:  # raised outside the notebook; Ray's own guard of a host's memory
-        outcome = Outcome("failed", describe(getattr(error, "cause", error)), _plain(str(error)))
+        outcome = Outcome("failed", describe(getattr(error, "cause", error)), plain(str(error)))
         leave_reason(path, outcome.reason, traceback=outcome.traceback)
         return outcome
     except RayError as error:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from lrd import ROOT, UserError, codebook, hub
 from lrd.arithmetic import story
+from lrd.cell import tried
 from lrd.verifier import last_boxed
 
 
@@ -227,7 +228,7 @@ def _read_jsonl(source: str) -> Iterable[tuple[str, dict[str, Any]]]:
     """Each row with its place, `line 1`."""
     path = ROOT / Path(source)
     if not path.is_file():
-        raise UserError(f"there is no file {source!r}; a .jsonl source is a path from the project's root")
+        raise UserError(f"there is no file {source!r} ({tried(path)})")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON text may hold a U+2028
     except UnicodeDecodeError as error:
@@ -266,6 +267,8 @@ def _read_data_set(source: str, split: str) -> Iterable[tuple[str, dict[str, Any
     from datasets import disable_progress_bars, get_dataset_config_names, load_dataset
 
     where = str(hub.data_set(source) if hub.on_hub(source) else ROOT / source)
+    if not Path(where).is_dir():
+        raise UserError(f"cannot load data set {source!r}: there is no such directory ({tried(Path(where).resolve())})")
     disable_progress_bars()
     try:
         with tempfile.TemporaryDirectory() as cache:

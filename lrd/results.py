@@ -226,7 +226,10 @@ def area(curve: pd.Series) -> float:
 
 
 def has_page(path: Path, there: str | None = None) -> bool:
-    """Whether a run's executed notebook can be a page of the book: it is whole, and nobody is writing it."""
+    """Whether a run's executed notebook can be a page of the book: it is whole, and nobody is writing it.
+
+    A cell that was trained by hand or by plain papermill has its notebook elsewhere.
+    """
     if (there or state(path)) in ("absent", "running"):
         return False
     try:
@@ -351,8 +354,8 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFr
     if differing:
         changes = ", ".join(f"{key} = {config.get(key)!r} (preset: {cell.config[key]!r})" for key in differing)
         trouble.append(f"ran with other settings than the preset's: {changes}")
-    if there == "finished" and not has_page(path, there):
-        trouble.append("cell.ipynb is missing or unreadable, so it has no page")
+    if there == "finished" and (path / "cell.ipynb").exists() and not has_page(path, there):
+        trouble.append("cell.ipynb is unreadable, so it has no page")
     steps, evals = read_run(path)
     return (
         about,

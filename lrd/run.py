@@ -121,7 +121,7 @@ class Run:
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {self._shown}: {error.strerror or error}; give a directory that can be written "
+                f"cannot write to {self.path}: {error.strerror or error}; give a directory that can be written "
                 f"with --runs"
             ) from None
 

@@ -43,6 +43,8 @@ def sync(source: str, runs: str | None = None, *, unfinished: bool = False) -> l
     target = runs_root(runs)
     if ":" not in source and target.is_dir() and Path(source).exists() and target.samefile(source):
         raise UserError(f"{source!r} is the directory to gather in; give another one, as path or host:path")
+    if ":" not in source and not Path(source).exists():
+        raise UserError(f"{source!r}: No such file or directory (tried {Path(source).absolute()}, counted from here)")
     staging = (
         target / ".sync" / hashlib.sha256(source.encode()).hexdigest()[:16]
     )  # what a killed call left is used again

@@ -34,19 +34,20 @@ class Diverged(RuntimeError):
     """Several updates in a row had no finite loss or gradient."""
 
 
-def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
+def train(run: Run, sampler: Sampler | None = None, tell: evaluate.Tell = evaluate.silent) -> Iterator[dict[str, Any]]:
     """Trains the run's cell, or what is left of it, and yields the metrics of each step as it is recorded.
 
-    A finished cell yields nothing. SIGINT and SIGTERM end training with KeyboardInterrupt once the step under way is
-    done and its state saved. Every check of the input comes before the first step and raises `UserError`; any
-    other error is left in the run directory before it goes on up. Call `run.finish()` once all is recorded.
+    A finished cell yields nothing; `tell` follows each evaluation. SIGINT and SIGTERM end training with
+    KeyboardInterrupt once the step under way is done and its state saved. Every check of the input comes before the
+    first step and raises `UserError`; any other error is left in the run directory before it goes on up. Call
+    `run.finish()` once all is recorded.
     """
     if run.finished:
         return
     run.hold()  # an earlier call that was interrupted gave the directory up
     step = 0
     try:
-        for metrics in _train(run, sampler):
+        for metrics in _train(run, sampler, tell):
             step = metrics["step"]
             yield metrics
     except UserError:
@@ -61,7 +62,7 @@ def train(run: Run, sampler: Sampler | None = None) -> Iterator[dict[str, Any]]:
         raise
 
 
-def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
+def _train(run: Run, sampler: Sampler | None, tell: evaluate.Tell) -> Iterator[dict[str, Any]]:
     cell, device = run.cell, models.device()
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
     held_out = problems.held_out(cell.eval_data, cell.eval_problems)
@@ -88,7 +89,7 @@ def _train(run: Run, sampler: Sampler | None) -> Iterator[dict[str, Any]]:
         took = saved - start
 
     def evaluated(step: int) -> float:
-        rows = evaluate.greedy(sampler, [*held_out, *validation], cell, policy.tokenizer)
+        rows = evaluate.greedy(sampler, [*held_out, *validation], cell, policy.tokenizer, tell)
         rows, beside = rows[: len(held_out)], rows[len(held_out) :]
         if codebook.named(cell.eval_data):
             rows = evaluate.with_bits(rows, policy.model, held_out, cell, policy.tokenizer)

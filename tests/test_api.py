@@ -12,6 +12,14 @@ def test_every_module_is_in_one_room():
     assert sorted(listed) == sorted(api.modules())
 
 
+def test_the_run_page_has_the_settings():
+    source = [(ROOT / "book" / "run.md").read_text()]
+    api._expand(None, "book/run", source)
+    assert "| `steps` | a whole number | `100` | rollouts of the whole run, each with its updates |" in source[0]
+    assert api.SETTINGS not in source[0] and source[0].count("\n| `") >= 45
+    assert "codebook-\\<keys>" in source[0]  # no tag
+
+
 def test_a_room(tmp_path):
     (tmp_path / "lrd").mkdir()
     (tmp_path / "lrd" / "room.py").write_text(

@@ -104,7 +104,7 @@ def test_half_a_matrix_and_then_another_number(root):
     for page in (answer, results):
         assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text_of(page)
         assert "distillation-r4-s2: metrics.jsonl: line 2 cannot be read" in text_of(page)
-        assert "cell.ipynb is missing or unreadable" in text_of(page)
+        assert "cell.ipynb is unreadable" in text_of(page)
         assert "distillation-r16-s1: evals.jsonl is missing or empty" in text_of(page)
         assert "outcome-full-s0: absent" in text_of(page)
     assert "0.775 ± 0.035" in text_of(answer) and "0.250" in text_of(answer)

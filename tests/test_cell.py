@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import math
+import tomllib
 
 import pytest
 
-from lrd import UserError, cell as cell_module
-from lrd.cell import Cell, grid, presets, read_preset
+from lrd import ROOT, UserError, cell as cell_module
+from lrd.cell import Cell, grid, location, presets, read_preset, settings
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the library's own words on a wrong type, not beartype's
 
@@ -331,8 +332,43 @@ def test_mistakes_in_axes(preset):
     with pytest.raises(UserError, match="axis steps of preset 'two' is 5; it has to be a list of values"):
         grid("two")
     preset("three", 'base = "tiny"\n[axes]\nrank = [1]')
-    with pytest.raises(UserError, match="preset 'three' gives no value for regime, seed"):
+    with pytest.raises(UserError, match="gives no value for regime, seed; give --regime outcome|.* --seed …"):
         grid("three")
+
+
+def test_every_setting_is_said_with_its_type_and_default():
+    said = {s.key: s for s in settings()}
+    assert list(said) == [field.name for field in dataclasses.fields(Cell)]
+    assert all(s.kind and s.what for s in said.values())
+    assert said["steps"][1:] == ("a whole number", "100", "rollouts of the whole run, each with its updates")
+    assert said["engine"].kind == "one of torch, vllm" and said["engine"].default == '"torch"'
+    assert said["learning_rate"].default == "" and said["rank"].kind == "a whole number, or full"
+    assert said["lora_targets"].default.startswith('["q_proj", ')
+    for key, _, default, _ in said.values():  # a default is what `--set` takes
+        if default:
+            assert cell_module._coerce(key, tomllib.loads(f"value = {default}")["value"]) == getattr(Cell, key)
+
+
+def test_what_is_not_given_is_asked_for_by_the_options_that_give_it(preset):
+    preset("places", PLACES)
+    with pytest.raises(UserError, match=r"gives no value for rank; give --set adapter=query\|rank-1\|full$"):
+        Cell.load("places", seed=0)
+    with pytest.raises(UserError, match=r"gives no value for rank, seed; .* --seed 0\|1$"):
+        Cell.load("places")
+    with pytest.raises(UserError, match="axis adapter of preset 'places' has no "):
+        Cell.load("places", adapter=["query"], seed=0)
+    with pytest.raises(UserError, match=r"regime, seed; give --regime outcome\|process.* --seed 0\|1\|2$"):
+        Cell.load("tiny", rank=4)
+
+
+@pytest.mark.parametrize("name", ["./mine", "../mine", "/mine", "./models/tiny/mine"])
+def test_a_path_that_is_not_there_is_named_in_full(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where a shell would look for it
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").touch()
+    with pytest.raises(UserError) as refused:
+        location(name, "student")
+    assert f"(tried {(ROOT / name).resolve()}; paths count from {ROOT})" in str(refused.value)
 
 
 # --- mistakes
@@ -420,12 +456,12 @@ def test_values_that_cannot_work(key, value, said):
     ],
 )
 def test_wrong_types(key, value):
-    says(rf"{key} is .*; it has to be of type", **{key: value})
+    says(rf"{key} is .*; it has to be (a|one of) ", **{key: value})
 
 
 @pytest.mark.parametrize("seed", ["0", 1.5, None, True])
 def test_wrong_seeds(seed):
-    says("seed is .*; it has to be of type int", seed=seed)
+    says("seed is .*; it has to be a whole number", seed=seed)
 
 
 def test_the_check_holds_for_a_cell_made_by_hand():

@@ -1,5 +1,7 @@
 """The explore page live: widgets that choose, and figures and a table that follow."""
 
+import json
+
 import matplotlib
 
 matplotlib.use("agg")
@@ -8,7 +10,7 @@ import ipywidgets as widgets
 import pytest
 from test_results import write_run
 
-from lrd import display, explore, figures, results
+from lrd import ROOT, display, explore, figures, results
 
 EVERYTHING = {"regimes": ["outcome", "process"], "arms": ["r1", "full"], "seeds": [0, 1], "steps": (0, 20)}
 
@@ -72,6 +74,32 @@ def test_lines_of_cells(found):
     styles = {line.get_linestyle() for line in process.lines if len(line.get_xdata()) == 2 and line.get_alpha() == 0.8}
     assert styles == {":"} and lines[0].get_linestyle() == "-"  # dotted: it did not finish
     assert outcome.get_ylim()[0] < 0 and figure.get_supylabel() == "greedy pass@1"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 5.0, -5.0])
+def test_a_metric_that_never_changes_has_a_range(tmp_path, value):
+    path = write_run(tmp_path, "outcome", 1, 0, {0: 0, 10: 0}) / "metrics.jsonl"
+    rows = [json.loads(line) | {"kl": value} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for metric in ("kl", "pass@1"):
+        low, high = figures.every_cell(results.load("tiny", tmp_path), metric).axes[0].get_ylim()
+        assert low < 0 <= high or low <= 0 < high
+
+
+def test_the_notebook_shows_its_figures_without_the_book(tmp_path, monkeypatch):
+    """No cell has markup that only the book reads, and its second code cell gives one open figure and six more."""
+    write_run(tmp_path, "outcome", 1, 0, {0: 5, 10: 15})
+    monkeypatch.setenv("LRD_RUNS", str(tmp_path))
+    notebook = json.loads((ROOT / "notebooks" / "explore.ipynb").read_text())
+    text = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    assert not any(mark in source for source in text for mark in (":::", "```{"))
+    names: dict = {}
+    for source in ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"][:2]:
+        exec(source, names)
+    page = names["page"]
+    assert page.count("<img src='data:image/svg+xml;base64,") == page.count("<details") == 7
+    assert page.count("<details name='lrd-figures' open>") == 1 and "alt='Greedy pass@1 on" in page
 
 
 @pytest.mark.parametrize("narrowed", [{"regimes": []}, {"arms": []}, {"seeds": []}, {"steps": (90, 99)}])

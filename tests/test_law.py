@@ -10,9 +10,9 @@ import pytest
 from test_figures import legible
 from test_results import write_cell
 
-from lrd import ROOT, codebook, display, figures, law, results
+from lrd import ROOT, UserError, codebook, display, figures, law, results
 from lrd.budget import times
-from lrd.cell import grid
+from lrd.cell import grid, read_preset
 from lrd.law import Measured
 
 PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 14592, 29184, 57936])
@@ -371,6 +371,25 @@ def test_what_is_compared_at_equal_looks():
     fixed = replace(m, bits=np.repeat(m.bits[:, :, :1], 3, 2))
     assert "under none of 1 rewards at equally many episodes, and under none at" in law.tested({"supervised": fixed})
     assert law.beyond_adapters({"supervised": m, "outcome": None}) == "1 of 3"
+
+
+def test_what_is_expected_is_no_matter_of_words(monkeypatch):
+    """The range stands in the preset as numbers: other words in the prediction change no verdict."""
+    about = {"prediction": "About one bit, between 0.8 and 0.9; from 2.5 to 3.5 at most.", "expected": [0, 1.1]}
+    monkeypatch.setattr(law, "read_preset", lambda name: {"about": about})
+    assert law.expected("law") == (0.0, 1.1)
+    for wrong in ("0.65 to 1.1", [0.65], [1.1, 0.65], ["0.65", "1.1"], [0.65, True], 0.65, [float("nan"), 1.0]):
+        about["expected"] = wrong
+        with pytest.raises(UserError, match="it has to be \\[low, high\\], two numbers"):
+            law.expected("law")
+    del about["expected"]
+    assert law.expected("law") is None
+
+
+def test_a_prediction_names_the_range_that_is_expected():
+    for preset in ("law", "law-small"):
+        prediction = read_preset(preset)["about"]["prediction"]
+        assert all(f"{bound:g}" in prediction for bound in law.expected(preset))
 
 
 def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():

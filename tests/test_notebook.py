@@ -1,5 +1,7 @@
 """Real notebooks through papermill, one by one and as a matrix, and the command line's refusals."""
 
+import dataclasses
+import http.server
 import json
 import os
 import re
@@ -8,13 +10,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.utils import run_sync
+from nbclient import NotebookClient
 
-from lrd import ROOT, matrix, results, status
+from lrd import ROOT, UserError, matrix, results, status
+from lrd.__main__ import main
 from lrd.cell import Cell, grid
+from lrd.kernel import Kernel
 from lrd.run import Run, notebook_ended, read_json, runs_root, state, write_json
 from lrd.train import train
 
@@ -62,16 +69,37 @@ def test_a_cell_through_the_command_line_leaves_its_executed_notebook(as_options
     assert (path / "cell.ipynb").read_bytes() == before
 
 
+def papermill(name, out, *words):
+    command = [sys.executable, "-m", "papermill", "-k", "python3", f"notebooks/{name}.ipynb", *map(str, [out, *words])]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+
 def test_plain_papermill_does_the_same(settings, tmp_path):
     overrides = tmp_path / "overrides.yaml"
     overrides.write_text(json.dumps({"overrides": settings, "runs": str(tmp_path)}))
-    out = tmp_path / "out.ipynb"
-    words = ["notebooks/cell.ipynb", out, "-p", "regime", "distillation", "-p", "rank", "full", "-f", overrides]
-    command = [sys.executable, "-m", "papermill", "-k", "python3", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    out, path = tmp_path / "out.ipynb", tmp_path / "tiny" / "distillation-full-s0"
+    done = papermill("cell", out, "-p", "regime", "distillation", "-p", "rank", "full", "-f", overrides)
     assert done.returncode == 0, done.stderr
-    assert state(tmp_path / "tiny" / "distillation-full-s0") == "finished"
+    assert state(path) == "finished"
     assert not [o for o in outputs(out) if o.output_type == "error"]
+    said = "".join(o.text for o in outputs(out) if o.output_type == "stream")
+    assert f"this notebook lies elsewhere; the book shows it once it is saved as {path}/cell.ipynb" in said
+    assert "evaluated 0 of 4" in said and "\x1b" not in said  # progress of the evaluation at step 0, in plain text
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "sentence"),
+    [
+        ("cell", "regim", "has no parameter 'regim' (did you mean regime?); it takes preset, regime, rank, seed"),
+        ("cell", "temperature", "has no parameter 'temperature'; it takes preset, regime, rank, seed, overrides, runs"),
+        ("baseline", "sample", "has no parameter 'sample' (did you mean samples?)"),
+        ("rewards", "steps", "has no parameter 'steps' (did you mean step?)"),
+    ],
+)
+def test_a_parameter_that_a_notebook_does_not_have_is_refused(tmp_path, name, given, sentence):
+    done = papermill(name, tmp_path / "out.ipynb", "-p", given, "1", "-p", "runs", tmp_path)
+    assert done.returncode == 1 and f"UserError: the notebook {sentence}" in done.stderr
+    assert not (tmp_path / "tiny").exists()
 
 
 def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(settings, as_options, tmp_path):
@@ -268,13 +296,106 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(as_options, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_refused_cell_leaves_its_reason_for_status(as_options, tmp_path):
-    words = ["--regime", "distillation", "--rank", 1, "--seed", 0, *as_options, "--runs", tmp_path]
-    done = lrd("cell", "tiny", *words, "--set", "teacher='./models/tiny/nothing'")
-    assert done.returncode == 2 and "teacher './models/tiny/nothing' is not a directory" in done.stderr
-    assert state(tmp_path / "tiny" / "distillation-r1-s0") == "failed"
+def test_what_only_the_notebook_refuses_is_left_as_the_reason_for_status(settings, tmp_path, monkeypatch):
+    def refuses(*args):
+        raise UserError("outgrown")
+
+    monkeypatch.setattr(matrix, "_papermill", refuses)
+    cell = Cell.load("tiny", regime="distillation", rank=1, seed=0, **settings)
+    with pytest.raises(UserError, match="outgrown"):
+        matrix.execute(cell, settings, str(tmp_path))
+    assert state(tmp_path / "tiny" / cell.name) == "failed"
     row = next(r for r in status.table("tiny", str(tmp_path)).splitlines() if r.startswith("distillation-r1-s0"))
-    assert "failed" in row and "teacher './models/tiny/nothing' is not a directory" in row
+    assert "failed" in row and "outgrown" in row
+
+
+@pytest.mark.parametrize(
+    ("regime", "words", "sentence"),
+    [
+        ("distillation", ["teacher='./models/tiny/nothing'"], "teacher './models/tiny/nothing' is not a directory"),
+        ("process", ["prm='../nothing'"], f"(tried {ROOT.parent}/nothing; paths count from {ROOT})"),
+        ("outcome", ["train_data='none.jsonl'"], f"there is no file 'none.jsonl' (tried {ROOT}/none.jsonl; paths"),
+        ("outcome", ["eval_data='./none'"], f"'./none': there is no such directory (tried {ROOT}/none; paths"),
+        ("outcome", ["eval_problems=5000"], "'chain' has 1024 held-out problems"),
+        ("outcome", ["lora_targets=['q']"], "lora_targets names q, which student"),
+        ("outcome", ["lora_layers=[7]"], "lora_layers names 7, which student"),
+        ("outcome", ["steps=" + "1" * 5000], "steps is '111"),
+        ("outcome", ["steps=1\nseed=4"], "it has to be a whole number"),
+        ("outcome", ["engine=[" + "[" * 5000], "unknown engine '[[["),
+    ],
+)
+def test_a_cell_is_refused_before_a_kernel_starts(as_options, regime, words, sentence, tmp_path, monkeypatch, capsys):
+    def starts(*args, **kwargs):
+        raise AssertionError("a kernel")
+
+    monkeypatch.setattr(matrix, "_papermill", starts)
+    options = [word for each in words for word in ("--set", each)]
+    asked = ["cell", "tiny", "--regime", regime, "--rank", "1", "--seed", "0", *as_options, *options]
+    assert main([*asked, "--runs", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err and said.err.startswith("lrd: ") and said.err.count("\n") == 1 and said.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "give a command: testbed, cell, matrix, status"),
+        (["cel", "tiny"], "invalid choice: 'cel' (choose from"),
+        (["cell"], "required: preset; `lrd cell --help`"),
+        (["cell", "tiny", "--seed", "1.5"], "--seed: '1.5' is no whole number"),
+        (["cell", "tiny", "--sede", "1"], "unrecognized arguments: --sede"),
+        (["matrix", "tiny", "--gpus-per-cell", "half"], "'half' is no number"),
+        (["status", "tiny", "--runs", "no-such-runs"], f"(tried {ROOT}/no-such-runs; paths count from {ROOT})"),
+        (["sync", "./no-such-runs"], "/no-such-runs, counted from here)"),
+        (["baseline", "tiny", "--set", "teacher='./none'"], "is not a directory with a Hugging Face checkpoint"),
+        (["rewards", "tiny", "--set", "prm='./none'"], "is not a directory with a Hugging Face checkpoint"),
+    ],
+)
+def test_the_command_line_refuses_in_one_sentence(words, sentence, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.startswith("lrd: ") and said.count("\n") == 1
+
+
+def test_version_and_help(capsys):
+    for words, texts in ((["--version"], ["lrd 0."]), (["cell", "--help"], ["whole number; default 100", "--seed"])):
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        said = capsys.readouterr().out
+        assert left.value.code == 0 and all(text in said for text in texts)
+    assert all(f"\n  {field.name} " in said for field in dataclasses.fields(Cell))
+
+
+OWN = """
+def load(cell, tokenizer, device):
+    return lambda batch, logps: {}[len(batch.texts)]
+"""
+
+
+def test_a_reward_of_ones_own_that_raises_shows_where(as_options, tmp_path):
+    """In a clone of its own, since a reward is a file of the library."""
+    shutil.copytree(ROOT / "lrd", tmp_path / "lrd", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("notebooks", "book"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "lrd" / "rewards" / "outcome.py").write_text(OWN)
+
+    def run(command, *words):
+        full = [sys.executable, "-m", "lrd", command, "tiny", *words, *as_options]
+        env = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(full, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=240)
+
+    done = run("cell", "--regime", "outcome", "--rank", "1", "--seed", "0")
+    assert done.returncode == 1 and "outcome-r1-s0: runs/tiny/outcome-r1-s0" in done.stdout
+    assert done.stdout.endswith("outcome-r1-s0: failed (KeyError: 16); see runs/tiny/outcome-r1-s0/cell.ipynb\n")
+    assert f'{tmp_path}/lrd/rewards/outcome.py", line 3' in done.stderr
+    done = run("rewards")
+    assert done.returncode == 1 and "outcome.py:3, in load" in done.stderr and "\x1b" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "lrd: rewards failed: KeyError: 16; see runs/tiny/rewards/rewards.ipynb"
+    (tmp_path / "lrd" / "rewards" / "outcome.py").write_text("import nothing_of_that_name")
+    done = run("cell", "--regime", "outcome", "--rank", "1", "--seed", "0", "--runs", "other")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "other").exists()
+    assert "cannot be imported (ModuleNotFoundError: No module named 'nothing_of_that_name', at line 1" in done.stderr
 
 
 def test_a_missing_model_stops_the_cell_before_training(tmp_path):
@@ -345,6 +466,56 @@ def test_a_kernels_sockets_fit_however_long_the_path_for_temporary_files_is(tmp_
 def test_relative_runs_count_from_the_clone():
     assert runs_root("elsewhere") == ROOT / "elsewhere"
     assert runs_root() == ROOT / "runs"
+
+
+@pytest.mark.parametrize(("temporary", "folder"), [("/tmp/" + "x" * 55, "/tmp/ray"), ("/tmp", None)])
+def test_rays_sockets_fit_however_long_the_path_for_temporary_files_is(temporary, folder, monkeypatch):
+    import ray
+
+    seen: dict = {}
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(ray, "init", lambda *args, **options: seen.update(options))
+    matrix._start_ray(None, 1)
+    assert seen.get("_temp_dir") == folder
+
+
+def test_an_address_where_something_else_listens_is_refused_at_once(monkeypatch, capfd):
+    import ray
+
+    def noisy(*args, **options):
+        os.write(2, b"gcs_client.cc:210: seven raw lines\n")
+        raise ConnectionError("no token")
+
+    monkeypatch.setattr(ray, "init", noisy)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(UserError, match="no Ray cluster answers at .*what listens there is not Ray"):
+            matrix._start_ray(f"127.0.0.1:{server.server_port}", 1)
+    with pytest.raises(UserError, match="no Ray cluster answers at 'auto' .*no token"):
+        matrix._start_ray("auto", 1)
+    assert "raw lines" not in capfd.readouterr().err
+    monkeypatch.setattr(ray, "init", lambda *args, **options: os.write(2, b"a warning\n"))
+    matrix._start_ray("auto", 1)
+    assert "a warning" in capfd.readouterr().err  # where all goes well nothing is held back
+
+
+def test_a_kernel_is_not_interrupted_when_it_is_shut_down(monkeypatch):
+    """It may be at the end of its last request, and would report the SIGINT as a Ctrl-C."""
+    sent = []
+
+    async def signal_kernel(self, number):
+        sent.append(number)
+        await real(self, number)
+
+    real = Kernel._async_signal_kernel
+    monkeypatch.setattr(Kernel, "_async_signal_kernel", signal_kernel)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    with tempfile.TemporaryDirectory() as sockets:
+        kernel = Kernel(transport="ipc", ip=f"{sockets}/kernel")
+        NotebookClient(notebook, km=kernel).execute(cleanup_kc=True)
+        assert not kernel.has_kernel or run_sync(kernel.shutdown_kernel)() is None
+    assert notebook.cells[0].execution_count == 1 and sent == []
 
 
 def test_a_preset_is_studied_once_and_leaves_its_notebook(as_options, tmp_path):

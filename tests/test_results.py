@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lrd import UserError, results, stats
+from lrd import UserError, display, results, stats
 from lrd.cell import Cell, grid
 from lrd.run import broken_lines, read_jsonl
 
@@ -164,7 +164,7 @@ def test_a_failed_and_an_interrupted_cell(tmp_path):
         ("evals.jsonl", lambda text: "", "evals.jsonl is missing or empty"),
         ("evals.jsonl", lambda text: text.replace('"correct"', '"right"'), "evals.jsonl has no correct"),
         ("metrics.jsonl", lambda text: text.replace("step_time", "time"), "metrics.jsonl has no step_time"),
-        ("cell.ipynb", lambda text: text[:100], "cell.ipynb is missing or unreadable, so it has no page"),
+        ("cell.ipynb", lambda text: text[:100], "cell.ipynb is unreadable, so it has no page"),
     ],
 )
 def test_a_fault_is_named_with_its_place(tmp_path, name, change, said):
@@ -173,6 +173,16 @@ def test_a_fault_is_named_with_its_place(tmp_path, name, change, said):
     found = results.load("tiny", tmp_path)
     assert problems_of(found, "outcome-r4-s1") == [said]
     stats.facts(found)
+
+
+def test_a_notebook_that_lies_elsewhere_is_no_fault(tmp_path):
+    """As of a cell that was trained by plain papermill into a file of its own."""
+    (write_run(tmp_path, "outcome", 4, 1, {0: 5, 10: 20}) / "cell.ipynb").unlink()
+    found = results.load("tiny", tmp_path)
+    assert problems_of(found, "outcome-r4-s1") == [] and not row_of(found, "outcome-r4-s1").page
+    said = display.missing(found)
+    assert "Executed elsewhere, and so without a page here: outcome-r4-s1." in said
+    assert "outcome-r4-s1" not in said.partition("missing or unreadable")[2]
 
 
 def test_a_value_that_is_no_number_is_left_out_and_named(tmp_path):

@@ -7,12 +7,15 @@ log-probabilities of it, which lie where the learner does. Its module gives
 """
 
 import importlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor, bool as torch_bool
 
+from lrd import UserError
 from lrd.cell import REGIMES, Cell
 from lrd.problems import Problem
 from lrd.rollouts import Rollouts
@@ -64,7 +67,7 @@ Reward = Callable[[Rollouts, Float[Tensor, "N T"]], Deposits]
 
 def load(cell: Cell, tokenizer, device) -> Reward:
     """The reward of the cell's regime, its models loaded and checked against the student's tokenizer."""
-    return importlib.import_module(REGIMES[cell.regime]).load(cell, tokenizer, device)
+    return _module(cell).load(cell, tokenizer, device)
 
 
 def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
@@ -74,9 +77,20 @@ def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
 
 def demonstrates(cell: Cell) -> bool:
     """Whether the cell's regime takes the problems' own solutions for rollouts, its module's `DEMONSTRATES`."""
-    return getattr(importlib.import_module(REGIMES[cell.regime]), "DEMONSTRATES", False)
+    return getattr(_module(cell), "DEMONSTRATES", False)
 
 
 def model_of(cell: Cell) -> str | None:
     """Role of the model that scores for the cell's regime, its module's `MODEL`; None where it needs none."""
-    return getattr(importlib.import_module(REGIMES[cell.regime]), "MODEL", None)
+    return getattr(_module(cell), "MODEL", None)
+
+
+def _module(cell: Cell) -> Any:
+    """The regime's module. Raises `UserError` where it cannot be imported."""
+    name = REGIMES[cell.regime]
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever a file that somebody has just written raises
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        line = f"{type(error).__name__}: {error}, at line {where.lineno} of {where.filename}"
+        raise UserError(f"the reward of regime {cell.regime!r}, {name}, cannot be imported ({line})") from error
