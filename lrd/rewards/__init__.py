@@ -72,7 +72,7 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
     """Raises `UserError` for what can be refused before any weights are read: the regime's module's `check`, if any."""
-    getattr(importlib.import_module(REGIMES[cell.regime]), "check", lambda *_: None)(cell, tokenizer, pool)
+    getattr(_module(cell), "check", lambda *_: None)(cell, tokenizer, pool)
 
 
 def demonstrates(cell: Cell) -> bool:
