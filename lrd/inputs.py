@@ -2,7 +2,7 @@
 
 from lrd import UserError, codebook, recall, rewards
 from lrd.cell import Cell
-from lrd.models import check_positions, check_weights
+from lrd.models import check_positions, check_tokens, check_weights
 from lrd.problems import Problem
 
 
@@ -11,6 +11,8 @@ def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -
     for role in ("student", rewards.model_of(cell)):
         if role:
             check_weights(getattr(cell, role.lower()), role)
+    for source, of in ((cell.train_data, pool), (cell.eval_data, held_out)):
+        check_tokens(cell.student, "student", (cell.prompt(p.problem) for p in of), tokenizer, source)
     rewards.check(cell, tokenizer, pool)
     asked = [(cell.prompt(p.problem), "") for p in pool], cell.max_completion_tokens
     if rewards.demonstrates(cell):

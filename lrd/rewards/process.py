@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.models import CausalLM, check_positions, load_config, load_model, load_tokenizer
+from lrd.models import CausalLM, check_positions, check_tokens, load_config, load_model, load_tokenizer
 from lrd.problems import Problem
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts, by_length, pad
@@ -51,6 +51,7 @@ def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
     """
     its_own = _own_tokenizer(cell)
     rows = [(with_tags(p.problem, []), "") for p in pool]
+    check_tokens(cell.prm, "PRM", (with_tags(p.problem, ["1"]) for p in pool), its_own, cell.train_data)
     check_positions(cell.prm, "PRM", rows, cell.max_completion_tokens * 3 // 2, its_own, cell.train_data)
 
 
