@@ -27,11 +27,11 @@ from transformers import (
 
 from lrd import UserError, evaluate, inputs, matrix, models, problems, rewards
 from lrd.models import positions, token_logps
-from lrd.policy import Policy
 from lrd.rewards.outcome import on_last_token
+from lrd.rewards.process import tells_apart
 from lrd.rollouts import Completion, collate
 from lrd.run import Run, read_json
-from lrd.train import credit, tells_apart, train
+from lrd.train import credit, train
 
 CPU = torch.device("cpu")
 MIXED = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
@@ -287,16 +287,18 @@ def test_what_a_prm_makes_of_right_and_wrong_answers_is_recorded(variant, make_c
     assert found["problems"] == 32 and 6 <= found["right_above_wrong"] < 22
 
 
-def test_the_probe_counts_right_above_wrong(make_cell, make_rollouts):
-    policy = Policy(make_cell(), CPU)
+def test_the_probe_counts_right_above_wrong(make_cell, tokenizer):
+    cell = make_cell()
     pool, _ = problems.train_pool("chain")
-    outcome = rewards.load(policy.cell, policy.tokenizer, CPU)
-    assert tells_apart(outcome, policy, pool) == (32, 32)
-    assert tells_apart(lambda r, _: on_last_token([0.5] * len(r.texts), r), policy, pool) == (0, 32)
+    outcome = rewards.load(cell, tokenizer, CPU)
+    assert tells_apart(outcome, cell, tokenizer, pool, CPU) == (32, 32)
+    assert tells_apart(lambda r, _: on_last_token([0.5] * len(r.texts), r), cell, tokenizer, pool, CPU) == (0, 32)
     shown = [replace(p, solution=f"a1\nThe answer is \\boxed{{{p.answer}}}.") for p in pool]
-    policy.cell = replace(policy.cell, max_completion_tokens=60)
+    cell = replace(cell, max_completion_tokens=60)
     texts = []
-    tells_apart(lambda r, _: (texts.extend(r.texts), on_last_token([0.5] * len(r.texts), r))[1], policy, shown)
+    tells_apart(
+        lambda r, _: (texts.extend(r.texts), on_last_token([0.5] * len(r.texts), r))[1], cell, tokenizer, shown, CPU
+    )
     assert all(text.startswith("a1\nThe answer is") for text in texts)
     assert texts[0].removeprefix("a1\nThe") != texts[1].removeprefix("a1\nThe")
 
