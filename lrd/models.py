@@ -2,16 +2,19 @@
 
 import contextlib
 import importlib.util
+import inspect
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -29,7 +32,9 @@ logging.disable_progress_bar()  # loading a checkpoint is no news in a log or a 
 LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
 SPECIAL = 8  # tokens at most that a tokenizer puts around a text
 RECURRENT = {"conv", "linear_attention", "hybrid", "hybrid_sliding"}  # layers with a state of another kind
+ALIBI = ("bloom", "mpt")  # without positions: they read distances from the mask
 AT_A_TIME = 256  # texts that are tokenized
+FEW = 32  # characters; a longer text has a token
 
 CausalLM = Any
 """A transformers or PEFT model. Their attributes are made at run time, beyond what a type checker can follow."""
@@ -50,15 +55,27 @@ def device() -> torch.device:
 def load_config(name: str, role: str) -> Any:
     """A causal LM's configuration alone. Raises `UserError` where it cannot be had, or is of another kind of model."""
     with _said_clearly(name, role):
-        config = AutoConfig.from_pretrained(hub.model(name, role, weights=False))
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if kind is None:
-        raise UserError(f"{role} {name!r} ({config.model_type}) is no causal language model")
+        where = hub.model(name, role, weights=False)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    kind, masked = (of.get(type(config), None) for of in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING))
+    takes = inspect.signature(getattr(kind, "forward", lambda: None)).parameters
+    made = [arch for arch in config.architectures or () if "For" in arch and not arch.endswith(("LM", "Generation"))]
+    if kind is None or masked or config.is_encoder_decoder or made:
+        raise UserError(f"{role} {name!r} ({', '.join(made) or config.model_type}) is no causal language model")
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{role} {name!r} has quantized weights; choose a checkpoint with plain ones")
+    if (where / "adapter_config.json").is_file():
+        raise UserError(f"{role} {name!r} has an adapter beside its weights; merge it into them (merge_and_unload)")
     text = config.get_text_config()
     if getattr(kind, "_is_stateful", False) or RECURRENT & set(getattr(text, "layer_types", None) or ()):
         raise UserError(
             f"{role} {name!r} ({config.model_type}) keeps a recurrent state; choose a model whose layers all attend to "
             f"a key-value cache"
+        )
+    if "past_key_values" not in takes or not ("position_ids" in takes or config.model_type in ALIBI):
+        raise UserError(
+            f"{role} {name!r} ({config.model_type}) does not take positions and a key-value cache as decoders of today "
+            f"do; choose another model"
         )
     if getattr(text, "final_logit_softcapping", None):  # too little at small logits for `_check_head` to see
         raise UserError(f"{role} {name!r} ({config.model_type}) does more to its logits than multiply by a head")
@@ -73,15 +90,24 @@ def load_tokenizer(name: str, role: str):
     config = load_config(name, role).get_text_config()
     with _said_clearly(name, role):
         where = hub.model(name, role, weights=False)
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         named = {"config.json": config}
         if (where / "generation_config.json").is_file():
             named["generation_config.json"] = GenerationConfig.from_pretrained(where)
-    tokenizer.ends = {file: ends_of(about) for file, about in named.items()}
-    if tokenizer.eos_token_id is None:
+    files = sorted({"tokenizer.model", *tokenizer.vocab_files_names.values()})
+    if not any((where / file).is_file() for file in files):  # transformers makes an empty one up
+        raise UserError(f"{role} {name!r} has no tokenizer: none of the files {', '.join(files)}")
+    tokenizer.ends = {}
+    for file, about in named.items():
+        if odd := [i for i in ends_of(about) if type(i) is not int]:
+            raise UserError(f"{role} {name!r}: eos_token_id in {file} has {odd[0]!r} in it; it has to be token numbers")
+        tokenizer.ends[file] = [i for i in ends_of(about) if 0 <= i < config.vocab_size]  # some write -1 for none
+    if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= config.vocab_size:
+        tokenizer.eos_token = None
         if not (there := sorted(i for i in end_ids(tokenizer) if i < len(tokenizer))):
             raise UserError(
-                f"{role} {name!r} has no end token: neither its tokenizer nor its configuration names one as eos_token"
+                f"{role} {name!r} has no end token: neither its tokenizer nor its configuration names one as eos_token "
+                f"that the model has weights for"
             )
         tokenizer.eos_token_id = there[0]
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
@@ -90,12 +116,22 @@ def load_tokenizer(name: str, role: str):
 
 
 def positions(config: Any) -> int | None:
-    """The most tokens that a model was made to read, its rotary scaling included; None where it says nothing."""
+    """The most tokens that a model was made to read, its rotary scaling included; None where it says nothing.
+
+    Where frequencies change with the length of what is read (dynamic, longrope), the most that leaves them alone: keys
+    of a cache and a text read at once would part beyond it.
+    """
     config = config.get_text_config()
     most, rotary = getattr(config, "max_position_embeddings", None), getattr(config, "rope_parameters", None) or {}
-    if most and rotary.get("rope_type") in ("linear", "dynamic", "yarn"):
-        most = max(most, int(rotary["factor"] * (rotary.get("original_max_position_embeddings") or most)))
-    return most
+    original = rotary.get("original_max_position_embeddings") or most
+    if most and rotary.get("rope_type") in ("linear", "yarn"):
+        most = max(most, int(rotary["factor"] * original))
+    return min(most, original) if most and varies(config) else most
+
+
+def varies(config: Any) -> bool:
+    """Whether a model's rotary frequencies change with the length of what it reads."""
+    return (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope")
 
 
 def check_positions(name: str, role: str, rows: Iterable[tuple[str, str]], more: int, tokenizer, source: str) -> None:
@@ -118,14 +154,41 @@ def check_positions(name: str, role: str, rows: Iterable[tuple[str, str]], more:
             )
 
 
+def check_tokens(name: str, role: str, beginnings_of: Iterable[str], tokenizer, source: str) -> None:
+    """Raises `UserError` where a text that begins a sequence has no token, or one that a model has no weights for."""
+    words, every = load_config(name, role).get_text_config().vocab_size, list(beginnings_of)
+    beyond = max(tokenizer.get_vocab().values()) >= words
+    for ids in beginnings((text for text in every if beyond or len(text) < FEW), tokenizer):
+        if not ids:
+            raise UserError(f"a prompt of {source!r} has no token for {role} {name!r}; write some text into it")
+        if max(ids) >= words:
+            raise UserError(
+                f"{role} {name!r} has weights for {words} tokens, and a problem of {source!r} has token {max(ids)} of "
+                f"its tokenizer: they do not belong together"
+            )
+
+
+def skeleton(name: str, role: str) -> CausalLM:
+    """A causal LM without weights or memory for them. Raises `UserError` where its configuration makes none."""
+    config = load_config(name, role)
+    with _said_clearly(name, role), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
 def check_weights(name: str, role: str) -> None:
     """Raises `UserError` where a directory has no weights or broken ones; those on the Hub show when they are read."""
-    if not hub.on_hub(name):
-        files = sorted(hub.model(name, role, weights=False).glob("*.safetensors"))
-        if not files:
+    if hub.on_hub(name):
+        return
+    where = hub.model(name, role, weights=False)
+    with _said_clearly(name, role):
+        index = where / "model.safetensors.index.json"
+        files = {"model.safetensors"}
+        if not (where / "model.safetensors").exists() and index.is_file():
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if not files or not any(where.glob("*.safetensors")):
             raise UserError(f"cannot load {role} {name!r}: it has no weights, *.safetensors")
-        for file in files:
-            with _said_clearly(name, role), safe_open(file, "pt"):  # reads where they lie, and whether all are there
+        for file in sorted(files):
+            with safe_open(where / file, "pt"):  # reads where they lie, and whether all are there
                 pass
 
 
@@ -134,7 +197,9 @@ def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     with _said_clearly(name, role):
         how: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
         where = hub.model(name, role, weights=True)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(where, ignore_mismatched_sizes=True, **how)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, ignore_mismatched_sizes=True, trust_remote_code=False, **how
+        )
     model, found = loaded
     if lacking := sorted(found["missing_keys"] | {key for key, *_ in found["mismatched_keys"]}):  # drawn at random now
         raise UserError(
@@ -151,11 +216,12 @@ def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
 @torch.no_grad()
 def _check_head(model: CausalLM, name: str, role: str) -> None:
     """Logits have to be the head's product with the decoder's output, as `_Scorer` takes them: some models scale."""
-    ids = torch.tensor([[0, 1]], device=model.device)
-    head = model.get_output_embeddings()
-    if head is not None:
-        plain = head(model.get_decoder()(ids).last_hidden_state)
-        if torch.allclose(model(ids).logits, plain, rtol=1e-2):
+    with _said_clearly(name, role):
+        ids = torch.tensor([[0, 1]], device=model.device)
+        head, logits = model.get_output_embeddings(), model(ids).logits
+        if not logits.isfinite().all():
+            raise UserError(f"{role} {name!r} gives logits that are not finite; its weights are broken")
+        if head is not None and torch.allclose(logits, head(model.get_decoder()(ids).last_hidden_state), rtol=1e-2):
             return
     raise UserError(f"{role} {name!r} ({model.config.model_type}) does more to its logits than multiply by a head")
 
@@ -174,9 +240,11 @@ def fuse_kernels(model: CausalLM) -> None:
 def _said_clearly(name: str, role: str):
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"cannot load {role} {name!r}: {reason}") from None
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever transformers makes of files and models that it does not expect
+        what = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"cannot load {role} {name!r}: {what}{' '.join(str(error).split())[:200]}") from error
 
 
 def token_logps(

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from lrd import UserError, placement
+from lrd import placement
 from lrd.cell import Cell
 from lrd.models import CausalLM, TokenLogps, load_model, load_tokenizer, token_logps
 from lrd.rollouts import Rollouts
@@ -33,8 +33,10 @@ class Policy:
             self.model = load_model(cell.student, "student", cell.master_dtype, device)
             self.reference = load_model(cell.student, "student", cell.dtype, device).requires_grad_(False)
         else:
-            base = load_model(cell.student, "student", cell.dtype, device)
-            self.model, self.reference = _with_adapter(base, cell, cell.rank), base
+            self.reference = load_model(cell.student, "student", cell.dtype, device)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed_of("initialization", cell.seed))
+                self.model = placement.add(self.reference, cell, cell.rank)
 
     def logps(self, rollouts: Rollouts) -> TokenLogps:
         """The learner's log-probabilities of a batch, with gradient."""
@@ -106,24 +108,3 @@ class Policy:
 def _merged(layer: Any) -> Tensor:
     """W + s·BA of an adapted layer."""
     return layer.get_base_layer().weight + layer.get_delta_weight("default")
-
-
-def _with_adapter(base: CausalLM, cell: Cell, rank: int) -> CausalLM:
-    placement.check(cell, base)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=cell.lora_alpha,  # pyright: ignore[reportArgumentType] (a float does as well)
-        target_modules=list(cell.lora_targets),
-        layers_to_transform=list(cell.lora_layers) or None,
-        task_type="CAUSAL_LM",
-    )
-    wanted = set(placement.adapted(base, cell.lora_targets, cell.lora_layers))
-    with torch.random.fork_rng(), contextlib.suppress(ValueError):
-        torch.manual_seed(seed_of("initialization", cell.seed))
-        model = get_peft_model(base, config)  # adapters in fp32 whatever the base's dtype
-        if wanted == {name for name, m in base.named_modules() if isinstance(m, LoraLayer)}:
-            return model
-    raise UserError(
-        f"PEFT cannot place adapters on the linear layers {', '.join(cell.lora_targets)} of student {cell.student!r} "
-        f"alone: it has other modules of these names, such as fused experts"
-    )

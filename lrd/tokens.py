@@ -13,7 +13,7 @@ def end_ids(tokenizer, *configs: Any) -> frozenset[int]:
     return frozenset(i for i in named if i is not None).union(*map(ends_of, configs))
 
 
-def ends_of(config: Any) -> list[int]:
+def ends_of(config: Any) -> list[Any]:
     """The end tokens of a configuration, which has one, several or none."""
     ids = getattr(config, "eos_token_id", None)
     return [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
@@ -26,7 +26,8 @@ def beginnings(texts: Iterable[str], tokenizer) -> list[list[int]]:
     puts behind a text is left out, for the sequence goes on.
     """
     texts = list(texts)
-    return [_begun(*pair) for pair in zip(tokenizer(texts).input_ids, continuations(texts, tokenizer), strict=True)]
+    whole = tokenizer(texts).input_ids if texts else []
+    return [_begun(*pair) for pair in zip(whole, continuations(texts, tokenizer), strict=True)]
 
 
 def _begun(whole: list[int], plain: list[int]) -> list[int]:
@@ -37,7 +38,8 @@ def _begun(whole: list[int], plain: list[int]) -> list[int]:
 
 def continuations(texts: Iterable[str], tokenizer) -> list[list[int]]:
     """Token ids of texts that go on from a prompt: the tokenizer puts nothing before or behind them."""
-    return tokenizer(list(texts), add_special_tokens=False).input_ids
+    texts = list(texts)
+    return tokenizer(texts, add_special_tokens=False).input_ids if texts else []
 
 
 def solutions(texts: Iterable[str], tokenizer) -> list[list[int]]:

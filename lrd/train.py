@@ -3,10 +3,8 @@
 With one update a rollout the samples are on-policy: log π_old is the learner's own detached log π_θ and the ratio is 1.
 """
 
-import itertools
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +24,6 @@ from lrd.tokens import solutions
 from lrd.verifier import is_correct
 
 PATIENCE = 10  # a checkpoint that takes seconds is written once that many times as long has passed since the last one
-PROBE, CHANCE = 32, 22 / 32  # problems that a PRM is asked; chance gets that far in 2.5 %
 MAX_SKIPPED = 3  # updates in a row without a finite gradient; then the cell has failed
 
 
@@ -77,7 +74,8 @@ def _train(run: Run, sampler: Sampler | None, tell: evaluate.Tell) -> Iterator[d
         policy.trainable.values(), lr=cell.learning_rate, weight_decay=cell.weight_decay, fused=True
     )
     restored = checkpoint.restore(run.checkpoint, cell.config, policy.trainable, optimizer)
-    run.begin(step=restored, about=_about(policy, sampler, reward, pool, dropped))
+    found = inputs.end_tokens(cell, tokenizer) | rewards.probe(reward, cell, tokenizer, pool, device)
+    run.begin(step=restored, about=found | _about(policy, sampler, pool, dropped))
 
     took, saved = 0.0, -math.inf  # seconds of the last checkpoint; when it was there
 
@@ -315,57 +313,10 @@ def logged(
     return rows
 
 
-def tells_apart(reward: rewards.Reward, policy: Policy, pool: list[problems.Problem]) -> tuple[int, int]:
-    """In how many of how many problems the reward gives the right answer more than another problem's answer.
-
-    An answer ends the problem's own solution where there is a short one, else it is a sentence.
-    """
-    cell, tokenizer = policy.cell, policy.tokenizer
-    pairs = [(p, other.answer) for p, other in itertools.pairwise(pool) if p.answer != other.answer][:PROBE]
-    if not pairs:
-        return 0, 0
-
-    def said(problem: problems.Problem, answer: str) -> str:
-        right, box = f"\\boxed{{{problem.answer}}}", f"\\boxed{{{answer}}}"
-        text = problem.solution or ""
-        short = right in text and len(text.encode(errors="replace")) < cell.max_completion_tokens
-        return text.replace(right, box) if short else f"The answer is {box}."
-
-    both = solutions([said(p, answer) for p, other in pairs for answer in (p.answer, other)], tokenizer)
-    asked = [p for p, _ in pairs]
-    prompts = [evaluate.encode(p, cell, tokenizer) for p in asked]
-    batch = collate(asked, prompts, [Completion(ids, None, False) for ids in both], 2, tokenizer)
-    deposits = reward(batch, torch.zeros(batch.completion_mask.shape, device=policy.device))
-    right, wrong = deposits.trajectory_rewards.view(-1, 2).unbind(1)
-    return int((right > wrong).sum()), len(asked)
-
-
-def _about(
-    policy: Policy, sampler: Sampler, reward: rewards.Reward, pool: list[problems.Problem], dropped: int
-) -> dict[str, Any]:
-    """What only the training side knows of a run: its device, engine and sizes, the data that it saw, its models.
-
-    Warns of what speaks against them.
-    """
-    cell, tokenizer, on, judged = policy.cell, policy.tokenizer, policy.device, {}
-    ends = {"tokenizer": [tokenizer.eos_token_id]} | tokenizer.ends
-    if odd := [file for file, ids in ends.items() if ids and tokenizer.eos_token_id not in ids]:
-        warnings.warn(
-            f"student {cell.student!r}: the end token of its tokenizer, {tokenizer.eos_token!r}, is none of those in "
-            f"{' and '.join(odd)}; a completion ends at any of them, and a solution that is shown ends with the former",
-            stacklevel=2,
-        )
-    if rewards.model_of(cell) == "PRM":
-        right, asked = tells_apart(reward, policy, pool)
-        judged = {"prm_probe": {"right_above_wrong": right, "problems": asked}}
-        if right < CHANCE * asked:
-            warnings.warn(
-                f"PRM {cell.prm!r} scores the right answer above a wrong one in {right} of {asked} problems: it may be "
-                f"no process reward model",
-                stacklevel=2,
-            )
-    return judged | {
-        "end_tokens": {file: tokenizer.convert_ids_to_tokens(ids) for file, ids in ends.items()},
+def _about(policy: Policy, sampler: Sampler, pool: list[problems.Problem], dropped: int) -> dict[str, Any]:
+    """What only the training side knows of a run: its device, engine and sizes, the data that it saw."""
+    on = policy.device
+    return {
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else on.type,
         "threads": torch.get_num_threads(),
         "engine": type(sampler).__module__.rpartition(".")[2],  # the one that samples, whatever was asked for

@@ -7,24 +7,31 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import normalizers
 from transformers import (
     AutoModel,
+    AutoModelForTokenClassification,
+    BertConfig,
     BloomConfig,
     Gemma2Config,
     Lfm2Config,
     LlamaConfig,
     MambaConfig,
+    OpenAIGPTConfig,
+    PegasusConfig,
+    Phi3Config,
     Qwen3Config,
     T5Config,
+    XLNetConfig,
 )
 
 from lrd import UserError, evaluate, inputs, matrix, models, problems, rewards
 from lrd.models import positions, token_logps
-from lrd.policy import Policy
 from lrd.rewards.outcome import on_last_token
+from lrd.rewards.process import tells_apart
 from lrd.rollouts import Completion, collate
 from lrd.run import Run, read_json
-from lrd.train import credit, tells_apart, train
+from lrd.train import credit, train
 
 CPU = torch.device("cpu")
 MIXED = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
@@ -99,6 +106,13 @@ def test_positions_of_published_kinds():
     }  # fmt: skip
     assert positions(LlamaConfig(max_position_embeddings=131072, rope_parameters=llama3)) == 131072
     assert positions(BloomConfig()) is None  # ALiBi: no limit
+    dynamic = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}  # frequencies change with the length beyond
+    assert positions(LlamaConfig(max_position_embeddings=2048, rope_parameters=dynamic)) == 2048
+    long = {
+        "rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48, "rope_theta": 1e4,
+        "original_max_position_embeddings": 4096,
+    }  # fmt: skip
+    assert positions(Phi3Config(max_position_embeddings=131072, rope_parameters=long)) == 4096
 
 
 def test_seven_thousand_problems_take_little_time(variant, make_cell, tmp_path):
@@ -118,6 +132,11 @@ def test_seven_thousand_problems_take_little_time(variant, make_cell, tmp_path):
         (lambda **of: Lfm2Config(**of, **MIXED), "keeps a recurrent state"),
         (Gemma2Config, "does more to its logits"),
         (T5Config, "is no causal language model"),
+        (BertConfig, "is no causal language model"),
+        # As `PegasusForCausalLM`, a decoder alone, is saved: it counts padding among its positions.
+        (lambda **of: PegasusConfig(**of, is_encoder_decoder=False), "does not take positions and a key-value cache"),
+        (XLNetConfig, "does not take positions and a key-value cache"),
+        (OpenAIGPTConfig, "does not take positions and a key-value cache"),
     ],
 )
 @pytest.mark.parametrize("role", ["student", "teacher", "PRM"])
@@ -126,7 +145,70 @@ def test_other_kinds_of_models_are_refused(config, says, role, variant, make_cel
     cell = make_cell(regime=regime, student=variant("student"))
     where = variant("other")
     config(vocab_size=35).save_pretrained(where)
-    refused(replace(cell, **{role.lower(): where}), rf"{role} '.*other' \(\w+\) {says}")
+    refused(replace(cell, **{role.lower(): where}), rf"{role} '.*other' (\([\w-]+\) )?{says}")
+
+
+@pytest.mark.parametrize(
+    "file, change, says",
+    [
+        ("config.json", {"model_type": "x", "auto_map": {"AutoConfig": "code.Config"}}, "contains custom code"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "has quantized weights"),
+        ("config.json", {"vocab_size": "many"}, "Field 'vocab_size' expected int"),
+        ("config.json", {"architectures": ["Qwen3ForTokenClassification"]}, r"\(Qwen3ForTokenC.*is no causal language"),
+        ("generation_config.json", {"eos_token_id": "<eos>"}, "in generation_config.json has '<eos>' in it"),
+        ("generation_config.json", {"eos_token_id": [[1]]}, r"in generation_config.json has \[1\] in it"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "has an adapter beside its weights"),
+        ("tokenizer.json", None, "has no tokenizer: none of the files .*tokenizer.json"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "gone.safetensors"}}, "No such file .*gone.safetensors"),
+        ("model.safetensors.index.json", {"weight_map": {}}, "has no weights"),
+        ("model.safetensors.index.json", {}, "KeyError: 'weight_map'"),
+    ],
+)
+def test_files_of_a_checkpoint_that_cannot_be_used_are_refused(file, change, says, variant, make_cell, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asks whether to run a checkpoint's own code"))
+    where = Path(variant("student"))
+    if change is None:
+        (where / "tokenizer_config.json").unlink()
+        (where / file).unlink()
+    else:
+        old = json.loads((where / file).read_text()) if (where / file).is_file() else {}
+        (where / file).write_text(json.dumps(old | change))
+    if file.startswith("model."):
+        (where / "model.safetensors").rename(where / "part.safetensors")
+    refused(make_cell(student=str(where)), f"student '.*student'.*{says}")
+
+
+def test_a_classifier_is_no_process_reward_model_though_its_head_is_tied(variant, make_cell):
+    """Its embeddings would serve as the head, and nothing would say so."""
+    where = variant("labels")
+    AutoModelForTokenClassification.from_pretrained(where, num_labels=2).save_pretrained(where)
+    cell = make_cell(regime="process", student=variant("student"), prm=where)
+    refused(cell, r"PRM '.*labels' \(Qwen3ForTokenClassification\) is no causal language model")
+
+
+@pytest.mark.parametrize("role", ["student", "PRM"])
+def test_a_tokenizer_of_another_model_is_refused(role, variant, make_cell, reworded):
+    """Unless what it has too many of is in no problem, as in a model without weights for its tokenizer's image."""
+    more = reworded(("<image>",))
+    cell = make_cell(regime="process", student=variant("student"), **SHORT)
+    matrix.check([replace(cell, **{role.lower(): variant("image", more, vocab_size=len(more) - 1)})])
+    where = Path(variant("other", more))
+    about = json.loads((where / "config.json").read_text())
+    (where / "config.json").write_text(json.dumps(about | {"vocab_size": 34}))
+    cell = replace(cell, **{role.lower(): str(where)})
+    refused(cell, f"{role} .* has weights for 34 tokens, and a problem of 'chain' has token 34 of its tokenizer")
+
+
+def test_a_prompt_without_a_token_is_refused(variant, make_cell, reworded, tmp_path):
+    rows = [{"problem": text, "answer": "1"} for text in ("1", "~")]
+    (tmp_path / "empty.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = reworded()
+    words._tokenizer.normalizer = normalizers.Replace("~", "")
+    cell = make_cell(student=variant("x", words), prompt_template="{problem}", prompts_per_step=2)
+    assert words("~").input_ids == []  # or this test would show nothing
+    refused(
+        replace(cell, train_data=str(tmp_path / "empty.jsonl")), "a prompt of '.*empty.jsonl' has no token for student"
+    )
 
 
 @pytest.mark.parametrize("role", ["student", "teacher", "PRM"])
@@ -205,16 +287,18 @@ def test_what_a_prm_makes_of_right_and_wrong_answers_is_recorded(variant, make_c
     assert found["problems"] == 32 and 6 <= found["right_above_wrong"] < 22
 
 
-def test_the_probe_counts_right_above_wrong(make_cell, make_rollouts):
-    policy = Policy(make_cell(), CPU)
+def test_the_probe_counts_right_above_wrong(make_cell, tokenizer):
+    cell = make_cell()
     pool, _ = problems.train_pool("chain")
-    outcome = rewards.load(policy.cell, policy.tokenizer, CPU)
-    assert tells_apart(outcome, policy, pool) == (32, 32)
-    assert tells_apart(lambda r, _: on_last_token([0.5] * len(r.texts), r), policy, pool) == (0, 32)
+    outcome = rewards.load(cell, tokenizer, CPU)
+    assert tells_apart(outcome, cell, tokenizer, pool, CPU) == (32, 32)
+    assert tells_apart(lambda r, _: on_last_token([0.5] * len(r.texts), r), cell, tokenizer, pool, CPU) == (0, 32)
     shown = [replace(p, solution=f"a1\nThe answer is \\boxed{{{p.answer}}}.") for p in pool]
-    policy.cell = replace(policy.cell, max_completion_tokens=60)
+    cell = replace(cell, max_completion_tokens=60)
     texts = []
-    tells_apart(lambda r, _: (texts.extend(r.texts), on_last_token([0.5] * len(r.texts), r))[1], policy, shown)
+    tells_apart(
+        lambda r, _: (texts.extend(r.texts), on_last_token([0.5] * len(r.texts), r))[1], cell, tokenizer, shown, CPU
+    )
     assert all(text.startswith("a1\nThe answer is") for text in texts)
     assert texts[0].removeprefix("a1\nThe") != texts[1].removeprefix("a1\nThe")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertGenerationConfig, DeepseekV3Config
 
 from lrd import UserError, placement
 from lrd.models import token_logps
@@ -388,3 +388,22 @@ def test_the_adapters_scale_is_alpha_over_rank(policy_of):
         layers = [m for m in policy.base.modules() if isinstance(m, LoraLayer)]
         assert {m.scaling["default"] for m in layers} == {alpha / rank}
         assert all(math.isclose(m.r["default"], rank) for m in layers)
+
+
+@pytest.mark.parametrize("is_decoder", [True, False])
+def test_a_model_whose_cache_gives_other_logits_is_not_sampled_from(is_decoder, tmp_path, tokenizer, make_cell):
+    """One that looks ahead: each token would be drawn from another distribution than the learner scores."""
+    config = BertGenerationConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        is_decoder=is_decoder, initializer_range=0.15, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    policy = Policy(make_cell(student=str(tmp_path), rank=None), CPU)
+    if is_decoder:
+        TorchSampler(policy.base, tokenizer)
+        return
+    with pytest.raises(
+        UserError, match="cannot sample from a bert-generation model: behind padding and from its cache"
+    ):
+        TorchSampler(policy.base, tokenizer)

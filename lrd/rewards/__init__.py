@@ -3,7 +3,8 @@
 A reward is a function of a batch of rollouts, which lie on the CPU as its deposits have to, and of the learner's own
 log-probabilities of it, which lie where the learner does. Its module gives
 `load(cell, tokenizer, device)`, which checks that the reward can serve this cell and returns the function, and may give
-`check(cell, tokenizer, pool)`, which says before anything starts that it cannot.
+`check(cell, tokenizer, pool)`, which says before anything starts that it cannot, and
+`probe(reward, cell, tokenizer, pool, device)`, which tries it on the problems and returns what the run records of that.
 """
 
 import importlib
@@ -73,6 +74,11 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
     """Raises `UserError` for what can be refused before any weights are read: the regime's module's `check`, if any."""
     getattr(_module(cell), "check", lambda *_: None)(cell, tokenizer, pool)
+
+
+def probe(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) -> dict[str, Any]:
+    """What the regime's module's `probe`, if any, finds of its reward before the first step."""
+    return getattr(_module(cell), "probe", lambda *_: {})(reward, cell, tokenizer, pool, device)
 
 
 def demonstrates(cell: Cell) -> bool:

@@ -4,6 +4,8 @@ Math-Shepherd (Wang et al. 2024): the PRM reads `{question} {step1} ки\\n{step
 logits of `+` and `-`, whether the solution so far can still reach the answer.
 """
 
+import itertools
+import warnings
 from collections.abc import Set
 from typing import Any
 
@@ -13,14 +15,15 @@ from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.models import CausalLM, check_positions, load_config, load_model, load_tokenizer
+from lrd.models import CausalLM, check_positions, check_tokens, load_config, load_model, load_tokenizer
 from lrd.problems import Problem
 from lrd.rewards import Deposits, Reward
-from lrd.rollouts import Rollouts, by_length, pad
-from lrd.tokens import beginnings, continuations, end_ids, texts, unended
+from lrd.rollouts import Completion, Rollouts, by_length, collate, pad
+from lrd.tokens import beginnings, continuations, end_ids, solutions, texts, unended
 
 MODEL = "PRM"  # the cell's field `prm` names it
 TAG, GOOD, BAD = "ки", "+", "-"
+PROBE, CHANCE = 32, 22 / 32  # problems that a PRM is asked; chance gets that far in 2.5 %
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
@@ -51,7 +54,44 @@ def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
     """
     its_own = _own_tokenizer(cell)
     rows = [(with_tags(p.problem, []), "") for p in pool]
+    check_tokens(cell.prm, "PRM", (with_tags(p.problem, ["1"]) for p in pool), its_own, cell.train_data)
     check_positions(cell.prm, "PRM", rows, cell.max_completion_tokens * 3 // 2, its_own, cell.train_data)
+
+
+def probe(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) -> dict[str, Any]:
+    """What a run records of `tells_apart`; a warning where the PRM does so no better than chance."""
+    right, asked = tells_apart(reward, cell, tokenizer, pool, device)
+    if right < CHANCE * asked:
+        warnings.warn(
+            f"PRM {cell.prm!r} scores the right answer above a wrong one in {right} of {asked} problems: it may be "
+            f"no process reward model",
+            stacklevel=2,
+        )
+    return {"prm_probe": {"right_above_wrong": right, "problems": asked}}
+
+
+def tells_apart(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) -> tuple[int, int]:
+    """In how many of how many problems the reward gives the right answer more than another problem's answer.
+
+    An answer ends the problem's own solution where there is a short one, else it is a sentence.
+    """
+    pairs = [(p, other.answer) for p, other in itertools.pairwise(pool) if p.answer != other.answer][:PROBE]
+    if not pairs:
+        return 0, 0
+
+    def said(problem: Problem, answer: str) -> str:
+        right, box = f"\\boxed{{{problem.answer}}}", f"\\boxed{{{answer}}}"
+        text = problem.solution or ""
+        short = right in text and len(text.encode(errors="replace")) < cell.max_completion_tokens
+        return text.replace(right, box) if short else f"The answer is {box}."
+
+    both = solutions([said(p, answer) for p, other in pairs for answer in (p.answer, other)], tokenizer)
+    asked = [p for p, _ in pairs]
+    prompts = beginnings([cell.prompt(p.problem) for p in asked], tokenizer)
+    batch = collate(asked, prompts, [Completion(ids, None, False) for ids in both], 2, tokenizer)
+    deposits = reward(batch, torch.zeros(batch.completion_mask.shape, device=device))
+    right, wrong = deposits.trajectory_rewards.view(-1, 2).unbind(1)
+    return int((right > wrong).sum()), len(asked)
 
 
 def _own_tokenizer(cell: Cell) -> Any:
@@ -136,18 +176,18 @@ class PRM:
         self.tag, self.good, self.bad = tags(tokenizer, name)
 
     @torch.no_grad()
-    def score(self, questions: list[str], solutions: list[list[str]]) -> list[list[float]]:
+    def score(self, questions: list[str], answers: list[list[str]]) -> list[list[float]]:
         """P(+) in [0, 1] of every step of every solution."""
-        asked = zip(questions, solutions, strict=True)
+        asked = zip(questions, answers, strict=True)
         read = beginnings([with_tags(question, steps) for question, steps in asked], self.tokenizer)
-        if any(ids.count(self.tag) != len(steps) for ids, steps in zip(read, solutions)):
+        if any(ids.count(self.tag) != len(steps) for ids, steps in zip(read, answers)):
             raise ValueError("the PRM's tokenizer reads more or fewer tags than there are steps")
         scores: list[list[float]] = [[] for _ in read]
         for rows in by_length([len(ids) for ids in read]):
             ids, mask = pad([read[i] for i in rows], self.tokenizer.pad_token_id)
             found = iter(self.probability(ids, mask).tolist())
             for i in rows:
-                scores[i] = [next(found) for _ in solutions[i]]
+                scores[i] = [next(found) for _ in answers[i]]
         return scores
 
     def probability(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, " tags"]:

@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.activations import ACT2FN
 
-from lrd.models import CausalLM
+from lrd import UserError
+from lrd.models import CausalLM, varies
 from lrd.rollouts import Completion, pad
 from lrd.sampling.draw import draw
 from lrd.sampling.static import StaticDecoder
@@ -36,7 +37,7 @@ class TorchSampler:
     """
 
     def __init__(self, model: CausalLM, tokenizer):
-        fused = model.config.model_type in FUSED and not _slides(model.config)
+        fused = model.config.model_type in FUSED and not (_slides(model.config) or varies(model.config))
         self._device = model.device
         self._decoder = decoder = FusedDecoder(model) if fused else ModelDecoder(model)
         captured = self._device.type == "cuda"
@@ -314,6 +315,28 @@ class ModelDecoder:
             for name, child in list(module.named_children()):
                 if hasattr(child, "get_base_layer"):
                     setattr(module, name, child.get_base_layer())
+        try:
+            apart = self._apart()
+        except RuntimeError as error:
+            raise UserError(f"engine 'torch' cannot sample from a {model.config.model_type} model: {error}") from error
+        if not apart < torch.finfo(model.dtype).eps ** 0.5:
+            raise UserError(
+                f"engine 'torch' cannot sample from a {model.config.model_type} model: behind padding and from its "
+                f"cache it gives other logits than in one piece"
+            )
+
+    @torch.no_grad()
+    def _apart(self) -> float:
+        """How far logits of a padded prompt and the tokens behind it are from those of the text read in one piece."""
+        model, device = self.model, self.model.device
+        ids = torch.arange(12, device=device)[None] % model.config.get_text_config().vocab_size
+        whole = model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+        mask = torch.arange(11, device=device)[None] > 2
+        first = self.prefill(F.pad(ids[:, :8], (3, 0)), mask, 4)
+        parts = torch.cat([first, *(self.step(ids[:, t]) for t in range(8, 12))])
+        del self.cache
+        whole = whole[0, 7:].float()
+        return ((parts - whole).norm(dim=-1) / whole.norm(dim=-1)).median().item()  # experts may be chosen otherwise
 
     def load(self, weights: dict[str, Tensor]) -> None:
         self.model.load_state_dict(weights, strict=False)
