@@ -284,7 +284,7 @@ def location(name: str, role: str) -> str:
     if not is_path(name):
         return name
     path = (ROOT / name).resolve()
-    if not (path / "config.json").is_file():
+    if not os.path.isfile(path / "config.json"):  # unlike Path's own, no error for a name that is too long
         hint = re.fullmatch(r"\./models/([\w-]+)/[\w-]+", name)
         known = hint and (PRESETS.parent / "testbed" / f"{hint[1]}.toml").is_file()
         make = f"; `lrd testbed {hint[1]}` makes the models of that preset" if hint and known else ""

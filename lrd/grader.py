@@ -28,6 +28,8 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 BASES = {name: i for i, name in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 TERM = r"(?:[\d. ]|\\(?:sqrt|frac|pi)|[{}])+"
 RELATION = re.compile(r"[<>]|\\[gl]eq?(?![a-zA-Z])")
+SPACED = re.compile(r"[\d. ]*\d [\d.][\d. ]*")  # `1 2 3`, no product
+PRIME = re.compile(r"(?<![a-zA-Z])[a-zA-Z]'+(?![a-zA-Z])|\\prime")  # which math-verify leaves out
 SET_AND_PAIR = re.compile(
     r"\\\{[^()]*,[^()]*\\\} [(\[][^()]*[)\]]|[(\[][^()]*[)\]] \\\{[^()]*,[^()]*\\\}"
 )  # as two answers with a space between them
@@ -49,7 +51,10 @@ def based(text: str) -> tuple[str, int] | None:
     number = re.fullmatch(r"\(?([+-]?[\dA-Za-z. ]+)\)?\s*(?:_|base)[{( ]*(?:base)?\s*(\d\d?|[a-z]+)[)} ]*", plain(text))
     if not number:
         return None
-    digits, base = number[1].replace(" ", "").upper(), int(BASES.get(number[2], number[2]) if number[2] else 0)
+    digits, base = (
+        number[1].replace(" ", "").upper(),
+        BASES.get(number[2]) or int(number[2] if number[2].isdigit() else 0),
+    )
     return (digits.lstrip("0"), base) if 2 <= base <= 36 and max(digits, default="~") <= DIGITS[base - 1] else None
 
 
@@ -86,7 +91,7 @@ def words(text: str) -> str | None:
     spelled = " ".join(plain(text).split()).casefold()
     if not re.fullmatch(r"[^\W\d_][\w\s.,'&-]*", spelled):
         return None
-    return spelled if re.search(r"\\text|[^\W\d_]{4}", text) else None
+    return spelled if re.search(r"\\text|[^\W\d_]{4}|^[A-Z]{2,3}$", text) else None
 
 
 # --- the comparison
@@ -100,6 +105,11 @@ def equal(gold: str, target: str) -> bool:
     if gold == target:
         return True
     one, other = _unassigned(gold, target)
+    if " ".join(plain(one).split()) == " ".join(plain(other).split()):
+        return True
+    primes, others = (PRIME.findall(text.rpartition("=")[2]) for text in (one, other))
+    if primes != others or any(map(SPACED.fullmatch, (one, other))):
+        return False
     for read in (clock, based):
         if read(one) or read(other):
             return read(one) == read(other)
@@ -226,7 +236,9 @@ def _relative(absolute: Any) -> Any:
         if x.is_Rational and y.is_Rational:
             return _near(Fraction(x.p, x.q), Fraction(y.p, y.q), is_decimal)
         gap, size = abs(x - y).evalf(50), max(abs(x).evalf(50), abs(y).evalf(50))
-        return bool(gap <= size * 1e-40) or (is_decimal and bool(gap <= size * 5e-5) and absolute(a, b, *precision))
+        return bool(gap <= min(size, 1) * 1e-40) or (
+            is_decimal and bool(gap <= size * 5e-5) and absolute(a, b, *precision)
+        )
 
     return numeric_eq
 

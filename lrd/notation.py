@@ -8,6 +8,9 @@ import unicodedata
 from collections import Counter
 
 GROUP = r"\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}"  # braces, with others four deep in them
+INNER = r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)"
+ORDINAL = r"(?:st|nd|rd|th|\\text\s*\{\s*(?:st|nd|rd|th)\s*\})"
+TRIGONOMETRIC = r"\\(?:sin|cos|tan|cot|sec|csc)(?:\s*\^\s*\{?\s*\d+\s*\}?)?"
 NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 
 LATEX = {
@@ -61,6 +64,9 @@ REWRITES = [
     (r"\\langle(?![a-zA-Z])", "("),
     (r"\\rangle(?![a-zA-Z])", ")"),
     (r"\\varnothing|\\\{\s*\\\}", r"\\emptyset"),
+    (rf"(?:\{{|^){INNER}\\(?:over|(choose))(?![a-zA-Z]){INNER}(?:\}}|$)", lambda m: _stacked(m)),
+    (rf"({TRIGONOMETRIC}\s*[({{]?\s*)({NUMBER})\s*\^\s*(?:\\circ|\{{\s*\\circ\s*\}})", r"\1{\\frac{\2\\pi}{180}}"),
+    (r"\\[lc]?dots[bcmio]?(?![a-zA-Z])", "..."),
     (r"(?i)(?<![a-z\\])(?:infinity|infty|inf)(?![a-z])", r"\\infty "),
     (r">=|\\geqslant|\\geqq", r"\\ge "),
     (r"<=|\\leqslant|\\leqq", r"\\le "),
@@ -73,7 +79,7 @@ REWRITES = [
     (r"(?<=[\w)}])\*\*(?=[\w({-])", "^"),
     (r"^([^'\"]*\d)\s*(?:''|\")$", r"\1\\text{ inches}"),
     (r"^([^'\"]*\d)\s*'$", r"\1\\text{ feet}"),
-    (r"\\(?:approx|simeq|doteq)(?![a-zA-Z])", "="),
+    (r"\\(?:approx|sim|simeq|doteq)(?![a-zA-Z])", "="),
     (r"^([^=<>\\]+)=\s*([a-zA-Z])$", r"\2=\1"),
     (r"^\\\{\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\||:)(.+)\\\}$", r"\1"),  # {x | x > 5}
     # numbers
@@ -85,10 +91,11 @@ REWRITES = [
     (r"(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{?|\()(\d{1,40})(?:\}|\)|$)", lambda m: _repeating(*m.groups())),
     (r"(\d*)\.(\d*)(\\dot\s*\{?\d\}?\d{0,40}(?:\\dot\s*\{?\d\}?)?)", lambda m: _repeating(*m.groups())),
     (r"(\d)\s*(\\text\s*\{\s*)?(thousand|million|billion|trillion)(?![a-z])", lambda m: _scaled(*m.groups())),
+    (rf"(?<=\d)\s*\^?\s*(?:{ORDINAL}|\{{\s*{ORDINAL}\s*\}})$", ""),
     (r"(?<=\d)_\{?\(?10\)?\}?$", ""),  # to base ten
     # ends
     (r"(?<!\.)(?:[\s,;:]|\.(?!\.))+$|^[\s=:]+|\\+$", ""),  # but not of `0.33...`
-    (r"(?i)^\\text\s*\{[^{}]*\b(?:answer|is|are|equals)\b[^{}a-z]*\}(?=.)", ""),
+    (r"(?i)^\\text\s*\{[^{}]*\b(?:answer|is|are|equals|about|approximately|roughly)\b[^{}a-z]*\}(?=.)", ""),
     (r"^(\*\*|__|\*|`|\"|')(.+)\1$", r"\2"),
     (rf"^(?!.*,){GROUP}$", r"\1"),
     (r"^\\text\s*\{\s*([^{}]*[\d(.,:][^{}]*|[A-Za-z])\s*\}$", r"\1"),
@@ -103,6 +110,12 @@ def _repeating(whole: str, start: str, period: str) -> str:
     return rf"\frac{{{top}}}{{{10 ** len(start) * (10 ** len(period) - 1)}}}"
 
 
+def _stacked(match: re.Match) -> str:
+    """`{1 \\over 2}` as a fraction, in braces for a root or a power before it, but bare behind a whole number."""
+    stacked = rf"\{'binom' if match[2] else 'frac'}{{{match[1]}}}{{{match[3]}}}"
+    return stacked if match.string[: match.start()][-1:].isdigit() else f"{{{stacked}}}"
+
+
 def _scaled(digit: str, opened: str | None, word: str) -> str:
     power = 3 * (1 + ["thousand", "million", "billion", "trillion"].index(word))
     return rf"{digit}\times10^{{{power}}}{opened or ''}"
@@ -113,7 +126,7 @@ def normal(text: str) -> str:
     text = text if text.isascii() else _ascii(text)
     for _ in range(8):
         before = text
-        text = SPACE.sub(lambda m: m[1] or ("" if m[2] else " "), text)
+        text = re.sub(r"\s+", " ", SPACE.sub(lambda m: m[1] or ("" if m[2] else " "), text))
         dollars = re.findall(r"(?<!\\)\$", text)
         text = re.sub(r"(?<!\\)\$", r"\\$" if len(dollars) == 1 else "", text)  # one is money, two are mathematics
         for pattern, replacement in REWRITES:
@@ -131,7 +144,8 @@ ABBREVIATIONS = set(
 )
 NO_UNIT = set(
     "or and to mod base at least most over under above below about than not no more less fewer approximately million "
-    "dozen squared cubed factorial choose hundred half halves sqrt frac if when where".split()
+    "tenths hundredths thousandths millionths thirds fourths fifths sixths sevenths eighths ninths tens hundreds "
+    "thousands dozen squared cubed factorial choose hundred half halves sqrt frac if when where".split()
 )
 SAME = {
     "dollar": "$", "usd": "$", "euro": "€", "eur": "€", "pounds": "£", "gbp": "£", "yen": "¥", "rupee": "₹",
@@ -144,11 +158,11 @@ SAME = {
 }  # fmt: skip
 FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|csc|log|exp)[a-z]{0,2}\b")
 TEXT = r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
-POWER = r"(?:\s*\^\s*\{?\s*-?\d+\s*\}?)?"
+POWER = r"(?:\s*\^\s*(?:-?\d+|\{\s*-?\d+\s*\}))?"
 DEGREE = r"\^\s*\{?\s*\\circ\s*\}?"
 MARK = r"\\?%|\\\$|[€£¥₹₩¢]"
 UNIT = re.compile(
-    rf"(?P<value>.*?[\w)}}])\s*(?P<unit>(?:{DEGREE}\s*(?:{TEXT}|[CFK])?|{MARK}|(?:\s*(?:/|\\cdot)?\s*{TEXT}{POWER})+"
+    rf"(?P<value>.*?[\w)}}])\s*(?P<unit>(?:{DEGREE}\s*(?:{TEXT}|[CFK])?|{MARK}|(?:\s*(?:(?:/|\\cdot)\s*)?{TEXT}{POWER})+"
     rf"|\s*[A-Za-z][A-Za-z./ ]*{POWER})(?:\s*(?:{MARK}))?)",
     re.DOTALL,
 )
@@ -177,6 +191,7 @@ def split(text: str) -> tuple[str, Counter[str]]:
 
 def _spelled(unit: str) -> str:
     unit = re.sub(DEGREE, " degree ", re.sub(TEXT, r"\1", unit))
+    unit = unit.replace("percentage points", "percent")
     return unit.replace("mph", "miles/hour").replace("kph", "km/hour")
 
 

@@ -4,9 +4,11 @@ import functools
 import hashlib
 import json
 import math
+import os
 import random
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 from lrd import ROOT, UserError, codebook, hub
 from lrd.arithmetic import story
 from lrd.cell import tried
+from lrd.notation import normal, plain
 from lrd.verifier import last_boxed
 
 
@@ -173,21 +176,25 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
         where = f"{place} of {source!r}"
         problem, solution = _text(row, where, "problem", numbers=False), _text(row, where, "solution", numbers=False)
         if not problem:
-            raise UserError(f"{where} has no text in field 'problem' (it has {', '.join(row) or 'none'})")
-        answer = _text(row, where, "answer")
-        answer = last_boxed(solution or "") if answer is None else answer
-        if answer is None or answer.strip().lower() in ("", "nan"):  # a `\\boxed{}` can be matched by nothing
+            has = ", ".join(repr(name)[1:-1] for name in row)[:200] or "none"
+            raise UserError(f"{where} has no text in field 'problem' (it has {has})")
+        answer = _text(row, where, "answer") or last_boxed(solution or "") or ""
+        answer = answer.rpartition("####")[2].strip() if "####" in answer else answer  # GSM8K's has its working
+        if not re.search(r"\d", answer) and plain(normal(answer[:100])).strip(r"\$").lower() in (
+            "",
+            "nan",
+        ):  # nothing matches it
             dropped += 1
             continue
         identity = _text(row, where, "unique_id", "id") or str(number)
         while identity in seen:  # a row is known by its place, for what it says of itself other rows may say too
             identity += f" ({place})"
         seen.add(identity)
-        level = re.search(r"\d+", _text(row, where, "level") or "")
-        if level and len(level[0]) > 9:
-            raise UserError(f"field 'level' of {where} has {len(level[0])} digits; MATH's go from 1 to 5")
+        level = re.search(r"(?<![\d.eE+-])(\d+)(?:\.0*)?(?![\d.eE])", _text(row, where, "level") or "")
+        if level and len(level[1]) > 9:
+            raise UserError(f"field 'level' of {where} has {len(level[1])} digits; MATH's go from 1 to 5")
         subject = _text(row, where, "subject", "type")
-        problems.append(Problem(identity, problem, answer, int(level[0]) if level else None, subject, solution or None))
+        problems.append(Problem(identity, problem, answer, int(level[1]) if level else None, subject, solution or None))
     if not problems:
         raise UserError(f"{source!r} holds no problem with an answer or a solution that ends in \\boxed{{}}")
     return problems, dropped
@@ -201,13 +208,14 @@ _KINDS = {list: "a list", dict: "an object", bool: "true or false"}
 
 
 def _text(row: dict[str, Any], where: str, *names: str, numbers: bool = True) -> str | None:
-    """The first of these fields that has a value, as text; None where none has. NaN and infinity are no values.
+    """The first of these fields that has a value, as text; None where none has. Blanks, NaN and infinity are no values.
 
     Raises `UserError` for a value that is neither text nor, if `numbers` may be, a number.
     """
     for name in names:
         value = row.get(name)
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        blank = isinstance(value, str) and not value.strip()
+        if value is None or blank or (isinstance(value, float) and not math.isfinite(value)):
             continue
         number = isinstance(value, (_Number, int, float, Decimal)) and not isinstance(value, bool)
         if not (numbers if number else isinstance(value, str)):
@@ -227,12 +235,14 @@ def _text(row: dict[str, Any], where: str, *names: str, numbers: bool = True) ->
 def _read_jsonl(source: str) -> Iterable[tuple[str, dict[str, Any]]]:
     """Each row with its place, `line 1`."""
     path = ROOT / Path(source)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's own, no error for a name that is too long
         raise UserError(f"there is no file {source!r} ({tried(path)})")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON text may hold a U+2028
     except UnicodeDecodeError as error:
         raise UserError(f"{source!r} is not UTF-8 text: {error}") from None
+    except OSError as error:  # no permission, say
+        raise UserError(f"cannot read {source!r}: {error.strerror}") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -247,10 +257,10 @@ def _read_jsonl(source: str) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"it has field {repeated!r} twice")
-    return dict(pairs)
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError(f"it has field {Counter(name for name, _ in pairs).most_common(1)[0][0][:100]!r} twice")
+    return row
 
 
 _JSON = json.JSONDecoder(
@@ -264,26 +274,32 @@ def _read_data_set(source: str, split: str) -> Iterable[tuple[str, dict[str, Any
     One on the Hub is read from its snapshot, as a directory of the same layout is. The library's own cache is not used:
     it knows a directory's configurations by their names, and would give the rows of another directory of that name.
     """
-    from datasets import disable_progress_bars, get_dataset_config_names, load_dataset
-
     where = str(hub.data_set(source) if hub.on_hub(source) else ROOT / source)
-    if not Path(where).is_dir():
+    if not os.path.isdir(where):
         raise UserError(f"cannot load data set {source!r}: there is no such directory ({tried(Path(where).resolve())})")
+    from datasets import disable_progress_bars, get_dataset_config_names, load_dataset, logging
+
     disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)  # it would print what the error says too
     try:
         with tempfile.TemporaryDirectory() as cache:
             names = get_dataset_config_names(where)
             sets: list[Any] = [load_dataset(where, name, split=split, cache_dir=cache) for name in names]
             return [(f"row {i}", row) for i, row in enumerate(row for rows in sets for row in _rows(rows))]
     except Exception as error:  # the library raises a dozen kinds
+        error = error.__cause__ or error  # whose text may be no more than that there is one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"cannot load data set {source!r} (split {split!r}): {reason}") from None
 
 
 def _rows(rows: Any) -> list[dict[str, Any]]:
-    """As Python has them; a `float32` as the shortest decimal that it rounds from, not as the double next to it."""
+    """As Python has them; a `float32` or `float16` as the shortest decimal that it rounds from, not as a double."""
     import numpy as np
 
-    short = [name for name, its in rows.features.items() if getattr(its, "dtype", "") in ("float16", "float32")]
-    shortest = [{name: row[name] and float(str(np.float32(row[name]))) for name in short} for row in rows.to_list()]
-    return [row | its for row, its in zip(rows.to_list(), shortest)]
+    short = {
+        name: its.dtype for name, its in rows.features.items() if getattr(its, "dtype", "") in ("float16", "float32")
+    }
+    return [
+        row | {name: row[name] and float(str(np.dtype(its).type(row[name]))) for name, its in short.items()}
+        for row in rows.to_list()
+    ]

@@ -1,5 +1,6 @@
 """Grading, pair by pair: of `grading.tsv` each has what stands in a box, a gold answer, and the verdict due."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -79,6 +80,17 @@ def test_a_gold_in_a_box_or_in_dollars_is_its_content():
     for gold in (r"\boxed{\frac{1}{2}}", r"$\frac{1}{2}$", r"$\boxed{\frac{1}{2}}$.", r"so it is \boxed{\frac12}"):
         assert is_correct(r"\boxed{0.5}", gold) and not is_correct(r"\boxed{0.6}", gold)
     assert is_correct(r"\boxed{2}", r"\boxed{2}") and not is_correct(r"\boxed{2}", r"\boxed{}")
+
+
+@pytest.mark.parametrize("again", ["1{}x", "1{}!", "\\text{{1{}!"])
+@pytest.mark.parametrize(
+    "noise", [" ", "\n", " \t", "m ", "\\quad", "{", "\\text{a} ", "\\text{m}^2 ", "\\over ", "1 ", "{\\over "]
+)
+def test_notation_takes_no_more_than_quadratic_time(noise, again):
+    text = again.format(noise * (LONGEST // len(noise)))[:LONGEST]
+    start = time.perf_counter()
+    split(normal(text))
+    assert time.perf_counter() - start < 4  # measured: 0.5 s; a run of units was exponential
 
 
 def test_an_overlong_answer_is_wrong_at_once():

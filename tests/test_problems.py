@@ -287,15 +287,40 @@ def test_a_gold_number_stays_as_it_is_written(written, jsonl):
     assert not is_correct(r"\boxed{e-5}", problem.answer) and not is_correct(r"\boxed{e-6}", problem.answer)
 
 
-@pytest.mark.parametrize("written", ["NaN", "Infinity", "-Infinity", "null", '"nan"', '""', '" "'])
+@pytest.mark.parametrize(
+    "written",
+    ["NaN", "Infinity", "-Infinity", "null", '"nan"', '""', '" "', '"$"', '"$ $"', '"."', '"\\u200b"']
+    + [r'"\\boxed{}"', r'"$\\boxed{ }$"', r'"\\text{}"', r'"$\\text{NaN}$"'],
+)
 def test_a_gold_that_is_no_number_is_missing(written, jsonl):
     pool, dropped = train_pool(jsonl({"problem": "a", "answer": "1"}, f'{{"problem": "b", "answer": {written}}}'))
     assert (len(pool), dropped) == (1, 1)
 
 
-def test_a_missing_gold_is_taken_from_the_solution(jsonl):
-    [problem], _ = train_pool(jsonl(r'{"problem": "a", "answer": NaN, "solution": "\\boxed{2}"}'))
+@pytest.mark.parametrize("written", ["NaN", '""', '" "', "null"])
+def test_a_missing_gold_is_taken_from_the_solution(written, jsonl):
+    [problem], _ = train_pool(jsonl(rf'{{"problem": "a", "answer": {written}, "solution": "\\boxed{{2}}"}}'))
     assert problem.answer == "2"
+
+
+def test_a_gold_behind_its_working_is_taken_alone(jsonl):
+    """As GSM8K has it."""
+    [problem], _ = train_pool(jsonl({"problem": "a", "answer": "He has 3 * 6 = 18.\n#### 1,018"}))
+    assert problem.answer == "1,018"
+
+
+@pytest.mark.parametrize(
+    ("written", "level"),
+    [("5", 5), ("5.0", 5), ('"Level 5"', 5), ('"Level ?"', None), ("4.7", None), ("-3", None), ("1e3", None)],
+)
+def test_a_level_is_a_whole_number(written, level, jsonl):
+    [problem], _ = train_pool(jsonl(f'{{"problem": "a", "answer": "1", "level": {written}}}'))
+    assert problem.level == level
+
+
+def test_a_blank_field_is_none(jsonl):
+    [problem], _ = train_pool(jsonl({"problem": "a", "answer": "1", "id": " ", "subject": "", "type": "Algebra"}))
+    assert (problem.id, problem.subject) == ("0", "Algebra")
 
 
 def test_golds_of_a_data_set_are_decimals(tmp_path):
@@ -311,6 +336,9 @@ def test_golds_of_a_data_set_are_decimals(tmp_path):
     assert [p.answer for p in pool] == ["0.00001", "1" + "0" * 22, "0.1"] and dropped == 1
     narrow = columns | {"answer": pa.array([0.1, 2.5, None, 1e-3], pa.float32())}
     pq.write_table(pa.table(narrow), folder / "train.parquet")
+    assert [p.answer for p in train_pool(str(folder))[0]] == ["0.1", "2.5", "0.001"]
+    half = columns | {"answer": pa.array([0.1, 2.5, None, 1e-3], pa.float32()).cast(pa.float16())}
+    pq.write_table(pa.table(half), folder / "train.parquet")
     assert [p.answer for p in train_pool(str(folder))[0]] == ["0.1", "2.5", "0.001"]
     whole = columns | {"answer": pa.array([3, 0, None, -7], pa.int64())}
     pq.write_table(pa.table(whole), folder / "train.parquet")
@@ -447,6 +475,7 @@ def test_a_garbage_line_is_a_user_error_or_dropped(line, said, jsonl):
         ("problem", '["a"]', "a list"),
         ("problem", '"\\udfff"', "half a character"),
         ("problem", '""', "no text"),
+        ("problem", '" "', "no text"),
         ("id", "[1]", "a list"),
         ("id", '"\\ud800"', "half a character"),
         ("unique_id", "{}", "an object"),
@@ -457,6 +486,7 @@ def test_a_garbage_line_is_a_user_error_or_dropped(line, said, jsonl):
         ("type", "true", "true or false"),
         ("extra", "[" * 10_000 + "]" * 10_000, "nested too deeply"),
         ("extra", '{"a": 1, "a": 2}', "'a' twice"),
+        ("extra", f'{{"{"k" * 9999}": 1, "{"k" * 9999}": 2}}', "kkk' twice"),
     ],
 )
 def test_a_field_that_is_no_text_is_a_user_error_with_its_row(field, value, said, jsonl):
@@ -491,6 +521,26 @@ def test_text_that_is_not_utf8_is_a_user_error(tmp_path):
     path.write_bytes('{"problem": "é", "answer": "1"}\n'.encode("latin-1"))
     with pytest.raises(UserError, match=r"latin\.jsonl"):
         train_pool(str(path))
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "two\\nlines", "k" * 9999])
+def test_names_of_fields_are_shown_in_one_line(name, jsonl):
+    with pytest.raises(UserError, match="no text in field 'problem'") as error:
+        train_pool(jsonl(f'{{"{name}": "a", "answer": "1"}}'))
+    assert one_sentence(error) and str(error.value).encode()
+
+
+@pytest.mark.parametrize("name", [f"{'x' * 300}.jsonl", f"./{'x' * 300}"])
+def test_a_name_too_long_for_a_file_is_a_user_error(name):
+    with pytest.raises(UserError, match="there is no"):
+        train_pool(name)
+
+
+def test_what_is_wrong_in_a_data_set_is_said(tmp_path, capfd):
+    (tmp_path / "train.jsonl").write_text('{"problem": "a", "answer": "1"}\n{"problem": "b", "ans')
+    with pytest.raises(UserError, match="Missing a closing quotation mark .* row 1") as error:
+        train_pool(str(tmp_path))
+    assert one_sentence(error) and capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("lines", [(), ({"problem": "a"},)])
