@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs",
         type=_whole,
         metavar="N",
-        help="cells at a time (default: as many as the cores allow, on a cluster all)",
+        help="cells at a time (default: what the cores allow; on a cluster, all)",
     )
     matrix.add_argument(
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: RAY_ADDRESS, else none)"

@@ -49,9 +49,7 @@ class Cell:
     teacher: str  # the model that distillation learns from
     prm: str  # the process reward model, which scores steps
     dtype: str = "float32"  # precision of forward passes and frozen weights; trained weights have `master_dtype`
-    master_dtype: str = (
-        "float32"  # precision of trained weights; "bfloat16" reproduces the original's full fine-tuning arm
-    )
+    master_dtype: str = "float32"  # precision of trained weights; the original's full fine-tuning has "bfloat16"
 
     # problems
     train_data: str  # a task ("chain", "arithmetic"), codebook-<keys>x<bits>-<seed>, a .jsonl file, or an id on the Hub
@@ -189,7 +187,7 @@ def settings() -> list[Setting]:
     said = dict(re.findall(r"^    (\w+): .*  # (.+)$", inspect.getsource(Cell), re.MULTILINE))
     fields = [(f.name, f.default) for f in dataclasses.fields(Cell)]
     return [
-        Setting(key, kind(key), "" if value is dataclasses.MISSING else json.dumps(value), said[key])
+        Setting(key, kind(key), "" if value is dataclasses.MISSING else json.dumps(value), said.get(key, ""))
         for key, value in fields
     ]
 
