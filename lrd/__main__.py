@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
 from lrd.cell import DEFAULT, presets, settings, tried
-from lrd.run import runs_root
+from lrd.run import notebook_ended, runs_root
 
 SET = "a setting of all cells; `lrd cell --help` lists them"
 
@@ -164,14 +164,17 @@ def _cell(args) -> int:
     overrides = _settings(args.set)
     given = {key: getattr(args, key) for key in ("regime", "rank", "seed") if getattr(args, key) is not None}
     cell = Cell.load(args.preset, **given, **overrides)
-    matrix.check([cell], args.runs, args.other_code)
+    for run in matrix.check([cell], args.runs, args.other_code):
+        if notebook_ended(run.path):
+            print(f"{cell.name}: {run.finished_already}")
+            return 0
     path = _from_here(runs_root(args.runs) / cell.preset / cell.name)
     print(f"{cell.name}: {path}", flush=True)
     state, reason, traceback = matrix.execute(cell, overrides, args.runs, show=True, other_code=args.other_code)
     if "/rewards/" in traceback:  # a reward may be one's own, and its writer looks for the line
         print(traceback.rstrip(), file=sys.stderr, flush=True)
     if state == "finished":
-        print(f"{cell.name}: {reason or state}")  # the reason says that it was finished before
+        print(f"{cell.name}: {reason or state}")  # the reason says that another launch has finished it meanwhile
     else:
         print(f"{cell.name}: {state}{f' ({reason})' if reason else ''}; see {path}/cell.ipynb")
     return 0 if state == "finished" else 1
@@ -209,6 +212,8 @@ def _study(args) -> int:
         why = f"{error.ename}: {error.evalue}".splitlines()[0]
     except DeadKernelError:
         why = "its kernel died"
+    except OSError as error:  # a full disk's names no file
+        why = str(error)
     print(f"lrd: {args.notebook} failed: {why}; see {path}", file=sys.stderr)
     return 1
 
