@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         status = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout:  # none where a shell has closed it
+            sys.stdout.flush()
         return status
     except UserError as error:
         print(f"lrd: {error}", file=sys.stderr)

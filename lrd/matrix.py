@@ -249,7 +249,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 start_timeout=KERNEL_SECONDS,
                 extra_arguments=[TETHER],
                 autosave_cell_every=5,
-                stdout_file=sys.stdout if show else None,
+                stdout_file=_Stdout() if show else None,
                 stderr_file=said,
                 coalesce_streams=True,
                 # Ports picked by many kernels at once collide now and then; a socket in a directory of its own cannot.
@@ -284,6 +284,18 @@ class _Copy:
         return path
 
 
+class _Stdout:
+    """Where a kernel's output is shown: who reads it may leave (`lrd cell tiny | head`), and the cell goes on."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print(text, end="")
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print(end="", flush=True)
+
+
 class _Stderr:
     """What a kernel writes to stderr, its warnings above all: kept beside its notebook, line by line, and shown."""
 
@@ -292,8 +304,8 @@ class _Stderr:
 
     def write(self, text: str) -> None:
         if self._show:
-            sys.stderr.write(redact(text))
-            sys.stderr.flush()
+            with contextlib.suppress(BrokenPipeError):
+                print(redact(text), end="", file=sys.stderr, flush=True)
         *lines, self._rest = (self._rest + text).split("\n")
         if lines:
             with (

@@ -1,5 +1,6 @@
 """Real notebooks through papermill, one by one and as a matrix, and the command line's refusals."""
 
+import contextlib
 import dataclasses
 import errno
 import http.server
@@ -378,6 +379,17 @@ def test_a_refusal_that_needs_no_torch_does_not_wait_for_it():
     code = f"import sys; from lrd.__main__ import main; print([main(words) for words in {asked}], *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("[2, 2, 2] ") and not {"torch", "transformers", "ray"} & set(done.stdout.split())
+
+
+def test_who_reads_what_a_kernel_says_may_leave(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with contextlib.suppress(BrokenPipeError), open(write, "w", buffering=1, encoding="utf-8") as gone:
+        monkeypatch.setattr("sys.stdout", gone)
+        for _ in range(3):
+            matrix._Stdout().write("step\n")
+            matrix._Stdout().flush()
+        monkeypatch.undo()
 
 
 def test_a_disk_that_fails_is_one_sentence(monkeypatch, capsys):
