@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 import textwrap
 import tomllib
@@ -13,10 +14,22 @@ from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
 from lrd.cell import DEFAULT, presets, settings, tried
-from lrd.run import runs_root
+from lrd.run import notebook_ended, runs_root
 
 SET = "a setting of all cells; `lrd cell --help` lists them"
-RUNS = "where run directories lie; a relative path counts from the clone (default: runs)"
+
+
+def _directory(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a directory")
+    return text
+
+
+RUNS: dict[str, Any] = {
+    "metavar": "DIR",
+    "type": _directory,
+    "help": "where run directories lie; a relative path counts from the clone (default: runs)",
+}
 
 OTHER_CODE = "go on from a checkpoint though the code has changed since"
 
@@ -29,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         status = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout:  # none where a shell has closed it
+            sys.stdout.flush()
         return status
     except UserError as error:
         print(f"lrd: {error}", file=sys.stderr)
@@ -37,6 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `lrd status tiny | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a disk that is full or cannot be written, say
+        print(f"lrd: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("lrd: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -72,38 +89,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     cell.add_argument("--regime", help="the reward, unless the preset has one alone")
     cell.add_argument("--rank", help="a LoRA rank, or 'full' for full fine-tuning")
-    cell.add_argument("--seed", type=_whole, help="of prompts, samples and the adapter's first weights")
+    cell.add_argument("--seed", type=_whole, help="decides prompts, samples and the adapter's first weights")
     cell.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell: see below"
     )
     cell.add_argument("--other-code", action="store_true", help=OTHER_CODE)
-    cell.add_argument("--runs", metavar="DIR", help=RUNS)
+    cell.add_argument("--runs", **RUNS)
 
     matrix = command("matrix", _matrix, "run every cell that is not finished, side by side")
     matrix.add_argument("--regimes", nargs="+", help="in place of the preset's: the rewards")
     matrix.add_argument("--ranks", nargs="+", help="in place of the preset's: LoRA ranks, and 'full'")
     matrix.add_argument("--seeds", nargs="+", type=_whole, help="in place of the preset's")
     matrix.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
-    matrix.add_argument("--jobs", type=_whole, metavar="N", help="cells at a time")
+    matrix.add_argument(
+        "--jobs",
+        type=_whole,
+        metavar="N",
+        help="cells at a time (default: what the cores allow; on a cluster, all)",
+    )
     matrix.add_argument(
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: RAY_ADDRESS, else none)"
     )
     matrix.add_argument("--gpus-per-cell", type=_number, metavar="N", help="in place of the preset's; 0.5: two on one")
     matrix.add_argument("--other-code", action="store_true", help=OTHER_CODE)
-    matrix.add_argument("--runs", metavar="DIR", help=RUNS)
+    matrix.add_argument("--runs", **RUNS)
 
     status = command("status", _status, "the state of every cell, from the files alone")
     status.add_argument("--json", action="store_true", help="the same for machines")
-    status.add_argument("--runs", metavar="DIR", help=RUNS)
+    status.add_argument("--runs", **RUNS)
 
     sync = commands.add_parser("sync", help="gather the runs that other hosts kept on disks of their own")
     sync.set_defaults(run=_sync)
     sync.add_argument("sources", nargs="+", metavar="SOURCE", help="a runs directory, host:path or a path from here")
     sync.add_argument("--all", action="store_true", help="cells that are not finished as well")
-    sync.add_argument("--runs", metavar="DIR", help=RUNS)
+    sync.add_argument("--runs", **RUNS)
 
     pack = command("pack", _pack, "compress the logs of finished cells, for a repository to keep them")
-    pack.add_argument("--runs", metavar="DIR", help=RUNS)
+    pack.add_argument("--runs", **RUNS)
 
     for name, what in (
         ("baseline", "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k"),
@@ -112,15 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         study = command(name, _study, what)
         study.set_defaults(notebook=name)
         study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
-        study.add_argument("--runs", metavar="DIR", help=RUNS)
+        study.add_argument("--runs", **RUNS)
 
     doctor = commands.add_parser("doctor", help="what a preset's cells need, and whether this host has it")
     doctor.set_defaults(run=_doctor)
     doctor.add_argument("preset", nargs="?", default=DEFAULT, help=f"one of {', '.join(presets())} ({DEFAULT})")
-    doctor.add_argument("--runs", metavar="DIR", help=RUNS)
+    doctor.add_argument("--runs", **RUNS)
 
     publish = command("publish", _publish, "keep what the book needs of a preset's runs and models: book/PRESET.json")
-    publish.add_argument("--runs", metavar="DIR", help=RUNS)
+    publish.add_argument("--runs", **RUNS)
 
     command("bench", _bench, "time our step and sampler against TRL's and transformers'")
 
@@ -143,14 +165,17 @@ def _cell(args) -> int:
     overrides = _settings(args.set)
     given = {key: getattr(args, key) for key in ("regime", "rank", "seed") if getattr(args, key) is not None}
     cell = Cell.load(args.preset, **given, **overrides)
-    matrix.check([cell], args.runs)
+    for run in matrix.check([cell], args.runs, args.other_code):
+        if notebook_ended(run.path):
+            print(f"{cell.name}: {run.finished_already}")
+            return 0
     path = _from_here(runs_root(args.runs) / cell.preset / cell.name)
     print(f"{cell.name}: {path}", flush=True)
     state, reason, traceback = matrix.execute(cell, overrides, args.runs, show=True, other_code=args.other_code)
     if "/rewards/" in traceback:  # a reward may be one's own, and its writer looks for the line
         print(traceback.rstrip(), file=sys.stderr, flush=True)
     if state == "finished":
-        print(f"{cell.name}: {reason or state}")  # the reason says that it was finished before
+        print(f"{cell.name}: {reason or state}")  # the reason says that another launch has finished it meanwhile
     else:
         print(f"{cell.name}: {state}{f' ({reason})' if reason else ''}; see {path}/cell.ipynb")
     return 0 if state == "finished" else 1
@@ -188,6 +213,8 @@ def _study(args) -> int:
         why = f"{error.ename}: {error.evalue}".splitlines()[0]
     except DeadKernelError:
         why = "its kernel died"
+    except OSError as error:  # a full disk's names no file
+        why = str(error)
     print(f"lrd: {args.notebook} failed: {why}; see {path}", file=sys.stderr)
     return 1
 
@@ -279,6 +306,8 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         if key in COORDINATES:
             raise UserError(f"--set cannot change {key!r}; {COORDINATES[key]}")
         given[key] = text
+        if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.ASCII | re.IGNORECASE):  # TOML knows no `.5`
+            given[key] = float(text)
         with contextlib.suppress(ValueError, RecursionError):  # no TOML; more digits than Python reads; nested deep
             table = tomllib.loads(f"value = {text}")
             given[key] = table["value"] if len(table) == 1 else text  # a newline would begin another key
@@ -289,6 +318,8 @@ def _settings_table() -> str:
     """Every setting of a cell, as the end of a help text."""
     lines = ["settings, for --set; a value is TOML, or else a text; without a default the preset gives one:", ""]
     for key, kind, default, what in settings():
+        if key in COORDINATES:
+            continue
         text = f"  {key:<23}{what} ({kind}{f'; default {default}' if default else ''})"
         lines += textwrap.wrap(text, 100, subsequent_indent=" " * 25, break_on_hyphens=False, break_long_words=False)
     return "\n".join(lines)

@@ -42,20 +42,20 @@ class Cell:
     preset: str  # a file in lrd/presets/, without its .toml
     regime: str  # the reward
     rank: int | None  # of the LoRA adapter; "full" (None here) is full fine-tuning
-    seed: int  # of prompts, samples and the adapter's first weights
+    seed: int  # decides prompts, samples and the adapter's first weights
 
     # models
     student: str  # the model that is trained: a ./directory of the project, or an id on the Hugging Face Hub
     teacher: str  # the model that distillation learns from
     prm: str  # the process reward model, which scores steps
-    dtype: str = "float32"  # of forward passes and frozen weights; trained weights have `master_dtype`
-    master_dtype: str = "float32"  # of trained weights; "bfloat16" reproduces the original's full fine-tuning arm
+    dtype: str = "float32"  # precision of forward passes and frozen weights; trained weights have `master_dtype`
+    master_dtype: str = "float32"  # precision of trained weights; the original's full fine-tuning has "bfloat16"
 
     # problems
     train_data: str  # a task ("chain", "arithmetic"), codebook-<keys>x<bits>-<seed>, a .jsonl file, or an id on the Hub
     eval_data: str  # the same for evaluations
-    eval_problems: int = 100  # of the test split
-    validation_problems: int = 0  # of a split apart from the test split, to choose rates and steps by; 0 is none
+    eval_problems: int = 100  # problems of the test split that are asked
+    validation_problems: int = 0  # problems of a split apart from it, to choose rates and steps by; 0 is none
     prompt_template: str = "Problem: {problem}\n\nSolution: "  # the prompt, with {problem} in it
     grading: str = "boxed"  # how answers are read; "bare" reproduces the original's verifier
 
@@ -63,15 +63,15 @@ class Cell:
     prompts_per_step: int = 4  # problems of a rollout
     samples_per_prompt: int = 4  # completions of each, normalized against each other
     engine: str = "torch"  # what samples; "vllm" needs CUDA
-    temperature: float = 0.7  # of sampling
+    temperature: float = 0.7  # the sampling temperature
     top_p: float = 0.95  # share of the probability that is sampled from; 1 is all
     max_completion_tokens: int = 1536  # where a completion is cut
 
     # updates
     steps: int = 100  # rollouts of the whole run, each with its updates
     epochs: int = 1  # updates a rollout
-    learning_rate: float  # of AdamW, constant
-    weight_decay: float = 0.0  # of AdamW
+    learning_rate: float  # AdamW's, constant
+    weight_decay: float = 0.0  # AdamW's
     max_grad_norm: float = 1.0  # a larger gradient is scaled down to it
     clip_epsilon: float = 0.2  # how far the ratio of an update may leave 1
     kl_coef: float = 0.05  # weight of the KL penalty to the base model; 0 is none
@@ -187,7 +187,7 @@ def settings() -> list[Setting]:
     said = dict(re.findall(r"^    (\w+): .*  # (.+)$", inspect.getsource(Cell), re.MULTILINE))
     fields = [(f.name, f.default) for f in dataclasses.fields(Cell)]
     return [
-        Setting(key, kind(key), "" if value is dataclasses.MISSING else json.dumps(value), said[key])
+        Setting(key, kind(key), "" if value is dataclasses.MISSING else json.dumps(value), said.get(key, ""))
         for key, value in fields
     ]
 
@@ -394,7 +394,7 @@ def _check(cell: Cell) -> None:
     for key, allowed in CHOICES.items():
         value = getattr(cell, key)
         if value not in allowed:
-            raise UserError(f"unknown {key} {value!r}{nearest(value, allowed)}; there are {', '.join(allowed)}")
+            raise UserError(f"unknown {key} {_quoted(value)}{nearest(value, allowed)}; there are {', '.join(allowed)}")
     for key, least in AT_LEAST.items():
         if not least <= getattr(cell, key) < float("inf"):
             raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be at least {least} and finite")
@@ -403,6 +403,8 @@ def _check(cell: Cell) -> None:
             raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be positive and finite")
     if min(cell.lora_layers, default=0) < 0 or len(set(cell.lora_layers)) < len(cell.lora_layers):
         raise UserError(f"lora_layers is {list(cell.lora_layers)}; it takes each layer's number once, from 0")
+    if len(set(cell.lora_targets)) < len(cell.lora_targets):
+        raise UserError(f"lora_targets is {list(cell.lora_targets)}; it takes each name once")
     if cell.samples_per_prompt < 2 and cell.advantage_norm == "group":
         raise UserError(
             f"samples_per_prompt is {cell.samples_per_prompt}; it has to be at least 2, as a prompt's samples are "
@@ -441,7 +443,12 @@ def _coerce(key: str, value: Any) -> Any:
     plain = wanted in (int, float, str) or isinstance(wanted, types.UnionType)
     if plain and isinstance(value, wanted) and not isinstance(value, bool):
         return value
-    raise UserError(f"{key} is {value!r}; it has to be {kind(key)}")
+    raise UserError(f"{key} is {_quoted(value)}; it has to be {kind(key)}")
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 KINDS = {

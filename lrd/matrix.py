@@ -32,6 +32,7 @@ from lrd.run import (
     Held,
     Run,
     Unreadable,
+    check_root,
     describe,
     few,
     leave_reason,
@@ -65,11 +66,6 @@ class Outcome(NamedTuple):
     state: str
     reason: str = ""
     traceback: str = ""
-
-
-def cells(preset: str) -> list[Cell]:
-    """The matrix of a preset, in a stable order."""
-    return grid(preset)
 
 
 def execute(
@@ -197,6 +193,7 @@ def study(name: str, preset: str, overrides: dict[str, Any], runs: str | None = 
     cells, done = grid(preset, **overrides), read_json(output.parent / "done.json")
     code = sources.digests(name, {cell.regime for cell in cells})
     if done is None:
+        check_root(runs)
         _check_study(name, preset, overrides)  # what can be refused is refused before a kernel starts
         output.parent.mkdir(parents=True, exist_ok=True)
         parameters = {"preset": preset} | ({"overrides": overrides} if overrides else {})
@@ -252,7 +249,7 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 start_timeout=KERNEL_SECONDS,
                 extra_arguments=[TETHER],
                 autosave_cell_every=5,
-                stdout_file=sys.stdout if show else None,
+                stdout_file=_Stdout() if show else None,
                 stderr_file=said,
                 coalesce_streams=True,
                 # Ports picked by many kernels at once collide now and then; a socket in a directory of its own cannot.
@@ -287,6 +284,18 @@ class _Copy:
         return path
 
 
+class _Stdout:
+    """Where a kernel's output is shown: who reads it may leave (`lrd cell tiny | head`), and the cell goes on."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print(text, end="")
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print(end="", flush=True)
+
+
 class _Stderr:
     """What a kernel writes to stderr, its warnings above all: kept beside its notebook, line by line, and shown."""
 
@@ -295,8 +304,8 @@ class _Stderr:
 
     def write(self, text: str) -> None:
         if self._show:
-            sys.stderr.write(redact(text))
-            sys.stderr.flush()
+            with contextlib.suppress(BrokenPipeError):
+                print(redact(text), end="", file=sys.stderr, flush=True)
         *lines, self._rest = (self._rest + text).split("\n")
         if lines:
             with (
@@ -313,17 +322,22 @@ class _Stderr:
             self.write("\n")
 
 
-def check(cells: list[Cell], runs: str | None = None) -> None:
-    """Raises `UserError` for what this host can refuse before anything starts: run directories, models, problems."""
+def check(cells: list[Cell], runs: str | None = None, other_code: bool = False) -> list[Run]:
+    """Raises `UserError` for what this host can refuse before anything starts: run directories, models, problems.
+
+    Returns those that are finished, which are shown without their models.
+    """
     tracking.chosen()
-    todo = list(cells)
+    finished = {}
     for cell in cells:
         with contextlib.suppress(Unreadable):  # that cell fails by itself and stops no other
-            run = Run(cell, runs, hold=False, other_code=True)
+            run = Run(cell, runs, hold=False, other_code=other_code)
             run.check()
-            if run.finished:  # it is shown without its models
-                todo.remove(cell)
-    check_inputs(todo)
+            finished |= {cell: run} if run.finished else {}
+    if todo := [cell for cell in cells if cell not in finished]:
+        check_root(runs)
+        check_inputs(todo)
+    return list(finished.values())
 
 
 def check_inputs(cells: list[Cell]) -> None:
@@ -335,8 +349,6 @@ def check_inputs(cells: list[Cell]) -> None:
         train_pool(cell.train_data, cell.prompts_per_step)
         held_out(cell.eval_data, cell.eval_problems)
         validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
-    if not cells:
-        return
     from lrd import inputs, models, placement, rewards, sampling
 
     for cell in cells:
@@ -381,26 +393,18 @@ def run(
         raise UserError(f"--gpus-per-cell is {gpus:g}; it has to be a fraction of one GPU, or whole ones")
     overrides = overrides or {}
     cells = grid(preset, narrowed, **overrides)
-    check(cells, runs)
+    finished = {run.cell: run for run in check(cells, runs, other_code) if notebook_ended(run.path)}
     needs = {"cpus": 1, "gpus": 0} | read_preset(preset).get("resources", {})
     needs |= {} if gpus_per_cell is None else {"gpus": gpus_per_cell}
-    whole = {}
-    for cell in cells:
-        one = Run(cell, runs, hold=False, other_code=other_code)
-        with contextlib.suppress(Unreadable):
-            one.check_code()
-        if _done(one):
-            whole[cell.name] = one
-    todo = [cell for cell in cells if cell.name not in whole]
+    todo = [cell for cell in cells if cell not in finished]
     address = address or os.environ.get("RAY_ADDRESS")
     jobs = jobs or (len(cells) if address else max(1, int((os.cpu_count() or 1) // needs["cpus"])))
     where = f"on the cluster at {address}" if address else f"{jobs} at a time"
-    done = f"{len(cells) - len(todo)} of {len(cells)} cells finished"
+    done = f"{len(finished)} of {len(cells)} cells finished"
     print(f"matrix {preset}: {done}; {where}; runs in {runs_root(runs)}", flush=True)
-    changed = {name: files for name, one in whole.items() if (files := one.changed)}
-    if changed:
-        files = sorted({file for of in changed.values() for file in of})
-        print(f"{len(changed)} of these were trained with other code ({few(files)} changed since)", flush=True)
+    if changed := [files for run in finished.values() if (files := run.changed)]:
+        files = few(sorted(set().union(*changed)))
+        print(f"{len(changed)} of these were trained with other code ({files} changed since)", flush=True)
     if not todo:
         return 0
     try:

@@ -9,12 +9,15 @@ from lrd.cell import nearest
 
 
 def check() -> None:
-    """Raises `UserError` where papermill has given the notebook a name that its parameters do not have.
+    """Raises `UserError` where papermill has given the notebook a name that its parameters do not have, or no mapping.
 
     Papermill writes what it is given into a cell of its own behind the parameters and only warns of a misspelled name.
     To be called from the third cell that runs; of a notebook that is run by hand it says nothing.
     """
     shell = get_ipython()
+    overrides = {} if shell is None else shell.user_ns.get("overrides", {})
+    if not isinstance(overrides, dict):
+        raise UserError(f"overrides is {overrides!r}; it takes settings by name: -y 'overrides: {{steps: 20}}'")
     ran = [] if shell is None else [cell for cell in shell.user_ns["In"][1:-1] if cell]
     if len(ran) == 2:
         known, given = (_assigned(cell) for cell in ran)

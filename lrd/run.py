@@ -39,12 +39,25 @@ LOCK, LAUNCH = "lock", "launch.lock"
 STDERR = "stderr.txt"  # what kernels of the cell wrote there
 GRACE = 1.0  # seconds to wait for a directory: who asks for its state holds it for a moment
 RESERVE = 2**14  # bytes kept for the reason of a failure, so that a full disk can still be named
+# A patch that `git apply` takes, whatever the user has configured.
+PATCH = "--no-ext-diff --no-textconv --no-color --binary --src-prefix=a/ --dst-prefix=b/".split()
 LONGEST = 2**18  # bytes of a file unknown to git that provenance keeps; a longer one is only named
 
 
 def runs_root(runs: str | Path | None = None) -> Path:
     """`runs/` of the clone, or another directory; relative paths count from the clone, as everything else does."""
-    return ROOT / (runs or "runs")
+    return ROOT / os.path.expanduser(runs or "runs")
+
+
+def check_root(runs: str | Path | None = None) -> None:
+    """Raises `UserError` where runs cannot be written; makes nothing."""
+    path = runs_root(runs)
+    there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"cannot write to {path}: {there} is {'not writable' if there.is_dir() else 'no directory'}; give a "
+            f"directory that can be written with --runs"
+        )
 
 
 def shown_path(path: Path) -> str:
@@ -616,12 +629,11 @@ def _git(*args: str, **environment: str) -> str | None:
     others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     ours = {"GIT_DIR": str(ROOT / ".git"), "GIT_WORK_TREE": str(ROOT)} | environment
     try:
-        done = subprocess.run(
-            ["git", *args], cwd=ROOT, env=others | ours, capture_output=True, encoding="utf-8", errors="replace"
-        )
+        done = subprocess.run(["git", *args], cwd=ROOT, env=others | ours, capture_output=True)
     except OSError:  # no git here
         return None
-    return done.stdout.removesuffix("\n") if done.returncode == 0 else None
+    # Decoded here, since a pipe of text would turn the \r\n of a diff into \n.
+    return done.stdout.decode(errors="replace").removesuffix("\n") if done.returncode == 0 else None
 
 
 def _changes() -> dict[str, Any]:
@@ -639,7 +651,7 @@ def _changes() -> dict[str, Any]:
             shutil.copy(ROOT / (_git("rev-parse", "--git-path", "index") or ""), index)
         if short:
             _git("add", "--intent-to-add", "--", *short, GIT_INDEX_FILE=index)
-        diff = _git("diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".", ":!runs", GIT_INDEX_FILE=index)
+        diff = _git("diff", *PATCH, "HEAD", "--", ".", ":!runs", GIT_INDEX_FILE=index)
     return {"diff": diff and diff + "\n", "untracked": {k: n for k, n in sizes.items() if k not in short}}
 
 

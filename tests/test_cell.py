@@ -420,6 +420,7 @@ def test_bad_ranks(rank):
         ("lora_alpha", 0, "positive"),
         ("lora_layers", [-1], "each layer's number once, from 0"),
         ("lora_layers", [1, 1], "each layer's number once, from 0"),
+        ("lora_targets", ["q_proj", "q_proj"], "each name once"),
         ("learning_rate", math.inf, "finite"),
         ("advantage_epsilon", -1.0, "at least 0"),
         ("dtype", "float8", "'float8'.*there are float32, bfloat16"),
@@ -457,6 +458,11 @@ def test_values_that_cannot_work(key, value, said):
 )
 def test_wrong_types(key, value):
     says(rf"{key} is .*; it has to be (a|one of) ", **{key: value})
+
+
+@pytest.mark.parametrize("key", ["steps", "engine"])
+def test_a_long_value_is_not_repeated_as_a_whole(key):
+    says(r"^.{0,20} '9{99}…", **{key: "9" * 5000})
 
 
 @pytest.mark.parametrize("seed", ["0", 1.5, None, True])

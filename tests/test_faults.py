@@ -402,6 +402,11 @@ def clone(tmp_path, monkeypatch) -> Path:
 
 def test_the_diff_of_a_dirty_tree_rebuilds_it(clone, tmp_path):
     assert run_module._changes() == {"diff": "", "untracked": {}}
+    for setting in ("diff.noprefix true", "color.ui always", "diff.bin.textconv false", "core.quotePath true"):
+        subprocess.run(["git", "-C", clone, "config", *setting.split()], check=True)
+    odd = {"lrd/table.bin": bytes(range(256)), "lrd/crlf.py": b"x = 1\r\n", "lrd/\xe9 \xfb.py": b"y = 2\n"}
+    for name, content in odd.items():
+        (clone / name).write_bytes(content)
     (clone / "lrd" / "known.py").write_text("new\n")
     (clone / "lrd" / "a reward.py").write_text("def load(): ...\n")
     (clone / "notebooks" / "long.ipynb").write_text("x" * (run_module.LONGEST + 1))
@@ -414,7 +419,8 @@ def test_the_diff_of_a_dirty_tree_rebuilds_it(clone, tmp_path):
     assert "private" not in changes["diff"] and "metrics" not in changes["diff"]
     copy = tmp_path / "copy"
     subprocess.run(["git", "clone", "-q", clone, copy], check=True)
-    subprocess.run(["git", "-C", copy, "apply"], input=changes["diff"], text=True, check=True)
+    subprocess.run(["git", "-C", copy, "apply"], input=changes["diff"].encode(), check=True)
+    assert {name: (copy / name).read_bytes() for name in odd} == odd
     assert (copy / "lrd" / "known.py").read_text() == "new\n"
     assert (copy / "lrd" / "a reward.py").read_text() == "def load(): ...\n"
 

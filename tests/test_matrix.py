@@ -408,7 +408,7 @@ def test_two_launches_train_each_of_54_cells_once(launches, settings):
     for one in both:
         launch.ends(one, 0)
     counts = Counter((launch.runs / "trained.txt").read_text().split())
-    assert counts == Counter(cell.name for cell in matrix.cells("tiny"))
+    assert counts == Counter(cell.name for cell in grid("tiny"))
     assert [about["status"] for about in driven(launch)] == [0, 0]
 
 

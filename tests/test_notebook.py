@@ -1,6 +1,8 @@
 """Real notebooks through papermill, one by one and as a matrix, and the command line's refusals."""
 
+import contextlib
 import dataclasses
+import errno
 import http.server
 import json
 import os
@@ -19,8 +21,8 @@ from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, UserError, matrix, results, status
-from lrd.__main__ import main
-from lrd.cell import Cell, grid
+from lrd.__main__ import COORDINATES, main
+from lrd.cell import Cell
 from lrd.kernel import Kernel
 from lrd.run import Run, notebook_ended, read_json, runs_root, state, write_json
 from lrd.train import train
@@ -100,6 +102,11 @@ def test_a_parameter_that_a_notebook_does_not_have_is_refused(tmp_path, name, gi
     done = papermill(name, tmp_path / "out.ipynb", "-p", given, "1", "-p", "runs", tmp_path)
     assert done.returncode == 1 and f"UserError: the notebook {sentence}" in done.stderr
     assert not (tmp_path / "tiny").exists()
+
+
+def test_overrides_that_are_no_mapping_are_refused(tmp_path):
+    done = papermill("rewards", tmp_path / "out.ipynb", "-p", "overrides", "steps=3", "-p", "runs", tmp_path)
+    assert done.returncode == 1 and "UserError: overrides is 'steps=3'; it takes settings by name" in done.stderr
 
 
 def test_a_matrix_runs_what_is_not_finished_lists_what_failed_and_exits_with_1(settings, as_options, tmp_path):
@@ -337,6 +344,10 @@ def test_a_cell_is_refused_before_a_kernel_starts(as_options, regime, words, sen
     assert not (tmp_path / "runs").exists()
 
 
+ONE = ["cell", "tiny", "--regime", "outcome", "--rank", "1", "--seed", "0"]
+ALL = [[name, "tiny"] for name in ("matrix", "baseline", "rewards")]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -350,6 +361,10 @@ def test_a_cell_is_refused_before_a_kernel_starts(as_options, regime, words, sen
         (["sync", "./no-such-runs"], "/no-such-runs, counted from here)"),
         (["baseline", "tiny", "--set", "teacher='./none'"], "is not a directory with a Hugging Face checkpoint"),
         (["rewards", "tiny", "--set", "prm='./none'"], "is not a directory with a Hugging Face checkpoint"),
+        (["status", "tiny", "--runs", ""], "--runs: it is empty"),
+        ([*ONE, "--set", "temperature=-.5e1"], "temperature is -5.0; it has to be positive"),  # no TOML
+        *(([*words, "--runs", __file__], f"{__file__} is no directory; give a") for words in (ONE, *ALL)),
+        *(([*words, "--runs", "/proc/none"], "cannot write to /proc/none") for words in (ONE, *ALL)),
     ],
 )
 def test_the_command_line_refuses_in_one_sentence(words, sentence, capsys):
@@ -358,13 +373,41 @@ def test_the_command_line_refuses_in_one_sentence(words, sentence, capsys):
     assert sentence in said and said.startswith("lrd: ") and said.count("\n") == 1
 
 
+def test_a_refusal_that_needs_no_torch_does_not_wait_for_it():
+    """Nor does the matrix's for Ray: what only starts cells is loaded where they start."""
+    asked = [[*ONE, "--runs", __file__], [*ALL[0], "--runs", __file__], [*ONE, "--set", "train_data=none.jsonl"]]
+    code = f"import sys; from lrd.__main__ import main; print([main(words) for words in {asked}], *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("[2, 2, 2] ") and not {"torch", "transformers", "ray"} & set(done.stdout.split())
+
+
+def test_who_reads_what_a_kernel_says_may_leave(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with contextlib.suppress(BrokenPipeError), open(write, "w", buffering=1, encoding="utf-8") as gone:
+        monkeypatch.setattr("sys.stdout", gone)
+        for _ in range(3):
+            matrix._Stdout().write("step\n")
+            matrix._Stdout().flush()
+        monkeypatch.undo()
+
+
+def test_a_disk_that_fails_is_one_sentence(monkeypatch, capsys):
+    def fails(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", "book/tiny.json")
+
+    monkeypatch.setattr("lrd.publish.write", fails)
+    assert main(["publish", "tiny"]) == 1
+    assert capsys.readouterr().err == "lrd: [Errno 28] No space left on device: 'book/tiny.json'\n"
+
+
 def test_version_and_help(capsys):
     for words, texts in ((["--version"], ["lrd 0."]), (["cell", "--help"], ["whole number; default 100", "--seed"])):
         with pytest.raises(SystemExit) as left:
             main(words)
         said = capsys.readouterr().out
         assert left.value.code == 0 and all(text in said for text in texts)
-    assert all(f"\n  {field.name} " in said for field in dataclasses.fields(Cell))
+    assert all(f"\n  {field.name} " in said for field in dataclasses.fields(Cell) if field.name not in COORDINATES)
 
 
 OWN = """
@@ -441,12 +484,6 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
     shown = status.table("small-lr-full", str(tmp_path)).splitlines()
     assert shown[0] == "question: Which learning rate does full fine-tuning of preset small get?"
     assert [line.split()[:2] for line in shown if line.startswith(cell.name)] == [[cell.name, "absent"]]
-
-
-def test_the_matrix_is_the_grid_of_its_preset():
-    assert matrix.cells("tiny") == grid("tiny")
-    assert len(matrix.cells("tiny")) == 54
-    assert not hasattr(matrix, "ray")  # the seam: Ray is loaded only where cells run
 
 
 def test_a_kernels_sockets_fit_however_long_the_path_for_temporary_files_is(tmp_path, monkeypatch):
