@@ -384,8 +384,6 @@ def run(
     preset's; a fraction shares a GPU. After SIGINT or SIGTERM running cells save their state and stop, and
     KeyboardInterrupt is raised; after a second SIGINT, at once.
     """
-    import ray
-
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs is {jobs}; it has to be at least 1")
     gpus = float(gpus_per_cell or 0)
@@ -407,6 +405,8 @@ def run(
         print(f"{len(changed)} of these were trained with other code ({files} changed since)", flush=True)
     if not todo:
         return 0
+    import ray
+
     try:
         _start_ray(address, int(jobs * needs["cpus"]))
         _check_room(preset, needs, address)
