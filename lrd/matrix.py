@@ -68,6 +68,11 @@ class Outcome(NamedTuple):
     traceback: str = ""
 
 
+def cells(preset: str) -> list[Cell]:
+    """The matrix of a preset, in a stable order."""
+    return grid(preset)
+
+
 def execute(
     cell: Cell,
     overrides: dict[str, Any],

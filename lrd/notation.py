@@ -145,7 +145,8 @@ ABBREVIATIONS = set(
 NO_UNIT = set(
     "or and to mod base at least most over under above below about than not no more less fewer approximately million "
     "tenths hundredths thousandths millionths thirds fourths fifths sixths sevenths eighths ninths tens hundreds "
-    "thousands dozen squared cubed factorial choose hundred half halves sqrt frac if when where".split()
+    "thousands dozen squared cubed factorial choose hundred half halves sqrt frac if when where "
+    "january february march april may june july august september october november december".split()
 )
 SAME = {
     "dollar": "$", "usd": "$", "euro": "€", "eur": "€", "pounds": "£", "gbp": "£", "yen": "¥", "rupee": "₹",
@@ -178,7 +179,7 @@ def split(text: str) -> tuple[str, Counter[str]]:
         return text, Counter()
     value, unit = found["value"], found["unit"]
     words = re.findall(r"/|[^\W\d_]+|[%$€£¥₹₩¢]", _spelled(unit))
-    if NO_UNIT & set(words):
+    if NO_UNIT & {word.lower() for word in words}:
         return text, Counter()
     if "\\text" not in unit and not re.fullmatch(MARK, unit):  # letters may be variables
         names = all(word in ABBREVIATIONS or len(word) > 3 or not word.isalpha() for word in words if word != "per")

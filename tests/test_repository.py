@@ -211,3 +211,11 @@ def test_the_commands_of_the_runbook_are_commands_and_its_manifest_is_of_the_pin
 
 def _joined(text: str) -> list[str]:
     return text.replace("\\\n", " ").splitlines()
+
+
+def test_the_names_that_others_rely_on():
+    """Each may move, and is then still found here."""
+    from lrd import cell, grpo, matrix, results, rewards, verifier
+
+    assert matrix.cells("tiny") == cell.grid("tiny") and cell.Cell.load("tiny", regime="outcome", rank=1, seed=0).name
+    assert all(map(callable, (rewards.Deposits, grpo.advantages, grpo.loss, verifier.is_correct, results.load)))
