@@ -111,14 +111,11 @@ def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | Non
     """The notebook of one cell; says why its kernel died, if it did. What fails the cell is left in `failed.json`."""
     from nbclient.exceptions import DeadKernelError
 
-    from lrd import sampling
-
     failed, kills = path / "failed.json", _oom_kills()
     failed.unlink(missing_ok=True)
     stopped = False
     try:
         hub.check(cell)
-        sampling.check(cell)
         tracking.chosen()
         with on_stop(lambda: _signal_kernel(signal.SIGTERM), lambda: _signal_kernel(signal.SIGKILL)) as asked:
             try:
@@ -260,7 +257,8 @@ def _papermill(name: str, output: Path, parameters: dict[str, Any], runs: str | 
                 # Ports picked by many kernels at once collide now and then; a socket in a directory of its own cannot.
                 config=Config(
                     KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"},
-                    NotebookClient={"kernel_manager_class": "lrd.kernel.Kernel"},
+                    # The last output of a cell may come late on a busy machine; the library waits 4 s for it.
+                    NotebookClient={"kernel_manager_class": "lrd.kernel.Kernel", "iopub_timeout": 60},
                 ),
             )
     except papermill.PapermillExecutionError as error:

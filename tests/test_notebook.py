@@ -232,7 +232,7 @@ def test_ray_is_asked_for_what_the_preset_says_or_the_command_line(tmp_path, mon
     seen: dict = {}
     preset = {"resources": {"cpus": 4, "gpus": 1}}
     monkeypatch.setattr(matrix, "read_preset", lambda name: preset)
-    monkeypatch.setattr(matrix, "check", lambda cells, runs: None)
+    monkeypatch.setattr(matrix, "check", lambda cells, *_: [])
     monkeypatch.setattr(matrix, "_start_ray", lambda address, cpus: seen.update(address=address, all=cpus))
     monkeypatch.setattr(matrix, "_check_room", lambda name, needs, address: seen.update(needs))
     monkeypatch.setattr(ray, "remote", lambda **options: seen.update(options) or (lambda task: task))
