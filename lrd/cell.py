@@ -41,7 +41,7 @@ class Cell:
 
     preset: str  # a file in lrd/presets/, without its .toml
     regime: str  # the reward
-    rank: int | None  # of the LoRA adapter; "full" (None here) is full fine-tuning
+    rank: int | None  # the LoRA adapter's; "full" is full fine-tuning, None in Python
     seed: int  # decides prompts, samples and the adapter's first weights
 
     # models
