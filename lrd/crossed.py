@@ -17,7 +17,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import t
 
-MARGIN = 0.05  # of pass@1: a difference that small is called no difference that matters
+from lrd.equivalence import MARGIN
+
 LEVEL = 0.95
 
 
