@@ -22,7 +22,7 @@ from nbclient import NotebookClient
 
 from lrd import ROOT, UserError, matrix, results, status
 from lrd.__main__ import COORDINATES, main
-from lrd.cell import Cell
+from lrd.cell import Cell, grid
 from lrd.kernel import Kernel
 from lrd.run import Run, notebook_ended, read_json, runs_root, state, write_json
 from lrd.train import train
@@ -483,6 +483,12 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
     shown = status.table("small-lr-full", str(tmp_path)).splitlines()
     assert shown[0] == "question: Which learning rate does full fine-tuning of preset small get?"
     assert [line.split()[:2] for line in shown if line.startswith(cell.name)] == [[cell.name, "absent"]]
+
+
+def test_the_matrix_is_the_grid_of_its_preset():
+    assert matrix.cells("tiny") == grid("tiny")
+    assert len(matrix.cells("tiny")) == 54
+    assert not hasattr(matrix, "ray")  # the seam: Ray is loaded only where cells run
 
 
 def test_a_kernels_sockets_fit_however_long_the_path_for_temporary_files_is(tmp_path, monkeypatch):
