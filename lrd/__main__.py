@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
 from lrd.cell import DEFAULT, presets, settings, tried
-from lrd.run import notebook_ended, runs_root
+from lrd.runs.directory import notebook_ended, runs_root
 
 SET = "a setting of all cells; `lrd cell --help` lists them"
 
@@ -220,14 +220,14 @@ def _study(args) -> int:
 
 
 def _status(args) -> int:
-    from lrd import status
+    from lrd.runs import status
 
     print((status.as_json if args.json else status.table)(args.preset, _there(args.runs)))
     return 0
 
 
 def _sync(args) -> int:
-    from lrd.sync import sync
+    from lrd.runs.sync import sync
 
     refused = 0
     for source in args.sources:
@@ -244,7 +244,7 @@ def _sync(args) -> int:
 
 def _pack(args) -> int:
     from lrd.cell import grid
-    from lrd.run import pack, state
+    from lrd.runs.directory import pack, state
 
     below, cells = runs_root(_there(args.runs)) / args.preset, grid(args.preset)
     finished = [path for cell in cells if state(path := below / cell.name) == "finished"]
@@ -256,7 +256,7 @@ def _pack(args) -> int:
 
 
 def _doctor(args) -> int:
-    from lrd import doctor
+    from lrd.matrix import doctor
 
     todo = 0
     for finding in doctor.examine(args.preset, args.runs):
@@ -269,21 +269,21 @@ def _doctor(args) -> int:
 
 
 def _book(args) -> int:
-    from lrd import book
+    from lrd.report import book
 
     return book.build()
 
 
 def _publish(args) -> int:
-    from lrd import publish
+    from lrd.report import publish
 
     print(publish.write(args.preset, _there(args.runs)))
     return 0
 
 
 def _bench(args) -> int:
-    from lrd import bench, bench_gpu
     from lrd.cell import Cell, is_path
+    from lrd.checks import bench, bench_gpu
 
     of_the_hub = not is_path(Cell.load(args.preset, regime="outcome", rank=1, seed=0).student)
     print((bench_gpu if of_the_hub else bench).run(args.preset))

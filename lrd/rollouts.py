@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lrd.problems import Problem
-from lrd.tokens import texts
+from lrd.data.problems import Problem
+from lrd.data.tokens import texts
 
 TOKENS_PER_PASS = 2**15  # through a model, padding included: of one with 7B parameters, about 4 GB of activations
 PASS_COSTS = 2**12  # tokens that a GPU could have read in the time that Python takes to launch a pass

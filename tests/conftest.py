@@ -42,8 +42,8 @@ from transformers import (
 
 from lrd import ROOT
 from lrd.cell import Cell
-from lrd.policy import Policy
-from lrd.problems import Problem
+from lrd.data.problems import Problem
+from lrd.models.policy import Policy
 from lrd.rollouts import Completion, Rollouts, collate
 from lrd.testbed.corpus import tokenizer as corpus_tokenizer
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes import deposits, one_group
 from hypothesis import given, strategies as st
 from jaxtyping import TypeCheckError
 
@@ -22,16 +23,6 @@ from lrd.rewards import Deposits
 
 LRD = Path(grpo.__file__).parent
 LN2 = math.log(2)
-
-
-def deposits(rows: list[list[float | None]], dense: bool = False) -> Deposits:
-    """None is a token without a deposit."""
-    mask = torch.tensor([[x is not None for x in row] for row in rows])
-    return Deposits(torch.tensor([[0.0 if x is None else x for x in row] for row in rows]), mask, dense)
-
-
-def one_group(n: int) -> torch.Tensor:
-    return torch.zeros(n, dtype=torch.long)
 
 
 # --- advantages by hand

@@ -3,79 +3,16 @@
 import itertools
 import json
 import math
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from fakes import write_cell, write_run
 
-from lrd import UserError, display, results, stats
+from lrd import UserError, results
+from lrd.analysis import stats
 from lrd.cell import Cell, grid
-from lrd.run import broken_lines, read_jsonl
-
-NOTEBOOK: dict[str, Any] = {
-    "cells": [
-        {
-            "cell_type": "markdown",
-            "id": "cell-00",
-            "metadata": {},
-            "source": "# One cell of the matrix\n\nA regime, an arm and a seed.",
-        },
-        {
-            "cell_type": "code",
-            "id": "cell-01",
-            "metadata": {},
-            "execution_count": 1,
-            "source": "1 + 1",
-            "outputs": [
-                {"output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": {"text/plain": "2"}}
-            ],
-        },
-    ],
-    "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
-    "nbformat": 4,
-    "nbformat_minor": 5,
-}
-
-
-def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **advantage_std) -> Path:
-    """A finished run of the tiny preset with 20 problems: how many are right at each evaluated step."""
-    return write_cell(runs, Cell.load("tiny", regime=regime, rank=rank, seed=seed), correct, **advantage_std)
-
-
-def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std) -> Path:
-    path, rank = runs / cell.preset / cell.name, cell.rank
-    path.mkdir(parents=True)
-    (path / "lock").touch()
-    (path / "config.json").write_text(json.dumps(cell.config))
-    (path / "provenance.json").write_text(json.dumps({"run": {"trainable_parameters": 100 * (rank or 1000)}}))
-    evals = [
-        {"step": step, "problem": f"p{i}", "correct": i < right, "answered": True, "length": 10 + i, "truncated": False}
-        for step, right in correct.items()
-        for i in range(20)
-    ]
-    steps = [
-        {
-            "step": step,
-            "advantage_std": advantage_std.get("advantage_std", 1.0) * step,
-            "step_time": 0.5,
-            "reward": 0.1 * step,
-            "kl": None,
-            "deposits_per_episode": 1.0,
-            "completions/mean_length": 30.0,
-            "completions/clipped_ratio": 0.25,
-        }
-        for step in range(1, max(correct) + 1)
-    ]
-    write_lines(path / "evals.jsonl", evals)
-    write_lines(path / "metrics.jsonl", steps)
-    (path / "cell.ipynb").write_text(json.dumps(NOTEBOOK))
-    (path / "done.json").write_text("{}")
-    return path
-
-
-def write_lines(path: Path, rows: list[Any]) -> None:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+from lrd.report import display
+from lrd.runs.directory import broken_lines, read_jsonl
 
 
 def row_of(found: results.Results, cell: str):

@@ -18,7 +18,7 @@ from torch import Tensor, bool as torch_bool
 
 from lrd import UserError
 from lrd.cell import REGIMES, Cell
-from lrd.problems import Problem
+from lrd.data.problems import Problem
 from lrd.rollouts import Rollouts
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.models import check_positions, load_model, load_tokenizer, token_logps
-from lrd.problems import Problem
+from lrd.data.problems import Problem
+from lrd.models.loading import check_positions, load_model, load_tokenizer, token_logps
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 

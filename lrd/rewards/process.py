@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.models import CausalLM, check_positions, check_tokens, load_config, load_model, load_tokenizer
-from lrd.problems import Problem
+from lrd.data.problems import Problem
+from lrd.data.tokens import beginnings, continuations, end_ids, solutions, texts, unended
+from lrd.models.loading import CausalLM, check_positions, check_tokens, load_config, load_model, load_tokenizer
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Completion, Rollouts, by_length, collate, pad
-from lrd.tokens import beginnings, continuations, end_ids, solutions, texts, unended
 
 MODEL = "PRM"  # the cell's field `prm` names it
 TAG, GOOD, BAD = "ки", "+", "-"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.problems import Problem
+from lrd.data.problems import Problem
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 

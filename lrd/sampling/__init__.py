@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from lrd.cell import Cell
-from lrd.models import CausalLM
+from lrd.models.loading import CausalLM
 from lrd.rollouts import Completion
 
 

@@ -20,11 +20,11 @@ from transformers import DynamicCache
 from transformers.activations import ACT2FN
 
 from lrd import UserError
-from lrd.models import CausalLM, varies
+from lrd.data.tokens import end_ids
+from lrd.models.loading import CausalLM, varies
 from lrd.rollouts import Completion, pad
 from lrd.sampling.draw import draw
 from lrd.sampling.static import StaticDecoder
-from lrd.tokens import end_ids
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3")
 DROP_BELOW = 0.8  # share of rows still running; copying the cache for fewer finished rows costs more than it saves

@@ -16,13 +16,14 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
-from lrd import UserError, hub
+from lrd import UserError
 from lrd.cell import Cell
-from lrd.memory import ROOM
-from lrd.models import positions
+from lrd.data import hub
+from lrd.data.tokens import end_ids
+from lrd.models.loading import positions
+from lrd.models.memory import ROOM
 from lrd.rollouts import Completion
 from lrd.sampling.nucleus import CapturedNucleus
-from lrd.tokens import end_ids
 
 TRIED = ("0.25", "0.34")  # from the first, below the second
 PROMPT_ROOM = 2048  # tokens of a prompt, at most

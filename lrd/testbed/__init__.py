@@ -22,7 +22,7 @@ import torch
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell, check_name, presets, read_preset
-from lrd.run import fingerprint, read_json, write_json
+from lrd.runs.directory import fingerprint, read_json, write_json
 
 HERE = Path(__file__).parent
 PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations
@@ -43,9 +43,9 @@ def recipe_hash(name: str) -> str:
     """Changes with the recipe and with every source file that decides what it makes."""
     sources = sorted(HERE.glob("*.py"))
     below = (
-        "arithmetic",
-        "codebook",
-        "problems",
+        "data/arithmetic",
+        "data/codebook",
+        "data/problems",
         "rewards/process",
         "sampling/draw",
         "sampling/static",
@@ -159,7 +159,7 @@ def _work(section: dict[str, Any]) -> int:
 
 
 def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
-    from lrd.policy import seed_of
+    from lrd.models.policy import seed_of
     from lrd.testbed.corpus import tokenizer
     from lrd.testbed.pretrain import pretrain
 
@@ -181,14 +181,14 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     import functools
     import random
 
-    from lrd import evaluate
-    from lrd.models import device, load_model
-    from lrd.policy import seed_of
-    from lrd.problems import as_problem, stream
+    from lrd.data.problems import as_problem, stream
+    from lrd.models.loading import device, load_model
+    from lrd.models.policy import seed_of
     from lrd.rewards.process import PRM
     from lrd.sampling.torch import TorchSampler
     from lrd.testbed import prm as shepherd
     from lrd.testbed.corpus import tokenizer
+    from lrd.train import evaluate
 
     started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(what["task"]), what["seed"]
     samplers = {}
@@ -221,11 +221,11 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
 
 
 def _measure(role: str, data: str, into: Path, cell: Cell) -> dict[str, Any]:
-    from lrd import evaluate
-    from lrd.models import device, load_model, load_tokenizer
-    from lrd.problems import held_out
+    from lrd.data.problems import held_out
+    from lrd.models.loading import device, load_model, load_tokenizer
     from lrd.results import unbiased
     from lrd.sampling.torch import TorchSampler
+    from lrd.train import evaluate
 
     model = load_model(str(into / role), role, cell.dtype, device())
     words = load_tokenizer(str(into / role), role)

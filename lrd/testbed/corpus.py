@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lrd import codebook
-from lrd.arithmetic import THEMES, Story
-from lrd.problems import Chain, stream
+from lrd.data import codebook
+from lrd.data.arithmetic import THEMES, Story
+from lrd.data.problems import Chain, stream
 from lrd.testbed import working
 
 

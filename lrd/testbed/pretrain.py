@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from lrd.models import CausalLM, device, fuse_kernels
-from lrd.policy import seed_of
+from lrd.models.loading import CausalLM, device, fuse_kernels
+from lrd.models.policy import seed_of
 from lrd.testbed.corpus import CORPORA
 
 

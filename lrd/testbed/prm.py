@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lrd.models import CausalLM
-from lrd.policy import seed_of
-from lrd.problems import Problem
+from lrd.data.problems import Problem
+from lrd.data.tokens import end_ids, texts
+from lrd.models.loading import CausalLM
+from lrd.models.policy import seed_of
 from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
 from lrd.rollouts import pad
 from lrd.sampling.torch import TorchSampler
 from lrd.testbed.pretrain import fit, schedule
-from lrd.tokens import end_ids, texts
 from lrd.verifier import is_correct
 
 Labelled = tuple[list[int], list[int]]  # token ids of a tagged solution; at each tag 1 or 0, elsewhere -1

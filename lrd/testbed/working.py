@@ -10,7 +10,7 @@ import functools
 import random
 from collections.abc import Mapping, Sequence
 
-from lrd.arithmetic import THEMES, Story
+from lrd.data.arithmetic import THEMES, Story
 
 
 def solution(story: Story, habits: Mapping[str, Sequence[float]], rng: random.Random) -> str:

@@ -1,0 +1,1 @@
+"""Frames to numbers: statistics of the runs. No torch, and no sentences."""

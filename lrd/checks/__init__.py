@@ -1,0 +1,1 @@
+"""Checks of the library against others, and measurements of its speed. Nothing else imports them."""

@@ -1,0 +1,457 @@
+"""Checks of the machinery whose results the book shows: `python -m lrd.checks.verification` records them anew.
+
+What cannot be computed while the book is built is recorded in `book/verification.json`: the loss against TRL's trainer
+(TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository), cells run twice, the
+forward pass that is left out, and how far weights move at either precision.
+Nothing of the record should depend on the machine: a test records again and compares. Torch-free at import.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from lrd import ROOT, UserError, verifier
+from lrd.cell import Cell
+from lrd.results import Results
+from lrd.runs.directory import Run, read_json, read_jsonl, write_json
+
+PAIRS = ROOT / "tests" / "grading.tsv"
+RECORD = ROOT / "book" / "verification.json"
+MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
+BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
+TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
+LOSS_TYPES = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}  # our aggregation → TRL's name for it
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PARTS = ("verifier", "grading", "loss", "twice", "forward", "precision")
+WEIGHT_STD = 0.02  # what Qwen3's weights are drawn with (`initializer_range` of its config.json)
+GAP = "sampling/sampling_logp_difference"
+
+
+def recorded() -> dict[str, Any]:
+    """The record: for each of `PARTS` what the function `check_<part>` returns."""
+    return read_json(RECORD) or {}
+
+
+def check_verifier(problems: Path = MATH500) -> dict[str, Any]:
+    """MATH-500's reference solutions, graded against their own gold answers: ids only, none of its text.
+
+    `bare_lost`: graded as the original did, with the bare gold string. `bare_unparsed`: those whose gold answer alone
+    parses to nothing. `boxed_lost`: graded as we do. `next_paid`: solutions that verify against the next problem's
+    answer as we grade, of `next_pairs` whose answers are different strings.
+    """
+    import logging
+
+    from math_verify import parse
+
+    if not problems.is_file():
+        raise UserError(f"{problems.name} is not at hand; give its place with --math500 FILE")
+    text = problems.read_bytes()
+    rows = [json.loads(line) for line in text.decode().splitlines()]
+
+    def lost(gold: str) -> list[str]:
+        return [r["id"] for r in rows if not verifier.is_correct(r["solution"], r["answer"], gold)]
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its timeout is off: these are short
+    with contextlib.redirect_stdout(io.StringIO()):  # antlr prints
+        unparsed = [r["id"] for r in rows if not parse(r["answer"], parsing_timeout=0)]
+    pairs = [(a, b) for a, b in zip(rows, rows[1:] + rows[:1]) if a["answer"] != b["answer"]]
+    return {
+        "sha256": hashlib.sha256(text).hexdigest(),
+        "math_verify": metadata.version("math-verify"),
+        "problems": len(rows),
+        "bare_lost": lost("bare"),
+        "bare_unparsed": unparsed,
+        "boxed_lost": lost("boxed"),
+        "next_pairs": len(pairs),
+        "next_paid": [[a["id"], b["id"]] for a, b in pairs if verifier.is_correct(a["solution"], b["answer"])],
+    }
+
+
+class Pair(NamedTuple):
+    """What stands in a box, a gold answer, and the verdict that is due; a known limit says why it is not given."""
+
+    kind: str
+    box: str
+    gold: str
+    verdict: str  # right, wrong
+    limit: str = ""
+
+
+def grading(path: Path = PAIRS) -> list[Pair]:
+    """The pairs of our own that the grading is held to."""
+    return [Pair(*line.split("\t")) for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
+
+
+def check_grading() -> dict[str, Any]:
+    """Our pairs, graded as we do and by math-verify alone, which gets both in a box.
+
+    By kind and verdict that is due: how many pairs there are, and how many get it from us and from math-verify.
+    """
+    counts: dict[str, dict[str, list[int]]] = {}
+    for pair in grading():
+        due, box = pair.verdict == "right", rf"\boxed{{{pair.box}}}"
+        ours = verifier.is_correct(box, pair.gold) == due
+        theirs = verifier.is_correct(box, rf"\boxed{{{pair.gold}}}", gold="bare") == due
+        row = counts.setdefault(pair.kind, {"right": [0, 0, 0], "wrong": [0, 0, 0]})[pair.verdict]
+        row[:] = [n + more for n, more in zip(row, (1, ours, theirs))]
+    return {"math_verify": metadata.version("math-verify"), "kinds": counts}
+
+
+def check_loss(student: str, batches: int = BATCHES) -> dict[str, Any]:
+    """Our loss and its gradients against TRL's own `GRPOTrainer`: the largest absolute difference, by aggregation.
+
+    Both get the same tokens, advantages, log π_old, log π_ref and the log π_θ of TRL's forward pass, off-policy by up
+    to e^±0.5 so that clipping acts; `clipped` is the smallest share of clipped tokens. `other_estimator` is the
+    smallest difference with the report's KL estimator in place of TRL's: that the comparison can tell.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
+
+    from lrd import grpo
+
+    beta, epsilon, width = 0.07, 0.2, 24
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer: Any = GRPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(student),
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=GRPOConfig(
+                output_dir=folder, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
+                per_device_train_batch_size=4, num_generations=4, max_completion_length=width, temperature=1.0,
+                beta=beta, epsilon=epsilon, use_bias_correction_kl=False, use_vllm=False,
+            ),
+            train_dataset=Dataset.from_dict({"prompt": ["Last digit:1a+2\n"]}),
+            processing_class=tokenizer,
+        )  # fmt: skip
+    model = trainer.model.eval()
+
+    def differences(aggregation: str, kl_estimator: str, seed: int) -> tuple[float, float, float]:
+        trainer.loss_type = LOSS_TYPES[aggregation]
+        generator = torch.Generator().manual_seed(seed)
+        prompts = torch.randint(2, len(tokenizer), (4, 9), generator=generator)
+        completions = torch.randint(2, len(tokenizer), (4, width), generator=generator)
+        lengths = torch.tensor([width, 1, 7, 15])
+        mask = torch.arange(width)[None] < lengths[:, None]
+        ids, seen = torch.cat([prompts, completions], 1), torch.cat([torch.ones_like(prompts), mask.long()], 1)
+        logps = trainer._get_per_token_logps_and_entropies(model, ids, seen, width)[0]
+        old, ref = (logps.detach() + torch.rand(4, width, generator=generator) - 0.5 for _ in range(2))
+        advantages = torch.randn(4, width, generator=generator)
+        theirs = trainer._compute_loss(
+            model,
+            dict(
+                prompt_ids=prompts, prompt_mask=torch.ones_like(prompts), completion_ids=completions,
+                completion_mask=mask.long(), advantages=advantages, old_per_token_logps=old, ref_per_token_logps=ref,
+            ),
+        )  # fmt: skip
+        ours, about = grpo.loss(
+            logps, old, ref, advantages, mask, clip_epsilon=epsilon, kl_coef=beta, kl_estimator=kl_estimator,
+            aggregation=aggregation, max_tokens=width,
+        )  # fmt: skip
+        gradients = []
+        for value in (theirs, ours):
+            model.zero_grad()
+            value.backward()
+            gradients.append([p.grad.clone() for p in model.parameters()])
+        gap = max((a - b).abs().max().item() for a, b in zip(*gradients))
+        return abs(theirs.item() - ours.item()), gap, about["clip_ratio/region_mean"]
+
+    found = {}
+    for aggregation, theirs in LOSS_TYPES.items():
+        runs = [differences(aggregation, "k3", seed) for seed in range(batches)]
+        found[aggregation] = {
+            "loss_type": theirs,
+            "loss": max(loss for loss, _, _ in runs),
+            "gradient": max(gradient for _, gradient, _ in runs),
+            "clipped": round(min(clipped for _, _, clipped in runs), 3),
+        }
+    other = min(differences("token", "paper", seed)[0] for seed in range(batches))
+    version = metadata.version("trl")
+    return {"trl": version, "batches": batches, "aggregations": found, "other_estimator": round(other, 4)}
+
+
+def check_twice(student: str, teacher: str, prm: str, steps: int = 3) -> dict[str, Any]:
+    """A short cell of each regime and kind of arm, run twice in directories of their own: which records differ.
+
+    Compared are all rows of metrics (less wall times), evaluations and logged completions, and the weights' bytes.
+    """
+    found = []
+    for regime in ("outcome", "process", "distillation"):
+        for rank in (4, None):
+            cell = _cell((student, teacher, prm), regime=regime, rank=rank, steps=steps, learning_rate=1e-2)
+            with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+                one, two = _finish(cell, Path(first)), _finish(cell, Path(second))
+            differing = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+            found.append({"regime": regime, "arm": cell.arm, "records": len(one), "differing": differing})
+    return {"steps": steps, "cells": found}
+
+
+def check_forward(student: str, teacher: str, prm: str) -> dict[str, Any]:
+    """A third forward pass, as the original takes log π_old from, against the learner's own detached log π_θ.
+
+    For each kind of arm the largest absolute difference of any valid token's log-probability, and of any gradient of
+    the loss with the one or the other as log π_old; `moved` is the largest difference after one update, where the two
+    are different things: that the comparison can tell.
+    """
+    import torch
+
+    from lrd import grpo
+    from lrd.data import problems
+    from lrd.models import loading as models
+    from lrd.models.policy import Policy
+    from lrd.sampling.torch import TorchSampler
+    from lrd.train import loop as train
+
+    found = []
+    for rank in (4, None):
+        cell = _cell((student, teacher, prm), rank=rank, learning_rate=1e-2)
+        policy = Policy(cell, models.device())
+        sampler = TorchSampler(policy.base, policy.tokenizer)
+        sampler.sync(policy.weights())
+        batch = train.sample(policy, sampler, problems.train_pool(cell.train_data)[0], 1)
+        mask, ref = batch.completion_mask.to(policy.device), policy.reference_logps(batch)
+        advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device) * mask
+        learner = policy.logps(batch).logps
+        with torch.no_grad():
+            third = policy.logps(batch).logps
+        gradients = []
+        for old in (learner.detach(), third):
+            loss, _ = grpo.loss(
+                learner, old, ref, advantages, mask, clip_epsilon=cell.clip_epsilon, kl_coef=cell.kl_coef,
+                kl_estimator=cell.kl_estimator, aggregation="token", max_tokens=cell.max_completion_tokens,
+            )  # fmt: skip
+            gradients.append(torch.autograd.grad(loss, list(policy.trainable.values()), retain_graph=True))
+        for p, g in zip(policy.trainable.values(), gradients[0]):
+            p.data -= cell.learning_rate * g.sign()
+        with torch.no_grad():
+            moved = policy.logps(batch).logps
+        found.append(
+            {
+                "arm": cell.arm,
+                "logps": _largest([learner], [third], mask),
+                "gradients": _largest(*gradients),
+                "moved": round(_largest([learner], [moved], mask), 3),
+            }
+        )
+    return {"arms": found}
+
+
+def _largest(one: Sequence[Any], other: Sequence[Any], mask: Any = ...) -> float:
+    """The largest absolute difference between two lists of tensors, of each where the mask is set."""
+    return max((a - b)[mask].abs().max().item() for a, b in zip(one, other))
+
+
+def check_precision(student: str, teacher: str, learning_rate: float, steps: int = 100) -> dict[str, Any]:
+    """Full fine-tuning by distillation with trained weights in bf16, as the original has them, and in fp32.
+
+    For each precision, after the first update and after all: the share of matrix weights that differ from where they
+    began, and the root mean square of their change in units of the learning rate. Distillation, because it alone has a
+    gradient on every token whatever the student can do. `std` is the standard deviation of these weights.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from lrd.runs.directory import Run
+    from lrd.train.loop import train
+
+    def matrices(folder: str | Path, dtype: str) -> Any:
+        weights = load_file(Path(folder) / "model.safetensors").values()
+        return torch.cat([w.to(getattr(torch, dtype)).double().flatten() for w in weights if w.ndim > 1])
+
+    found = []
+    for dtype in ("bfloat16", "float32"):
+        for n in (1, steps):
+            cell = _cell((student, teacher, student), rank=None, steps=n, learning_rate=learning_rate,
+                         master_dtype=dtype, eval_every=n)  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder:
+                run = Run(cell, Path(folder))
+                for _ in train(run):
+                    pass
+                change = matrices(run.weights, dtype) - matrices(student, dtype)
+                run.close()
+            found.append(
+                {
+                    "master_dtype": dtype,
+                    "updates": n,
+                    "moved": round((change != 0).double().mean().item(), 3),
+                    "distance": round(change.square().mean().sqrt().item() / learning_rate, 2),
+                }
+            )
+    return {
+        "learning_rate": learning_rate,
+        "std": round(matrices(student, "float32").std().item(), 3),
+        "runs": found,
+    }
+
+
+def bf16_barrier(learning_rate: float) -> float:
+    """The size from which on a bf16 weight stays where it is if it is to move by `learning_rate`: a power of two.
+
+    In [2^e, 2^(e+1)) neighbours are 2^(e−7) apart, and what is less than half of that is rounded away.
+    """
+    return 2.0 ** (math.floor(math.log2(learning_rate)) + 9)
+
+
+def _cell(models: Sequence[str], regime: str = "distillation", **settings: Any) -> Cell:
+    """A short cell of random models: student, teacher, PRM."""
+    student, teacher, prm = models
+    return Cell(
+        **{
+            "preset": "test", "regime": regime, "seed": 0, "student": student, "teacher": teacher, "prm": prm,
+            "train_data": "chain", "eval_data": "chain", "eval_problems": 5, "max_completion_tokens": 12,
+            "eval_every": 3, "logged_completions": 2,
+        } | settings
+    )  # fmt: skip
+
+
+def _finish(cell: Cell, runs: Path) -> dict[str, Any]:
+    """A cell trained in `runs`, as what it left: file → its rows without times, or its bytes' hash."""
+    from lrd.train.loop import train
+
+    run = Run(cell, runs)
+    for _ in train(run):
+        pass
+    run.finish()
+    left: dict[str, Any] = {}
+    for path in run.path.glob("*.jsonl"):
+        left[path.name] = [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(path)]
+    for path in run.weights.glob("*.safetensors"):
+        left[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return left
+
+
+@contextlib.contextmanager
+def random_models(std: float = 0.15):
+    """Directories of three random two-layer models with the testbed's tokenizer: student, teacher, PRM.
+
+    `std` is that of their matrices' weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    from lrd.testbed.corpus import tokenizer as corpus_tokenizer
+
+    tokenizer: Any = corpus_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None, initializer_range=std, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"{folder}/{name}" for name in ("student", "teacher", "prm")]
+        for seed, path in enumerate(paths):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                AutoModelForCausalLM.from_config(config).save_pretrained(path)
+            tokenizer.save_pretrained(path)
+        yield paths
+
+
+def sampler_gap(results: Results) -> pd.DataFrame:
+    """Sampler against learner, one row a regime: steps, mean |difference| of a token's log-probability, the largest."""
+    names = [f"{GAP}/mean", f"{GAP}/max"]
+    steps = results.of_finished(results.steps).reindex(columns=["regime", *names]).dropna()
+    by_regime = steps.groupby("regime")
+    table = pd.DataFrame({"steps": by_regime.size(), "mean": by_regime[names[0]].mean()})
+    table["max"] = by_regime[names[1]].max()
+    return table.reindex([regime for regime in results.regimes if regime in table.index])
+
+
+def first_batches(results: Results) -> pd.DataFrame:
+    """What cells of a seed have in common before their first update, one row a seed: cells, and distinct first batches.
+
+    Untrained arms are one policy, and prompts and draws depend on the seed alone: there should be one batch a seed.
+    """
+    names = ["entropy", "completions/mean_length", "accuracy"]
+    steps = results.of_finished(results.steps).reindex(columns=["seed", "step", *names])
+    first = steps[steps.step == 1].dropna()
+    counts = {
+        seed: {"cells": len(mine), "batches": len(mine[names].drop_duplicates())}
+        for seed, mine in first.groupby("seed")
+    }
+    return pd.DataFrame.from_dict(counts, orient="index", columns=["cells", "batches"])
+
+
+def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
+    """What the page's sentences say, keyed by the names that they are glued under; true whatever was recorded."""
+    from lrd.analysis.stats import NOTHING, counted
+
+    graded, loss, twice = record["verifier"], record["loss"], record["twice"]
+    worst = max(max(row["loss"], row["gradient"]) for row in loss["aggregations"].values())
+    equal = sum(not cell["differing"] for cell in twice["cells"])
+    kinds = record["grading"]["kinds"].values()
+    right, wrong = ([sum(column) for column in zip(*(kind[due] for kind in kinds))] for due in ("right", "wrong"))
+    gaps = sampler_gap(results)
+    both = len(set(graded["bare_unparsed"]) & set(graded["bare_lost"]))
+    return {
+        "problems": str(graded["problems"]),
+        "bare": str(len(graded["bare_lost"])),
+        "bare_share": f"{100 * len(graded['bare_lost']) / graded['problems']:.1f} %",
+        "unparsed": str(both),
+        "boxed": str(len(graded["boxed_lost"])),
+        "paid": str(len(graded["next_paid"])),
+        "pairs": str(graded["next_pairs"]),
+        "graded_pairs": f"{right[0] + wrong[0]:,}",
+        "graded_ours": f"{right[1] + wrong[1]:,}",
+        "graded_theirs": f"{right[2] + wrong[2]:,}",
+        "graded_wrong": f"{wrong[0]:,}",
+        "paid_ours": str(wrong[0] - wrong[1]),
+        "paid_theirs": str(wrong[0] - wrong[2]),
+        "math_verify": graded["math_verify"],
+        "trl": loss["trl"],
+        "batches": str(loss["batches"]),
+        "loss": "zero, to the last bit" if worst == 0 else scientific(worst),
+        "clipped": f"{100 * min(row['clipped'] for row in loss['aggregations'].values()):.0f} %",
+        "other": f"{loss['other_estimator']:.4f}",
+        "twice": f"{equal} of {counted(len(twice['cells']), 'pair')}",
+        "steps": counted(twice["steps"], "step"),
+        "gap_steps": f"{int(gaps.steps.sum()):,}",
+        "gap": f"{scientific(gaps['max'].to_numpy().max())} nats" if len(gaps) else NOTHING,
+    }
+
+
+def scientific(x: float) -> str:
+    """`2.8 × 10⁻⁵`, and `0` for zero."""
+    if not x:
+        return "0"
+    digits, exponent = f"{x:.1e}".split("e")
+    return f"{digits}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs all checks and writes the record; without MATH-500 the verifier's part stays as it was."""
+    parser = argparse.ArgumentParser(prog="python -m lrd.checks.verification", description=str(__doc__).split("\n")[0])
+    parser.add_argument("--math500", type=Path, default=MATH500, metavar="FILE", help="JSONL: id, solution, answer")
+    args = parser.parse_args(arguments)
+    record = recorded()
+    try:
+        record["verifier"] = check_verifier(args.math500)
+    except UserError as error:
+        print(f"verification: the verifier's record stays as it is: {error}", file=sys.stderr)
+    record["grading"] = check_grading()
+    with random_models() as (student, teacher, prm):
+        record |= {"loss": check_loss(student), "twice": check_twice(student, teacher, prm)}
+        record["forward"] = check_forward(student, teacher, prm)
+    published = Cell.load("paper", regime="outcome", rank="full", seed=0)
+    with random_models(WEIGHT_STD) as (student, teacher, _):
+        record["precision"] = check_precision(student, teacher, published.learning_rate)
+    write_json(RECORD, {key: record[key] for key in PARTS if key in record})
+    print(f"verification: {RECORD.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Problems and where they come from: files, made tasks, codebooks, the Hub."""

@@ -1,0 +1,97 @@
+"""Models and data sets of the Hugging Face Hub: where they lie here, and fetched where they do not. Torch-free.
+
+A repository is used as its snapshot in the local cache, a directory like any other, and what is cached is not asked for
+again: every cell of a matrix reads the same files, with or without a network.
+"""
+
+import contextlib
+import functools
+from pathlib import Path
+
+from lrd import UserError
+from lrd.cell import TASKS, Cell, is_path, location
+from lrd.data import codebook
+
+REACH = 5.0  # seconds for the Hub's first answer
+# Math-Shepherd's own branch has pickles alone; this one is the Hub's bot's, with the same weights as safetensors.
+REVISIONS = {"peiyi9979/math-shepherd-mistral-7b-prm": "refs/pr/5"}
+SMALL = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]  # a model's configuration and its tokenizer
+DATA = [".parquet", ".jsonl", ".json", ".csv"]
+
+
+def on_hub(name: str) -> bool:
+    """Whether a name is an id on the Hub: neither a path, nor a `.jsonl` file, nor a task that is made here."""
+    made_here = name in TASKS or codebook.named(name)
+    return not is_path(name) and not name.endswith(".jsonl") and not made_here
+
+
+def model(name: str, role: str, *, weights: bool) -> Path:
+    """The directory of a model's checkpoint; of one on the Hub without its weights where only the rest is asked for.
+
+    Raises `UserError` where it cannot be had.
+    """
+    return _snapshot(name, role, weights) if on_hub(name) else Path(location(name, role))
+
+
+def data_set(name: str) -> Path:
+    """The directory of a data set on the Hub. Raises `UserError` where it cannot be had."""
+    return _snapshot(name, "data set", True)
+
+
+def check(cell: Cell) -> None:
+    """That the cell's student and data sets are there; from the Hub all but weights is fetched. Raises `UserError`."""
+    model(cell.student, "student", weights=False)
+    for source in (cell.train_data, cell.eval_data):
+        if on_hub(source):
+            data_set(source)
+
+
+def cached(name: str, role: str, *, weights: bool = True) -> Path | None:
+    """The directory of a model or data set of the Hub in the local cache; None where it is not there."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    needed = DATA if role == "data set" else [".safetensors" if weights else ".json"]
+    with contextlib.suppress(LocalEntryNotFoundError):
+        found = _fetch(name, role, weights, offline=True)
+        if any(path.suffix in needed for path in found.rglob("*")):  # another program may have cached less
+            return found
+    return None
+
+
+@functools.cache
+def _snapshot(name: str, role: str, weights: bool) -> Path:
+    from huggingface_hub import HfApi
+
+    try:
+        if there := cached(name, role, weights=weights):
+            return there
+        kind = "dataset" if role == "data set" else "model"
+        # The download's own would wait longer.
+        HfApi().repo_info(name, repo_type=kind, revision=REVISIONS.get(name, "main"), timeout=REACH)
+        return _fetch(name, role, weights, offline=False)
+    except Exception as error:  # two HTTP libraries' kinds, the Hub's and the file system's
+        raise UserError(f"cannot load {role} {name!r}: {_reason(error)}") from None
+
+
+def _fetch(name: str, role: str, weights: bool, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    kind, revision = "dataset" if role == "data set" else "model", REVISIONS.get(name, "main")
+    wanted = None if kind == "dataset" else [*SMALL, "*.safetensors"] if weights else SMALL
+    where = snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=offline)
+    return Path(where)
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "it is not in the local cache, and HF_HUB_OFFLINE is set; fetch it once without, or give a ./directory"
+    if isinstance(error, errors.GatedRepoError):
+        return "its owner grants access on request only; accept its terms on the Hub and log in (`hf auth login`)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the Hub has none of that name, or a private one; a directory of the project starts with './'"
+    if isinstance(error, errors.HFValidationError):
+        return "that is no id on the Hub (`owner/name`); a directory of the project starts with './'"
+    first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return f"it is not in the local cache, and the Hub cannot be reached or does not give it ({first})"

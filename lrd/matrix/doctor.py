@@ -1,0 +1,214 @@
+"""The smoke test of a host: what a preset's cells need, and whether it is here; each finding is ok or says what to do.
+
+Torch is imported only where it is looked at: a broken installation is a finding, too.
+"""
+
+import dataclasses
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from lrd import ROOT, UserError
+from lrd.cell import Cell, grid, location, read_preset
+from lrd.data import hub
+from lrd.runs.directory import describe, gpus, read_jsonl, runs_root
+
+ROLES = {"student": "student", "teacher": "teacher", "prm": "prm", "train_data": "data set", "eval_data": "data set"}
+ROOM = 2.0  # GiB; a cell of a small model leaves some MB, one of a large model its checkpoint
+SLOW = 20.0  # MB/s; a checkpoint is written every few steps
+WRITTEN = 64  # MiB that the speed is measured with
+SIDE = 8192  # of the square matrices that the rate is measured with
+STEPS = 3
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    ok: bool
+    what: str
+    said: str  # what was found, or what to do
+
+
+def examine(preset: str, runs: str | None = None) -> Iterator[Finding]:
+    """The findings, one after the other as they are made. Raises `UserError` for an unknown preset only."""
+    cells, needs = grid(preset), {"gpus": 0} | read_preset(preset).get("resources", {})
+    yield versions()
+    found = [gpu(needs["gpus"], preset)]
+    yield found[-1]
+    found.append(disk(runs_root(runs)))
+    yield found[-1]
+    sources = sorted({(role, getattr(cell, role)) for cell in cells for role in ROLES})
+    on_hub = [(role, name) for role, name in sources if hub.on_hub(name)]
+    answers = True
+    if on_hub:
+        online = reach()
+        answers, missing = online.ok, [name for role, name in on_hub if not hub.cached(name, ROLES[role])]
+        yield online if missing else Finding(True, "hub", f"not needed, all is cached; {online.said}")
+    for role, name in sources:
+        found.append(source(role, name, answers))
+        yield found[-1]
+    needed = [finding.what for finding in found if not finding.ok]
+    yield Finding(False, "cell", f"not tried for want of {', '.join(needed)}") if needed else trial(cells[0])
+
+
+def versions() -> Finding:
+    """Python and packages against pyproject.toml's bounds and the pins of constraints.txt."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+    from packaging.version import Version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [
+        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    pins: dict[str, str] = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in lines)}
+    here: dict[str, str] = {canonicalize_name(d.name): Version(d.version).public for d in metadata.distributions()}
+    python = ".".join(map(str, sys.version_info[:3]))
+    wrong = []
+    if not SpecifierSet(project["requires-python"]).contains(python):
+        wrong.append(f"Python is {python} (needed: {project['requires-python']})")
+    for requirement in map(Requirement, project["dependencies"]):
+        version = here.get(canonicalize_name(requirement.name))
+        if version is None or not requirement.specifier.contains(version):
+            wrong.append(f"{requirement.name} is {version or 'not installed'} (needed: {requirement})")
+    compared = sorted(pins.keys() & here.keys())
+    off = [f"{name} is {here[name]} (pinned: {pins[name]})" for name in compared if here[name] != pins[name]]
+    if off and not wrong and "vllm" in here:
+        return Finding(True, "versions", f"Python {python}; vLLM {here['vllm']} brings its own: {'; '.join(off)}")
+    if wrong or off:
+        mend = "`make` brings .venv up to date; elsewhere, pip install -c constraints.txt -e ."
+        return Finding(False, "versions", f"{'; '.join(wrong + off)}. {mend}")
+    return Finding(True, "versions", f"Python {python}; {len(compared)} packages, all as pinned in constraints.txt")
+
+
+def gpu(needed: float, preset: str) -> Finding:
+    """Name, memory, driver and measured bf16 rate of each GPU, and whether there are as many as a cell takes."""
+    try:
+        import torch
+
+        here = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        rates = [f"{bf16_rate(device):.0f} Tflop/s in bf16" for device in here]
+    except Exception as error:  # whatever a broken installation or driver raises
+        return Finding(False, "gpu", f"torch cannot be used: {describe(error)}. Install it as pytorch.org says")
+    names = gpus()
+    if not here and names:
+        said = f"torch {torch.__version__} does not see {names[0]}; install a CUDA build that its driver takes"
+        return Finding(needed == 0, "gpu", said)
+    if len(here) < needed:
+        said = f"{len(here)} here, and a cell of preset {preset!r} takes {needed:g}; run it on a host that has them"
+        return Finding(False, "gpu", said)
+    if not here:
+        return Finding(True, "gpu", f"none, and preset {preset!r} needs none")
+    names = names if len(names) == len(here) else [torch.cuda.get_device_name(device) for device in here]
+    shown = "; ".join(f"{name}, {rate}" for name, rate in zip(names, rates))
+    return Finding(True, "gpu", f"{shown}; CUDA {torch.version.cuda}")
+
+
+def bf16_rate(device) -> float:
+    """Tflop/s of large bf16 products, the fastest of a few."""
+    import torch
+
+    a = torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16)
+    seconds = []
+    for _ in range(8):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        torch.mm(a, a)
+        torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * SIDE**3 / min(seconds) / 1e12
+
+
+def disk(root: Path) -> Finding:
+    """Room and write speed where runs will lie."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(root).free / 2**30
+        with tempfile.TemporaryFile(dir=root) as file:
+            block, start = os.urandom(2**20), time.perf_counter()
+            for _ in range(WRITTEN):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            speed = WRITTEN * 2**20 / 1e6 / (time.perf_counter() - start)
+    except OSError as error:
+        said = f"{root} cannot be written ({describe(error)}); make room, or give another directory with --runs"
+        return Finding(False, "disk", said)
+    said = f"{free:.1f} GiB free, {speed:.0f} MB/s in {root}"
+    if free < ROOM or speed < SLOW:
+        least = f"{ROOM:g} GiB and {SLOW:g} MB/s are the least"
+        return Finding(False, "disk", f"{said}; {least}: make room, or give another directory with --runs")
+    return Finding(True, "disk", said)
+
+
+def reach() -> Finding:
+    """Whether the Hub answers, within a few seconds."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return Finding(
+            False, "hub", "HF_HUB_OFFLINE is set, so only what is cached can be had; unset it, or fill the cache"
+        )
+    start = time.perf_counter()
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=hub.REACH).close()
+    except urllib.error.HTTPError:
+        pass  # an answer is an answer
+    except (OSError, ValueError) as error:
+        said = (
+            f"{constants.ENDPOINT} does not answer ({describe(error)}); mend the network, or fill the cache elsewhere"
+        )
+        return Finding(False, "hub", said)
+    return Finding(True, "hub", f"{constants.ENDPOINT} answers in {time.perf_counter() - start:.1f} s")
+
+
+def source(role: str, name: str, answers: bool) -> Finding:
+    """Whether a model or a data set of the preset is here, or can be fetched from a Hub that answers."""
+    from lrd.data import problems
+
+    what = role.replace("_", " ")
+    if hub.on_hub(name):
+        if there := hub.cached(name, ROLES[role]):
+            size = sum(path.stat().st_size for path in there.rglob("*") if path.is_file()) / 2**30
+            return Finding(True, what, f"{name} is cached ({size:.2f} GiB)")
+        how = "is fetched when it is first used" if answers else "cannot be fetched: see hub"
+        return Finding(answers, what, f"{name} is not cached, and {how}")
+    try:
+        if role == "train_data":
+            problems.train_pool(name)
+        elif role == "eval_data":
+            problems.held_out(name, 1)
+        elif not any(Path(location(name, role)).glob("*.safetensors")):
+            raise UserError(f"{role} {name!r} has no weights (*.safetensors)")
+    except UserError as error:
+        return Finding(False, what, str(error))
+    return Finding(True, what, f"{name} is here")
+
+
+def trial(cell: Cell) -> Finding:
+    """A few steps of a cell, through its notebook, in a directory that goes afterwards."""
+    from lrd import matrix
+
+    short = {"steps": STEPS, "eval_every": STEPS, "eval_problems": min(4, cell.eval_problems)}
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as runs:
+        try:
+            outcome = matrix.execute(dataclasses.replace(cell, **short), short, runs)
+        except UserError as error:
+            return Finding(False, "cell", str(error))
+        metrics = read_jsonl(Path(runs) / cell.preset / cell.name / "metrics.jsonl")
+    if outcome.state != "finished":
+        return Finding(False, "cell", f"{cell.name} {outcome.state}: {outcome.reason}")
+    pace, took = statistics.median(row["step_time"] for row in metrics), time.perf_counter() - start
+    return Finding(True, "cell", f"{STEPS} steps of {cell.name}: {pace:.2f} s a step, {took:.0f} s in all")

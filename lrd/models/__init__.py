@@ -1,0 +1,1 @@
+"""Models: loading them, their log-probabilities, adapters, the policy, the memory they take."""

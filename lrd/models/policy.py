@@ -1,0 +1,110 @@
+"""The student that is trained and the reference it must not stray from: LoRA or full fine-tuning of any causal LM."""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from lrd.cell import Cell
+from lrd.models import placement
+from lrd.models.loading import CausalLM, TokenLogps, load_model, load_tokenizer, token_logps
+from lrd.rollouts import Rollouts
+
+
+def seed_of(*parts) -> int:
+    """A seed of its own for each use of randomness, so that drawing from one never moves another."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:7])
+
+
+class Policy:
+    """Student and reference of one cell. The reference is the student with its adapter off, or a frozen copy."""
+
+    def __init__(self, cell: Cell, device: torch.device):
+        self.cell, self.device = cell, device
+        self.tokenizer = load_tokenizer(cell.student, "student")
+        if cell.rank is None:
+            self.model = load_model(cell.student, "student", cell.master_dtype, device)
+            self.reference = load_model(cell.student, "student", cell.dtype, device).requires_grad_(False)
+        else:
+            self.reference = load_model(cell.student, "student", cell.dtype, device)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed_of("initialization", cell.seed))
+                self.model = placement.add(self.reference, cell, cell.rank)
+
+    def logps(self, rollouts: Rollouts) -> TokenLogps:
+        """The learner's log-probabilities of a batch, with gradient."""
+        if isinstance(self.model, PeftModel) and self.cell.dtype == "float32":
+            # The same function and gradient as adding the adapters' outputs, for a fraction of the products, since a
+            # batch has more tokens than a layer has rows. In bf16 the sum would round the adapter away.
+            weights = {name: _merged(layer) for name, layer in self._adapted.items()}
+            with self._without_adapter():
+                return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
+        # Mixed precision without autocast: what is trained is rounded once a step, as the sampler's weights are.
+        dtype = getattr(torch, self.cell.dtype)
+        weights = {name: p.to(dtype) for name, p in self.base.named_parameters() if p.requires_grad}
+        return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
+
+    @functools.cached_property
+    def _adapted(self) -> dict[str, LoraLayer]:
+        """Adapted layers by the name of their frozen weight."""
+        layers = self.base.named_modules()
+        return {f"{name}.base_layer.weight": layer for name, layer in layers if isinstance(layer, LoraLayer)}
+
+    @torch.no_grad()
+    def reference_logps(self, rollouts: Rollouts) -> Float[Tensor, "N T"]:
+        """The frozen base's log-probabilities of a batch."""
+        with self._without_adapter():
+            return token_logps(self.reference, rollouts, self.cell.logp_temperature).logps
+
+    @contextlib.contextmanager
+    def _without_adapter(self) -> Iterator[None]:
+        """Adapters off, as in PEFT's `disable_adapter`, which first asks every layer for its state, for a small model
+        longer than a layer takes.
+        """
+        tuner: Any = self.model.base_model if isinstance(self.model, PeftModel) else None
+        if tuner is not None:
+            tuner.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            if tuner is not None:
+                tuner.enable_adapter_layers()
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What the optimizer moves, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def base(self) -> CausalLM:
+        """The student as `from_pretrained` made it: its configuration and module structure."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @torch.no_grad()
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The student's weights under their original names, adapters added into temporaries: W + s·BA.
+
+        Never merged in place: a bf16 base that is merged and unmerged every step drifts.
+        """
+        dtype, adapted = getattr(torch, self.cell.dtype), self._adapted
+        for name, p in self.base.named_parameters():
+            if "lora_" not in name:
+                weight = _merged(adapted[name]) if name in adapted else p
+                yield name.replace(".base_layer.", "."), weight.to(dtype, copy=p.requires_grad)
+
+    def save(self, path) -> None:
+        """The adapter in PEFT's format, or the whole student in the Hub's; safetensors either way."""
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+
+def _merged(layer: Any) -> Tensor:
+    """W + s·BA of an adapted layer."""
+    return layer.get_base_layer().weight + layer.get_delta_weight("default")

@@ -1,0 +1,226 @@
+"""The book: Jupyter Book over the repository, with a page for every executed cell.
+
+`build` adds the executed cells to `book/_toc.yml` and runs Jupyter Book from a clean state. The module is
+also a small Sphinx extension (see `_config.yml`). It executes the analysis notebooks side by side, where Sphinx would
+wait for one after the other; and executed cells, stored as they ran and under one title, get a name each as pages.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from jupyter_client.utils import run_sync
+from nbclient import NotebookClient
+
+from lrd import ROOT, results
+from lrd.analysis.stats import arm_name
+from lrd.cell import Cell, grid
+from lrd.runs.kernel import Kernel
+
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
+CELLS = "book/cells"  # the page under which all cells hang
+ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs/ is shown as it ran
+AT_A_TIME = min(4, os.cpu_count() or 1)
+BESIDE = {  # preset → the page that reports it, if it is not the one that the book is about
+    "law": "notebooks/law",
+    "law-long": "notebooks/law",
+    "law-lr": "notebooks/law",
+    "law-ranks": "notebooks/law",
+    "law-ranks-lr": "notebooks/law",
+    "law-small": "notebooks/law",
+    "law-small-lr": "notebooks/law",
+    "repair": "notebooks/repair",
+    "repair-ranks": "notebooks/repair",
+    "repair-small": "notebooks/repair",
+    "pace": "notebooks/repair",
+    "pace-ranks": "notebooks/repair",
+    "pace-small": "notebooks/repair",
+    "tiny": "notebooks/yours",
+    "small-again": "notebooks/yours",
+    "small-bf16": "notebooks/variants",
+    "small-engine": "notebooks/variants",
+    "small-lr": "notebooks/rates",
+    "small-lr-full": "notebooks/rates",
+}
+STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
+
+
+def build(root: Path = ROOT, *, output: Path | None = None) -> int:
+    """Builds the book of `root` into `output`/_build/html and returns the exit status; any Sphinx warning is a failure.
+
+    `root` holds `_config.yml`, `book/`, `notebooks/`, `lrd/` (for listings) and `runs/`, whatever there is of them.
+    """
+    runs, output = root / "runs", output or root
+    preset = results.studied(runs)
+    html = output / "_build" / "html"
+    shutil.rmtree(output / "_build", ignore_errors=True)  # nothing of an earlier build is ever shown again
+    html.parent.mkdir(parents=True)
+    toc = html.parent / "_toc.yml"
+    toc.write_text(yaml.safe_dump(contents(root, preset, runs), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "--toc", str(toc), "-W", "--keep-going", "-q"]
+    environment = os.environ | {
+        "LRD_RUNS": str(runs),
+        "LRD_PRESET": preset,  # one answer for all pages, also if a cell finishes meanwhile
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    status = subprocess.run([*command, "--path-output", str(output)], env=environment, cwd=root).returncode
+    print(f"book: {'failed' if status else html / 'index.html'}")
+    return status
+
+
+def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
+    """The table of contents with all cells in it: the preset's under their regime's page, others' under theirs.
+
+    What has no page of its own, regime or preset, has its cells with the cells' own page.
+    """
+    toc = yaml.safe_load((root / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    for name, after in STUDIES.items():
+        if (runs / preset / name / "done.json").is_file():
+            parent = next(chapter for chapter in chapters if chapter["file"] == after)
+            parent["sections"] = [{"file": f"runs/{preset}/{name}/{name}"}]
+    gallery = next(chapter for chapter in chapters if chapter["file"] == CELLS)
+    sections: list[dict[str, Any]] = []
+    for cell in sorted(grid(preset), key=lambda cell: (cell.rank is None, cell.rank or 0, cell.seed)):
+        if not results.has_page(runs / preset / cell.name):
+            continue
+        mine = {"file": f"runs/{preset}/{cell.name}/cell", "title": short_title(cell)}
+        regime = f"{CELLS}-{cell.regime}"
+        if not (root / f"{regime}.md").is_file():
+            sections.append(mine | {"title": cell.name})
+            continue
+        page = next((s for s in sections if s["file"] == regime), None)
+        if page is None:
+            page = {"file": regime, "sections": []}
+            sections.append(page)
+        page["sections"].append(mine)
+    for other in results.with_runs(runs):
+        for cell in grid(other) if other != preset else []:
+            if results.has_page(runs / other / cell.name):
+                page = {"file": f"runs/{other}/{cell.name}/cell", "title": f"{other}: {cell.name}"}
+                parent = next((chapter for chapter in chapters if chapter["file"] == BESIDE.get(other)), None)
+                (sections if parent is None else parent.setdefault("sections", [])).append(page)
+    if sections:
+        gallery["sections"] = sections
+    return toc
+
+
+def short_title(cell: Cell) -> str:
+    """Its place within the regime, as the table of contents names it."""
+    return f"{arm_name(cell.arm)[0].upper()}{arm_name(cell.arm)[1:]}, seed {cell.seed}"
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Sphinx's entry point."""
+    app.connect("env-before-read-docs", _execute_ahead)
+    app.connect("source-read", _take_executed)
+    app.connect("source-read", _name_cell)
+    app.connect("html-page-context", _without_thebe, priority=900)
+    app.connect("html-page-context", _count_seeds)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _execute_ahead(app: Any, env: Any, documents: list[str]) -> None:
+    """Starts to execute the analysis notebooks, in the order in which they will be read."""
+    app.lrd_executed = {name: Future() for name in documents if name.startswith(ANALYSIS)}
+    todo: queue.SimpleQueue[tuple[Path, Future[str]]] = queue.SimpleQueue()
+    for name, future in app.lrd_executed.items():
+        todo.put((Path(env.doc2path(name)), future))
+    for _ in range(AT_A_TIME):
+        threading.Thread(target=_work, args=[todo], daemon=True).start()
+
+
+def _work(todo: "queue.SimpleQueue[tuple[Path, Future[str]]]") -> None:
+    """Executes notebooks one after the other in one kernel: the next need not import and read what the last one has.
+
+    One that fails takes the kernel with it, and the next starts another.
+    """
+    while not todo.empty():
+        with tempfile.TemporaryDirectory(prefix="lrd-") as sockets:
+            kernel = Kernel(transport="ipc", ip=f"{sockets}/kernel")
+            with contextlib.suppress(queue.Empty):
+                while _goes_on(kernel, *todo.get_nowait()):
+                    pass
+            if kernel.has_kernel:
+                run_sync(kernel.shutdown_kernel)(now=True)
+
+
+def _goes_on(kernel: Kernel, path: Path, future: Future[str]) -> bool:
+    try:
+        future.set_result(execute(path, kernel))
+    except Exception as error:
+        future.set_exception(error)
+    return future.exception() is None
+
+
+def execute(path: Path, kernel: Kernel) -> str:
+    """The notebook with its outputs, as JSON, marked as one that need not be executed again.
+
+    It finds no name of the notebook before it in the same kernel.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
+    folder = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, km=kernel, timeout=180, resources=folder).execute()
+    del notebook.cells[0]
+    notebook.metadata["mystnb"] = {"execution_mode": "off"}
+    return nbformat.writes(notebook)
+
+
+def _take_executed(app: Any, document: str, source: list[str]) -> None:
+    """Puts the executed notebook in place of its source; one that failed is left to myst-nb, which says how."""
+    ahead: Future[str] | None = app.lrd_executed.pop(document, None)
+    if ahead:
+        with contextlib.suppress(Exception):
+            source[0] = ahead.result()
+
+
+def _name_cell(app: Any, document: str, source: list[str]) -> None:
+    """Puts the cell's own name over its page, and the way back beneath; the file stays as it is."""
+    if not (document.startswith("runs/") and document.endswith("/cell")):
+        return
+    notebook = json.loads(source[0])
+    _, preset, name, _ = document.split("/")
+    place, _, seed = name.rpartition("-s")
+    first, *axes = re.split(r"-(?=\w+=)", place)  # values of further axes may have hyphens
+    regime, arm = first.split("-")
+    for cell in notebook["cells"]:
+        heading, _, rest = "".join(cell["source"]).partition("\n")
+        if cell["cell_type"] == "markdown" and heading.startswith("# "):
+            cell["source"] = rest
+            break  # the title that all cells share; papermill puts the notice of a failure before it
+    command = f"lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed}"
+    command += "".join(f" --set {axis}" for axis in axes)
+    links = [
+        "[the gallery that it is part of](/notebooks/gallery.ipynb)",
+        f"`{command} --runs elsewhere` runs it again",
+    ]
+    what = ", ".join([regime, arm_name(arm), *axes, f"seed {seed}"])
+    title = f"# {what}\n\n{' · '.join(links)}"
+    notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
+    source[0] = json.dumps(notebook)
+
+
+def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Takes out the scripts of thebe, which Jupyter Book always adds, and twice: an error in every page's console."""
+    for files in ("script_files", "css_files"):
+        context[files] = [file for file in context.get(files, []) if "thebe" not in f"{file} {vars(file)}".lower()]
+
+
+def _count_seeds(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Tells the style sheet how many seeds an arm has: the cells' page gives each a column."""
+    if page.startswith(CELLS):
+        seeds = len({cell.seed for cell in grid(results.studied())})
+        context["metatags"] = f"{context.get('metatags', '')}<style>:root {{--lrd-seeds: {seeds}}}</style>"

@@ -1,0 +1,86 @@
+"""Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k, always by the verifier."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lrd.cell import Cell
+from lrd.data.problems import Problem
+from lrd.data.tokens import beginnings, texts
+from lrd.models.loading import CausalLM
+from lrd.rollouts import Completion
+from lrd.sampling import Sampler
+from lrd.train import recall
+from lrd.verifier import is_correct, last_boxed
+
+Tell = Callable[[int, int], object]
+"""What is told how many problems have been answered, of how many: before the first batch, and after each."""
+
+
+def silent(done: int, of: int) -> None:
+    """Tells nobody."""
+
+
+def encode(problem: Problem, cell: Cell, tokenizer) -> list[int]:
+    """The prompt's token ids."""
+    return beginnings([cell.prompt(problem.problem)], tokenizer)[0]
+
+
+def greedy(
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, tell: Tell = silent
+) -> list[dict[str, Any]]:
+    """One greedy completion a problem, judged; one row each (the fields of `evals.jsonl`, without `step`)."""
+    rows = []
+    tell(0, len(problems))
+    for start in range(0, len(problems), cell.eval_batch):
+        batch = problems[start : start + cell.eval_batch]
+        prompts = [encode(p, cell, tokenizer) for p in batch]
+        completions = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, temperature=0)
+        rows += [judge(p, c, cell, tokenizer) for p, c in zip(batch, completions, strict=True)]
+        tell(len(rows), len(problems))
+    return rows
+
+
+def judge(problem: Problem, completion: Completion, cell: Cell, tokenizer) -> dict[str, Any]:
+    """Whether a completion is right, whether it gives an answer at all, its length in tokens, whether it was cut."""
+    (text,) = texts([completion.ids], tokenizer)
+    return {
+        "problem": problem.id,
+        "correct": is_correct(text, problem.answer, cell.grading),
+        "answered": bool((last_boxed(text) or "").strip()),
+        "length": len(completion.ids),
+        "truncated": completion.truncated,
+    }
+
+
+def with_bits(
+    rows: list[dict[str, Any]], model: CausalLM, entries: list[Problem], cell: Cell, tokenizer
+) -> list[dict[str, Any]]:
+    """The rows of a codebook's entries with the bits that the policy has learned of each: `bits`, and `bits_raw`."""
+    prompts = [encode(entry, cell, tokenizer) for entry in entries]
+    found = recall.of_model(model, prompts, entries, tokenizer)
+    both = zip(rows, found.calibrated.tolist(), found.raw.tolist())
+    return [row | {"bits": bits, "bits_raw": raw} for row, bits, raw in both]
+
+
+def sampled(
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, *, samples: int, seed: int, tell: Tell = silent
+) -> list[list[dict[str, Any]]]:
+    """`samples` completions a problem at the cell's temperature and top-p, judged: one list of rows a problem."""
+    rows = []
+    tell(0, len(problems))
+    per_batch = max(1, cell.eval_batch // samples)
+    for start in range(0, len(problems), per_batch):
+        batch = problems[start : start + per_batch]
+        prompts = [encode(p, cell, tokenizer) for p in batch for _ in range(samples)]
+        completions = sampler.sample(
+            prompts,
+            max_tokens=cell.max_completion_tokens,
+            temperature=cell.temperature,
+            top_p=cell.top_p,
+            seed=seed + start,
+        )
+        repeated = [p for p in batch for _ in range(samples)]
+        judged = [judge(p, c, cell, tokenizer) for p, c in zip(repeated, completions, strict=True)]
+        rows += [judged[i : i + samples] for i in range(0, len(judged), samples)]
+        tell(len(rows), len(problems))
+    return rows

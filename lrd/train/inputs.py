@@ -1,0 +1,56 @@
+"""What is known of a cell's models and problems before any weight is read, from configurations and tokenizers."""
+
+import warnings
+
+from lrd import UserError, rewards
+from lrd.cell import Cell
+from lrd.data import codebook
+from lrd.data.problems import Problem
+from lrd.models.loading import check_positions, check_tokens, check_weights
+from lrd.train import recall
+
+
+def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -> None:
+    """Raises `UserError` where the cell cannot learn from the problems of `pool` or be asked those `held_out`."""
+    for role in ("student", rewards.model_of(cell)):
+        if role:
+            check_weights(getattr(cell, role.lower()), role)
+    for source, of in ((cell.train_data, pool), (cell.eval_data, held_out)):
+        check_tokens(cell.student, "student", (cell.prompt(p.problem) for p in of), tokenizer, source)
+    rewards.check(cell, tokenizer, pool)
+    asked = [(cell.prompt(p.problem), "") for p in pool], cell.max_completion_tokens
+    if rewards.demonstrates(cell):
+        _check_solutions(cell, tokenizer, pool)
+        asked = [(cell.prompt(p.problem), p.solution or "") for p in pool], 1  # the end
+    check_positions(cell.student, "student", *asked, tokenizer, cell.train_data)
+    asked = [(cell.prompt(p.problem), "") for p in held_out], cell.max_completion_tokens
+    check_positions(cell.student, "student", *asked, tokenizer, cell.eval_data)
+    if codebook.named(cell.eval_data):
+        recall.check(cell.student, tokenizer)
+
+
+def end_tokens(cell: Cell, tokenizer) -> dict[str, dict[str, list[str]]]:
+    """What a run records of the student's end tokens; a warning where its tokenizer and its files are at odds."""
+    ends = {"tokenizer": [tokenizer.eos_token_id]} | tokenizer.ends
+    if odd := [file for file, ids in ends.items() if ids and tokenizer.eos_token_id not in ids]:
+        warnings.warn(
+            f"student {cell.student!r}: the end token of its tokenizer, {tokenizer.eos_token!r}, is none of those in "
+            f"{' and '.join(odd)}; a completion ends at any of them, and a solution that is shown ends with the former",
+            stacklevel=2,
+        )
+    return {"end_tokens": {file: tokenizer.convert_ids_to_tokens(ids) for file, ids in ends.items()}}
+
+
+def _check_solutions(cell: Cell, tokenizer, pool: list[Problem]) -> None:
+    special = set(tokenizer.all_special_tokens) - {tokenizer.unk_token}
+    for problem in pool:
+        if problem.solution is None:
+            raise UserError(
+                f"regime {cell.regime!r} learns from solutions, and {cell.train_data!r} has problems without"
+            )
+        text = problem.solution.removesuffix(tokenizer.eos_token)
+        if inside := [token for token in special if token in text]:
+            raise UserError(
+                f"the solution of problem {problem.id!r} in {cell.train_data!r} has {min(inside)!r} in it, a special "
+                f"token of student {cell.student!r}; leave it out"
+            )

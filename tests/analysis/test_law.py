@@ -1,0 +1,516 @@
+"""Statistics of the law: planted slopes and knees come back, within the intervals that are given for them."""
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from fakes import legible, write_cell
+
+from lrd import ROOT, UserError, results
+from lrd.analysis import law
+from lrd.analysis.budget import times
+from lrd.analysis.law import Measured
+from lrd.cell import grid, read_preset
+from lrd.data import codebook
+from lrd.report import display, figures
+
+PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 14592, 29184, 57936])
+INFORMATION = np.array([256.0, 1024, 4096])
+ARMS = [f"a{i}" for i in range(8)] + ["full"]
+STEPS = np.array([0.0, 30, 60, 120, 240, 480])
+KINDS = (law.capacity, law.growth)
+
+
+def world(rng, c=0.9, absorbed=1.0, n=6, noise=0.1, tau=1e-6, between=0.05, bent=False) -> Measured:
+    """bits = min(c·N, J) with J = absorbed·I, or `bent` J (1 − exp(−c·N/J)), after a time `tau`.
+
+    Of n replicates with noise of their own and each cell's.
+    """
+    most = absorbed * INFORMATION
+    line = c * PARAMETERS[:, None]
+    ends = (most * (1 - np.exp(-line / most)) if bent else np.minimum(line, most))[None, ..., None]
+    time = 1 - np.exp(-STEPS / tau)
+    wobble = np.exp(noise * rng.standard_normal((n, 9, 3, 1)) + between * rng.standard_normal((n, 1, 1, 1)))
+    bits = np.minimum(ends * time * wobble, INFORMATION[:, None])
+    return Measured(bits, PARAMETERS, INFORMATION, STEPS, ARMS, "supervised")
+
+
+def quiet(**about) -> Measured:
+    return world(np.random.default_rng(0), noise=0.0, between=0.0, **about)
+
+
+# --- without noise
+
+
+@pytest.mark.parametrize("c", [0.1, 0.65, 1.1])
+def test_a_planted_slope_comes_back(c):
+    m = quiet(c=c)
+    assert law.capacity(m, m.mean()) == pytest.approx(
+        c, rel=0.005
+    )  # the slopes that are tried are half a percent apart
+
+
+def test_by_hand():
+    # 100 and 300 parameters, 200 bits to know: 0.9 a parameter gives 90 and all.
+    bits, full = np.array([[90.0], [200.0]]), np.array([200.0])
+    assert law.bits_a_parameter(bits, np.array([100.0, 300.0]), full) == pytest.approx(0.9, rel=0.005)
+    assert math.isnan(law.bits_a_parameter(bits, np.array([100.0, 300.0]), np.array([0.0])))
+
+
+def test_a_size_by_hand():
+    # 80 % at 100 parameters, 95 % at 400: 90 % lies two thirds of the way, 100 · 4^(2/3) = 252.
+    parameters = np.array([100.0, 400, 1600, 9000])
+    assert law.size(np.array([80.0, 95, 95, 100]), parameters) == pytest.approx(100 * 4 ** (2 / 3))
+    assert law.size(np.array([80.0, 60, 95, 100]), parameters) == pytest.approx(100 * 4 ** (1 + 2 / 3))  # 60 is no loss
+    assert law.size(np.array([91.0, 60, 95, 100]), parameters) == pytest.approx(100)  # the smallest does
+    assert law.size(np.array([10.0, 10, 80, 100]), parameters) == pytest.approx(1600 * (9000 / 1600) ** 0.5)
+    assert math.isnan(law.size(np.array([1.0, 1, 1, 0]), parameters))
+
+
+NINETY = -math.log(0.1)  # bent curves reach 90 % at as many J / c
+
+
+def test_planted_sizes_come_back():
+    """Up to what a straight line between arms gives for a bent curve."""
+    for c, absorbed in ((0.9, 1.0), (0.6, 0.5)):
+        m = quiet(c=c, absorbed=absorbed, bent=True)
+        np.testing.assert_allclose(law.sizes(m, m.mean()), NINETY * absorbed * INFORMATION / c, rtol=0.08)
+        assert law.growth(m, m.mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_equal_looks_undo_what_a_larger_codebook_has_less_time_for():
+    """Each key is learned by its own number of looks: sizes grow with information at equal episodes alone."""
+    looks = STEPS / INFORMATION[:, None]
+    bits = INFORMATION[:, None] * (1 - np.exp(-looks * PARAMETERS[:, None, None] / 200))
+    m = replace(quiet(), bits=np.repeat(bits[None], 6, 0))
+    assert law.growth(m, m.mean()) == pytest.approx(1, abs=0.2)
+    assert law.growth_at_equal_looks(m, m.mean()) == pytest.approx(0, abs=0.02)
+
+
+def test_a_size_that_does_not_grow():
+    m = quiet()
+    ends = np.minimum(PARAMETERS[:, None] / 1000, 1) * INFORMATION  # everywhere the same share for the same size
+    flat = replace(m, bits=np.repeat(ends[None, ..., None], 6, 3) + np.zeros((4, 1, 1, 1)))
+    assert law.growth(flat, flat.mean()) == pytest.approx(0, abs=0.01)
+    at = 576 + 0 * INFORMATION  # 576 and 912 parameters learn 58 and 91 %
+    assert (law.sizes(flat, flat.mean()) > at).all() and (law.sizes(flat, flat.mean()) < 912).all()
+
+
+def test_an_asymptote_is_told_from_speed():
+    a, tau = law.asymptote(STEPS, 500 * (1 - np.exp(-STEPS / 300)))
+    assert a == pytest.approx(500, rel=0.02) and tau == pytest.approx(300, rel=0.05)
+    slow = quiet(tau=400.0)  # at the last step 70 % of what is learned in the end
+    assert law.capacity(slow, slow.mean()) < 0.75
+    assert law.final_capacity(slow, slow.mean()) == pytest.approx(0.9, rel=0.03)
+
+
+def test_sizes_at_equal_bits():
+    m = quiet(tau=200.0)
+    half = law.at_equal_bits(m, m.mean(), 0.5 * INFORMATION)
+    # A share s of everything is learned by then, c too: the size is as it was. Curves are read off in straight lines.
+    np.testing.assert_allclose(half, law.sizes(m, m.mean()), rtol=0.05)
+    assert np.isnan(law.at_equal_bits(m, m.mean(), 2 * INFORMATION)).all()
+
+
+def test_one_replicate_gives_no_interval():
+    m = quiet(n=1)
+    found = law.estimate(m, law.capacity)
+    assert found.value == pytest.approx(0.9, rel=0.005) and math.isnan(found.low) and found.n == 1
+    assert "[" not in str(found)
+
+
+# --- intervals
+
+
+def covered(statistic, truth, worlds: int, **about) -> float:
+    hits = 0
+    for i in range(worlds):
+        found = law.estimate(world(np.random.default_rng(i), **about), statistic, 300)
+        hits += found.low <= truth <= found.high
+    return hits / worlds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("c, n, least", [(0.9, 6, 0.88), (0.4, 6, 0.88), (0.9, law.LEAST, 0.84)])
+def test_intervals_of_the_slope_cover_it(c, n, least):
+    """95 % intervals: of 100 worlds of six replicates at least 88 (a binomial of 0.95 falls below with p < 0.002).
+
+    Of the fewest that get an interval at least 84: of a normal mean it covers 92 %, and falls below with p < 0.005.
+    """
+    assert covered(law.capacity, c, 100, c=c, n=n) >= least
+
+
+@pytest.mark.slow
+def test_intervals_of_a_knee_and_of_its_growth_cover_them():
+    true = quiet(c=0.6, absorbed=0.5, bent=True)  # as read off without noise
+    for statistic in (lambda m, mean: law.sizes(m, mean)[1], law.growth):
+        assert covered(statistic, statistic(true, true.mean()), 100, c=0.6, absorbed=0.5, bent=True) >= 0.88
+
+
+def test_whether_a_slope_holds_again():
+    """Of a size in proportion to the information, and of one that no information changes (as `flat` above)."""
+    about = dict(c=0.6, absorbed=0.5, bent=True)
+    loud, calm = (world(np.random.default_rng(i), noise=n, between=n, **about) for i, n in enumerate((0.3, 0.02)))
+    fixed = replace(calm, bits=np.repeat(calm.bits[:, :, :1], 3, 2))
+    few = replace(calm, bits=calm.bits[: law.LEAST - 1])
+    said = law.held({"supervised": loud, "outcome": calm, "process": calm}, {"supervised": calm, "outcome": fixed})
+    assert said == (
+        "At equally many episodes the slope lies within the first run's interval under supervised (its own is "
+        "narrower; they overlap) and outside the first run's interval under outcome (its own is narrower; they have "
+        "no value in common)."
+    )
+    again = law.held({"supervised": calm}, {"supervised": loud})
+    assert "(its own is no narrower; they overlap)" in again
+    assert (
+        law.held({"supervised": loud}, {"supervised": few}) == law.held({"outcome": loud}, {"supervised": calm}) == ""
+    )
+
+
+def test_a_ratio_of_rewards_covers_none_and_finds_one():
+    same = [world(np.random.default_rng(i), c=0.6, absorbed=0.5, bent=True) for i in range(2)]
+    assert law.compare(*same, 300).low < 1 < law.compare(*same, 300).high
+    twice = world(np.random.default_rng(3), c=0.3, absorbed=0.5, bent=True)
+    found = law.compare(twice, same[0], 300)
+    assert found.low > 1 and found.value == pytest.approx(2, rel=0.2)
+
+
+# --- from runs
+
+
+def test_the_preset():
+    cells = grid("law")
+    assert len(cells) == 3 * 6 * 5 * 3 and len({cell.name for cell in cells}) == len(cells)
+    assert all((c.advantage_norm == "none") == (c.regime == "supervised") for c in cells)
+    assert {cell.seed for cell in grid("law-lr")}.isdisjoint(cell.seed for cell in cells)
+
+
+@pytest.mark.parametrize("preset", ["law", "law-ranks", "law-small"])
+def test_the_rates_are_those_that_the_sweep_took(preset):
+    """Of the published sweep; where it has no results yet, none was taken."""
+    taken = law.taken(results.load(f"{preset}-lr", ROOT / "runs"))
+    ours = {(cell.regime, cell.point["adapter"]): cell.learning_rate for cell in grid(preset)}
+    assert taken == {at: ours[at] for at in taken} and (preset != "law" or len(taken) == len(ours))
+
+
+def test_the_preset_of_the_larger_student():
+    """Its sweep is of the same cells at other seeds; all codebooks have prompts enough, and keys of one length."""
+    cells, swept = grid("law-small"), grid("law-small-lr")
+    assert len(cells) <= 216 and len(swept) <= 108 and {c.seed for c in cells}.isdisjoint(c.seed for c in swept)
+    assert all(c.prompts_per_step <= c.eval_problems == codebook.named(c.train_data).keys for c in [*cells, *swept])
+    assert len({codebook.named(c.train_data).letters for c in cells}) == 1
+    rates = sorted({cell.learning_rate for cell in swept})
+    largest = [c for c in cells if c.point["codebook"] == "large-1" and c.seed == 0]
+    same = [replace(c, preset="law-small-lr", seed=100, learning_rate=rate) for c in largest for rate in rates]
+    assert sorted(map(repr, same)) == sorted(map(repr, swept))
+
+
+def test_longer_runs_give_every_key_as_many_looks():
+    """And are in all else the cells of preset `law`."""
+    usual = {cell.name: cell for cell in grid("law")}
+    for cell in grid("law-long"):
+        assert cell.steps * cell.prompts_per_step == 240 * cell.eval_problems and cell.steps == 8 * cell.eval_every
+        same = replace(usual[cell.name], preset="law-long", steps=cell.steps, eval_every=cell.eval_every)
+        assert same == cell
+
+
+def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
+    """64 keys in 480 steps and 32 in 240, at 32 prompts a step: evaluations of other steps, of the same looks."""
+    monkeypatch.setattr(law, "ROOT", tmp_path)
+    books, arms = ("codebook-32x2-1", "codebook-64x2-1"), ("rank-1", "full")
+    for cell in grid("law-long"):
+        known = (cell.regime, cell.seed) == ("outcome", 0) and cell.train_data in books
+        if known and cell.point["adapter"] in arms:
+            write_cell(tmp_path, cell, {step: 8 for step in (0, cell.steps // 2, cell.steps)})
+    found = results.load("law-long", tmp_path)
+    frame = law.table(found)
+    assert sorted(frame.looks.unique()) == [0, 120, 240] and law.looks(found) == 240
+    assert law.measured(frame, "outcome") is None  # no step that all of them share
+    m = law.measured(frame, "outcome", "looks")
+    assert m is not None and m.steps.tolist() == [0, 120, 240] and m.bits.shape == (1, 2, 2, 3)
+    assert law.verdict_at_looks({"outcome": m}).startswith("When each key has been asked for 240 times, the size ")
+
+
+def test_what_is_said_of_students(monkeypatch):
+    known = {"a": ["x"], "b": ["x"], "c": ["y", "z"]}
+    kept = {name: {"environment": {"student": began}} for name, began in known.items()}
+    monkeypatch.setattr(results, "kept", kept.get)
+    assert law.students("a", "b") == "all began from one training of it"
+    assert law.students("a", "c") == "began from 3 trainings of it"
+    assert "not all are on record" in law.students("a", "d")
+
+
+def test_cells_that_two_presets_share():
+    a = pd.DataFrame(
+        {"cell": ["p", "p", "q", "r"], "step": [0, 60, 60, 60], "bits": [1.0, 60, 30, 9], "information": 64}
+    )
+    b = pd.DataFrame({"cell": ["p", "q", "r"], "step": [60, 60, 120], "bits": [44.0, 30, 20], "information": 64})
+    assert (
+        law.repeated(a, b)
+        == "shows in 2 cells that both have: their ends are 12.5 % of a codebook on average, 25 % at most apart"
+    )
+    assert law.repeated(a, b[2:]).startswith("cannot be told")
+
+
+def test_the_spread_of_bits_a_parameter():
+    found = {
+        name: world(np.random.default_rng(0), c=c, noise=0, between=0)
+        for name, c in (("a", 0.9), ("b", 0.3), ("c", 0.5))
+    }
+    assert law.spread(found) == "0.30 (b) to 0.90 (a)" and law.spread({"a": None}) == law.NOTHING
+
+
+def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(law, "ROOT", tmp_path)
+    first, second, *_ = (cell for cell in grid("law") if cell.eval_problems == 64)
+    write_cell(tmp_path, first, {0: 0, 60: 8})  # the bits that it lacks count as none
+    found = results.load("law", tmp_path)
+    assert list(law.table(found).cell.unique()) == [first.name] and law.with_kept(found).problems == found.problems
+    rows = law.table(found).assign(bits=7.0)
+    (tmp_path / "book").mkdir()
+    pd.concat([rows, rows.assign(cell=second.name)]).to_csv(tmp_path / "book" / "law.csv", index=False)
+    bits = law.table(found).groupby("cell").bits.sum()
+    assert bits.to_dict() == {first.name: 0.0, second.name: 14.0}
+    assert law.table(found).replicate.tolist() == ["0/1"] * 4
+    whole = law.with_kept(found)
+    assert sorted(set(found.problems) - set(whole.problems)) == [f"{second.name}: absent"]
+    assert "rest on the finished and published ones" in display.missing(whole)
+    assert "rest on the finished ones" in display.missing(found)
+    n = len(grid("law"))
+    assert f"All {n} cells are finished, 1 of them published as a table." in display.missing(
+        replace(whole, problems=[])
+    )
+    assert f"All {n} cells are finished and readable." in display.missing(
+        replace(found, cells=found.cells.assign(state="finished"), problems=[])
+    )
+    assert whole.cells.set_index("cell").state[second.name] == "published"
+    assert found.cells.set_index("cell").state[second.name] == "absent"
+
+
+def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
+    monkeypatch.setattr(law, "ROOT", tmp_path)
+    frame = law.table(results.load("law", tmp_path))
+    found = {regime: law.measured(frame, regime) for regime in ("supervised", "outcome")}
+    assert not len(frame) and set(found.values()) == {None}
+    assert law.verdict(found) == "Not run: no replicate of any reward is finished."
+    assert law.fit_rows(found, KINDS)[0] == ("supervised", *[law.NOTHING] * 3) and law.stored(found, "law") == ""
+    assert law.verdict_at_looks(found) == "Not run: no replicate of any reward is finished."
+
+
+def test_the_versions_of_several_presets(monkeypatch):
+    kept = {"a": ["2.11.0"], "b": ["2.13.0", "2.11.0"]}
+    monkeypatch.setattr(
+        results, "kept", lambda preset: {"environment": {"torch": kept[preset]}} if preset in kept else None
+    )
+    said = [law.versions("a"), law.versions("a", "b", "c"), law.versions("c")]
+    assert said == ["PyTorch 2.11.0", "PyTorch 2.11.0 and 2.13.0", f"PyTorch {law.NOTHING}"]
+
+
+def test_what_is_said_of_worlds():
+    growing = world(np.random.default_rng(0))
+    assert "grows with the information" in law.verdict({"supervised": growing})
+    flat = replace(growing, bits=growing.bits / INFORMATION[:, None] * 256)
+    said = law.verdict({"supervised": growing, "outcome": flat})
+    assert "supervised asks for" in said and "outcome" in said
+    assert law.arm_rows(growing)[0][:3] == ("a0", "96", "192")
+    assert "itself learns" not in law.verdict({"supervised": growing})
+    poor = replace(growing, bits=growing.bits / np.array([1, 2, 8])[:, None])
+    shares = re.search(
+        r"no more than (\d+) % and (\d+) % and (\d+) % of the codebooks", law.verdict({"supervised": poor})
+    )
+    assert shares and [int(share) for share in shares.groups()] == pytest.approx([95, 49, 12], abs=4)
+    few = replace(growing, bits=growing.bits[:3])
+    assert "has no interval yet: slope" in law.verdict({"supervised": few})
+    assert "Of supervised against outcome too few replicates" in law.verdict({"supervised": few, "outcome": few})
+    shrinking = replace(growing, bits=growing.bits[:, :, ::-1])
+    assert "shrinks with the information: slope −" in law.verdict({"supervised": shrinking})
+    smaller = replace(growing, parameters=growing.parameters / 3)
+    less = law.verdict({"outcome": smaller, "supervised": growing})
+    assert "is shown to ask for more; less is asked for under outcome than supervised." in less
+    assert "more is asked for under supervised than outcome." in law.verdict(
+        {"supervised": growing, "outcome": smaller}
+    )
+
+
+@pytest.mark.parametrize(
+    ("at_end", "at_bits", "said"),
+    [
+        (1.1, 1.1, "more is asked for under supervised than outcome"),
+        (1.1, 0.9, "more is asked for under supervised than outcome (at equally many looks alone)"),
+        (0.9, 1.1, "more is asked for under supervised than outcome (at equal bits alone)"),
+        (0.9, 0.9, "no denser reward is shown to ask for more"),
+        (math.nan, math.nan, "no denser reward is shown to ask for more"),
+    ],
+)
+def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, said):
+    lows = {False: at_end, True: at_bits}
+    monkeypatch.setattr(law, "compare", lambda a, b, equal_bits: law.Estimate(1.2, lows[equal_bits], 2.0, 6))
+    m = quiet()
+    found = {"supervised": m, "distillation": None, "outcome": m}
+    assert law.denser(found, "looks") == said and law.denser({"supervised": m}) == "no two rewards can be compared"
+    assert said.replace("looks", "looks at a key") in law.verdict_at_looks(found)
+    shown = "supervised against outcome" if at_bits > 1 else "no two rewards"
+    assert law.tested(found).endswith(f"at equal bits is shown of {shown}.") and law.tested({"supervised": None}) == ""
+    row = [f"1.2 [{times(at_end)},\N{NO-BREAK SPACE}2.0]" if at_end == at_end else "1.2"]
+    assert law.ratio_row({"supervised": m, "outcome": m}) == row
+    assert law.ratio_row(found)[::2] == [law.NOTHING] * 2
+
+
+def test_slopes_in_a_row():
+    m = world(np.random.default_rng(0))
+    found = {"supervised": m, "outcome": None}
+    assert law.slope_row(found, law.growth) == [str(law.estimate(m, law.growth)), law.NOTHING]
+
+
+def test_what_is_compared_at_equal_looks():
+    """Of a reward that teaches at once growth is the same at any step; 4,096 bits ask for more than any adapter."""
+    m = world(np.random.default_rng(0), c=0.1)
+    assert law.tested({"supervised": m}).startswith(
+        "Growth is shown under 1 of 1 rewards at equally many episodes, and under 1 at equally many looks;"
+    )
+    fixed = replace(m, bits=np.repeat(m.bits[:, :, :1], 3, 2))
+    assert "under none of 1 rewards at equally many episodes, and under none at" in law.tested({"supervised": fixed})
+    assert law.beyond_adapters({"supervised": m, "outcome": None}) == "1 of 3"
+
+
+def test_what_is_expected_is_no_matter_of_words(monkeypatch):
+    """The range stands in the preset as numbers: other words in the prediction change no verdict."""
+    about = {"prediction": "About one bit, between 0.8 and 0.9; from 2.5 to 3.5 at most.", "expected": [0, 1.1]}
+    monkeypatch.setattr(law, "read_preset", lambda name: {"about": about})
+    assert law.expected("law") == (0.0, 1.1)
+    for wrong in ("0.65 to 1.1", [0.65], [1.1, 0.65], ["0.65", "1.1"], [0.65, True], 0.65, [float("nan"), 1.0]):
+        about["expected"] = wrong
+        with pytest.raises(UserError, match="it has to be \\[low, high\\], two numbers"):
+            law.expected("law")
+    del about["expected"]
+    assert law.expected("law") is None
+
+
+def test_a_prediction_names_the_range_that_is_expected():
+    for preset in ("law", "law-small"):
+        prediction = read_preset(preset)["about"]["prediction"]
+        assert all(f"{bound:g}" in prediction for bound in law.expected(preset))
+
+
+def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
+    as_expected = world(np.random.default_rng(0))  # 0.9 a parameter
+    assert "in the end, as was expected." in law.stored({"supervised": as_expected}, "law")  # 0.65 to 1.1
+    less, more = (replace(as_expected, parameters=PARAMETERS * by) for by in (10, 0.5))
+    assert "in the end, fewer than was expected" in law.stored({"supervised": less}, "law")
+    assert "in the end, more than was expected" in law.stored({"supervised": more}, "law")
+    around = replace(as_expected, parameters=PARAMETERS * 0.88)  # 0.97 [0.93, 1.0] becomes 1.1 [1.06, 1.13]
+    assert "in the end, which neither bears out nor rules out" in law.stored({"supervised": around}, "law")
+    few = replace(as_expected, bits=as_expected.bits[:3])
+    assert "in the end, no interval yet" in law.stored({"supervised": few}, "law")
+    assert "in the end." in law.stored({"supervised": less}, "law-long") and law.stored({"outcome": less}, "law") == ""
+    assert (law.expected("law"), law.expected("law-small"), law.expected("law-long")) == ((0.65, 1.1), (0.1, 0.3), None)
+    # Where even the smallest adapter holds all there is, a larger slope would fit as well.
+    whole = np.broadcast_to(INFORMATION[:, None], less.bits.shape)
+    all_know = replace(less, bits=whole.copy())
+    some_know = replace(less, bits=np.where(np.arange(6)[:, None, None, None] < 4, whole, less.bits))
+    told = [law.stored({"supervised": m}, "law")[-60:] for m in (less, some_know, all_know)]
+    which = [re.findall("The (.*) is the most that the fit can tell", text) for text in told]
+    assert which == [[], ["upper end"], ["estimate"]]
+    assert law.capacity(all_know, all_know.mean()) == pytest.approx(4096 / 960, rel=0.005)
+    # The same adapters under a reward that teaches all of them half as fast: at equal bits they ask for the same size.
+    fast = world(np.random.default_rng(1), tau=60.0, bent=True)
+    slow = replace(fast, bits=np.stack([fast.bits[..., i // 2] for i in range(len(STEPS))], -1), regime="outcome")
+    assert law.compare(fast, slow, equal_bits=True).value == pytest.approx(1, abs=0.1)
+    half = world(np.random.default_rng(1), c=0.45, tau=60.0, bent=True)  # needs twice the size whatever is absorbed
+    assert law.compare(fast, half, equal_bits=True).value == pytest.approx(0.5, rel=0.15)
+
+
+def test_the_figure_of_worlds_and_of_nothing():
+    known = world(np.random.default_rng(0), tau=100.0)
+    for found in ({"supervised": known, "outcome": None}, {"supervised": None}):
+        figure = figures.law(found)
+        legible(figure)
+        empty = [regime for regime, m in found.items() if m is None]
+        says = [
+            ax.get_title(loc="left") for ax in figure.axes if "no finished cell" in [t.get_text() for t in ax.texts]
+        ]
+        assert says == empty
+        figures.close(figure)
+    figure = figures.law({"supervised": known})
+    lines = [
+        line for line in figure.axes[0].lines if len(line.get_xdata()) == len(ARMS) and line.get_linestyle() != "None"
+    ]
+    np.testing.assert_allclose(lines[1].get_ydata(), known.mean()[:, 0, -1])
+    figures.close(figure)
+
+
+def test_a_larger_adapter_that_learned_less_is_named():
+    known = world(np.random.default_rng(0))
+    assert law.inversions({"supervised": known, "outcome": None}) == ""
+    bits = known.bits.copy()
+    bits[:, 5, 2] *= 0.1
+    broken = replace(known, bits=bits)
+    assert "was learned by a5 (supervised, 4,096 bits): room" in law.inversions({"supervised": broken})
+    assert law.verdict({"supervised": broken}).endswith(law.inversions({"supervised": broken}))
+
+
+def test_an_adapter_that_is_shown_to_learn_less_than_the_one_below_it():
+    known = world(np.random.default_rng(0), c=0.1)  # so that no arm reaches what there is to know
+    assert law.fallen({"supervised": known, "outcome": None}) == ""
+    bits = known.bits.copy()
+    bits[:, 5, 1:] = 0.8 * bits[:, 4, 1:]
+    bits[0, 3, 0] = 0.0  # once among replicates
+    said = law.fallen({"supervised": replace(known, bits=bits)})
+    assert said.startswith(
+        "Shown to learn less than the next smaller adapter: a5 under supervised (1,024 and 4,096 bits)"
+    )
+
+
+def test_rates_by_the_rule(tmp_path, monkeypatch):
+    swept = results.load("law-lr", tmp_path)
+    cells = [cell for cell in grid("law-lr") if cell.point["adapter"] == "rank-1" and cell.regime == "outcome"]
+    share = {3e-4: 0.1, 1e-3: 0.3, 3e-3: 0.3, 1e-2: 0.2, 3e-2: 0.05}
+    more = {32: 0.05, 64: -0.05, 128: 0.0}  # of a codebook; the mean over them is the number above
+    rows = [
+        dict(cell=c.name, step=step, information=2 * c.eval_problems,
+             bits=2 * c.eval_problems * (share[c.learning_rate] + more[c.eval_problems] + (step == 60)))
+        for c in cells
+        for step in (60, 240)  # what was learned by 60 does not count
+    ]  # fmt: skip
+    monkeypatch.setattr(law, "table", lambda found: pd.DataFrame(rows))
+    taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
+    assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "5 %", "0.001")  # of equal ones the smaller
+    assert taken["supervised, full"] == ("not measured",) * 6 and len(taken) == 3 * 5
+    lost, rows = rows[-2:], rows[:-2]  # a codebook is missing
+    taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
+    assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "not measured", "not measured")
+    rows = [row | {"bits": -row["bits"]} for row in rows + lost]  # the last rate is now the best
+    assert {row[0]: row[-1] for row in law.rate_rows(swept)}["outcome, rank-1"] == "0.03 (at the end)"
+
+
+def as_frame(m: Measured) -> pd.DataFrame:
+    """The rows that `table` would give of a world."""
+    index = np.ndindex(m.bits.shape)
+    return pd.DataFrame(
+        dict(cell="c", regime=m.regime, adapter=m.arms[a], rank=np.nan if m.arms[a] == "full" else 1.0,
+             step=m.steps[s], replicate=str(r), information=m.information[i], parameters=m.parameters[a],
+             bits=m.bits[r, a, i, s])
+        for r, a, i, s in index
+    )  # fmt: skip
+
+
+def test_from_rows_to_arrays_and_back():
+    m = world(np.random.default_rng(1), tau=100.0)
+    rows = as_frame(m).sample(frac=1, random_state=0)
+    again = law.measured(rows, "supervised")
+    assert again is not None and again.arms == m.arms
+    np.testing.assert_array_equal(again.bits, m.bits)
+    holed = law.measured(rows[~((rows.replicate == "2") & (rows.adapter == "a3"))], "supervised")
+    assert holed is not None and holed.n == 5  # a replicate that lacks a cell is left out
+    assert law.measured(rows[rows.adapter != "full"], "supervised") is None
+    assert law.measured(rows, "outcome") is None
+
+
+def test_tables_of_worlds():
+    known = world(np.random.default_rng(0), tau=100.0)
+    found = {"supervised": known, "outcome": None}
+    [mine, none] = law.fit_rows(found, KINDS)
+    assert mine[0] == "supervised" and "[" in mine[1] and len(mine) == len(none) == 4
+    assert law.equal_head(found)[1].startswith("256 bits, at 2") and len(law.equal_rows(found)[0]) == 4

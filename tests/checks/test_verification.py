@@ -1,0 +1,191 @@
+"""The verification page's record, made anew and compared; and its live numbers, by hand."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from fakes import write_run
+
+from lrd import ROOT, UserError, results
+from lrd.cell import Cell
+from lrd.checks import verification
+from lrd.checks.verification import GAP
+
+
+@pytest.fixture(scope="module")
+def models():
+    with verification.random_models() as paths:
+        yield paths
+
+
+@pytest.fixture(scope="module")
+def record():
+    return verification.recorded()
+
+
+def test_the_verifiers_record(record, math500):
+    assert verification.check_verifier(math500) == record["verifier"]
+    assert (len(record["verifier"]["bare_lost"]), len(record["verifier"]["bare_unparsed"])) == (108, 51)
+
+
+def test_the_verifiers_record_holds_ids_only(record):
+    ids = [*record["verifier"]["bare_lost"], *record["verifier"]["bare_unparsed"], *record["verifier"]["boxed_lost"]]
+    ids += [i for pair in record["verifier"]["next_paid"] for i in pair]
+    assert ids and all(i.removeprefix("math500/").isdigit() for i in ids)
+
+
+def test_the_gradings_record(record):
+    """Recorded anew; and of its counts the last two are never above the first, how many pairs there are."""
+    assert verification.check_grading() == record["grading"]
+    counts = [row for kind in record["grading"]["kinds"].values() for row in kind.values()]
+    assert all(0 <= count <= row[0] for row in counts for count in row)
+    pairs = verification.grading()
+    assert sum(row[0] for row in counts) == len(pairs)
+    assert sum(row[0] - row[1] for row in counts) == sum(bool(pair.limit) for pair in pairs)
+
+
+def test_the_gradings_sentences_by_hand(record, tmp_path):
+    kinds = {"a": {"right": [5, 4, 2], "wrong": [3, 3, 1]}, "b": {"right": [10, 10, 7], "wrong": [2, 1, 0]}}
+    facts = verification.facts(record | {"grading": {"kinds": kinds}}, results.load("tiny", tmp_path))
+    counts = [facts[f"graded_{name}"] for name in ("pairs", "ours", "theirs", "wrong")]
+    assert counts == ["20", "18", "10", "5"] and (facts["paid_ours"], facts["paid_theirs"]) == ("1", "4")
+
+
+def test_without_math500_it_says_what_it_needs(tmp_path):
+    with pytest.raises(UserError, match="--math500"):
+        verification.check_verifier(tmp_path / "math500.jsonl")
+
+
+def test_the_losss_record(record, models):
+    """The differences have to be the recorded ones; how often clipping acts may hang on the machine's rounding."""
+    found = verification.check_loss(models[0])
+    assert found["aggregations"].keys() == record["loss"]["aggregations"].keys()
+    for name, row in found["aggregations"].items():
+        kept = record["loss"]["aggregations"][name]
+        assert (row["loss_type"], row["loss"], row["gradient"]) == (kept["loss_type"], kept["loss"], kept["gradient"])
+        assert row["clipped"] == pytest.approx(kept["clipped"], abs=0.02) and row["clipped"] > 0.05
+    assert (
+        found["other_estimator"] == pytest.approx(record["loss"]["other_estimator"], abs=2e-4)
+        and found["other_estimator"] > 1e-3
+    )
+    assert (found["trl"], found["batches"]) == (record["loss"]["trl"], record["loss"]["batches"])
+
+
+def test_the_record_of_a_cell_run_twice(record, models):
+    assert verification.check_twice(*models) == record["twice"]
+    assert len(record["twice"]["cells"]) == 6 and all(cell["records"] == 4 for cell in record["twice"]["cells"])
+
+
+def test_the_record_of_the_third_forward_pass(record, models):
+    """Zero differences as recorded; how far an update moves the log-probabilities may hang on the machine."""
+    found = verification.check_forward(*models)["arms"]
+    kept = record["forward"]["arms"]
+    assert [arm["arm"] for arm in found] == [arm["arm"] for arm in kept] == ["r4", "full"]
+    for arm, its in zip(found, kept):
+        assert (arm["logps"], arm["gradients"]) == (its["logps"], its["gradients"]) == (0.0, 0.0)
+        assert arm["moved"] == pytest.approx(its["moved"], rel=0.05) and arm["moved"] > 0.1
+
+
+@pytest.mark.slow
+def test_the_record_of_bf16_weights(record):
+    """Run for real with the shares that rounding leaves to be expected of normal weights."""
+    kept = record["precision"]
+    with verification.random_models(verification.WEIGHT_STD) as (student, teacher, _):
+        found = verification.check_precision(student, teacher, kept["learning_rate"])
+    assert found["learning_rate"] == Cell.load("paper", regime="outcome", rank="full", seed=0).learning_rate
+    assert found["std"] == kept["std"] == 0.02
+    for row, its in zip(found["runs"], kept["runs"]):
+        assert (row["master_dtype"], row["updates"]) == (its["master_dtype"], its["updates"])
+        assert row["moved"] == pytest.approx(its["moved"], abs=0.01)
+        assert row["distance"] == pytest.approx(its["distance"], rel=0.05)
+    small = math.erf(verification.bf16_barrier(kept["learning_rate"]) / kept["std"] / math.sqrt(2))
+    assert found["runs"][0]["moved"] == pytest.approx(small, abs=0.01)  # those below the barrier, and no other
+
+
+@pytest.mark.parametrize("learning_rate", [1e-5, 3e-5, 3e-4, 2.0**-17])
+def test_from_the_barrier_on_a_bf16_weight_stays(learning_rate):
+    barrier = verification.bf16_barrier(learning_rate)
+    sizes = torch.tensor([barrier, 1.5 * barrier, 4 * barrier], dtype=torch.bfloat16)
+    for sign in (1, -1):
+        assert ((sizes.float() + sign * learning_rate * 0.999).bfloat16() == sizes)[1:].all()
+    below = torch.tensor([0.75 * barrier], dtype=torch.bfloat16)
+    assert ((below.float() + learning_rate * 1.001).bfloat16() != below).all()
+
+
+def test_a_differing_run_is_noticed(models, monkeypatch):
+    runs = iter([{"metrics.jsonl": [1], "weights": "a"}, {"metrics.jsonl": [2], "weights": "a"}] * 6)
+    monkeypatch.setattr(verification, "_finish", lambda cell, path: next(runs))
+    assert all(cell["differing"] == ["metrics.jsonl"] for cell in verification.check_twice(*models)["cells"])
+
+
+def measured(runs, regime, rank, seed, gap, entropy=0.5):
+    path = write_run(runs, regime, rank, seed, {0: 5, 2: 10}) / "metrics.jsonl"
+    more = {f"{GAP}/mean": gap, f"{GAP}/max": 10 * gap, "entropy": entropy, "accuracy": 0.25}
+    rows = [json.loads(line) | more for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def test_live_numbers_by_hand(tmp_path, record):
+    measured(tmp_path, "outcome", 1, 0, 1e-6)
+    measured(tmp_path, "outcome", 4, 0, 3e-6)
+    measured(tmp_path, "process", 1, 0, 2e-6, entropy=0.6)
+    measured(tmp_path, "process", 1, 1, 2e-6)
+    found = results.load("tiny", tmp_path)
+    gaps = verification.sampler_gap(found)
+    assert gaps.index.tolist() == ["outcome", "process"] and gaps.steps.tolist() == [4, 4]
+    assert gaps["mean"].tolist() == pytest.approx([2e-6, 2e-6])
+    assert gaps["max"].tolist() == pytest.approx([3e-5, 2e-5])
+    first = verification.first_batches(found)
+    assert first.cells.to_dict() == {0: 3, 1: 1} and first.batches.to_dict() == {0: 2, 1: 1}
+    facts = verification.facts(record, found)
+    assert (facts["gap_steps"], facts["gap"].replace("\N{NO-BREAK SPACE}", " ")) == ("8", "3.0 × 10⁻⁵ nats")
+
+
+def test_without_runs_and_without_measurements(tmp_path, record):
+    write_run(tmp_path, "outcome", 1, 0, {0: 5, 2: 10})  # a sampler that tells no log-probabilities
+    for runs in (tmp_path, tmp_path / "none"):
+        found = results.load("tiny", runs)
+        assert not len(verification.sampler_gap(found)) and not len(verification.first_batches(found))
+        facts = verification.facts(record, found)
+        assert facts["gap"] == "not measured" and facts["gap_steps"] == "0"
+        assert not any("nan" in text for text in facts.values())
+
+
+def test_sentences_follow_the_record(record, tmp_path):
+    other = json.loads(json.dumps(record))
+    other["loss"]["aggregations"]["token"]["gradient"] = 2.5e-7
+    other["twice"]["cells"][0]["differing"] = ["evals.jsonl"]
+    found = results.load("tiny", tmp_path)
+    facts = verification.facts(other, found)
+    assert facts["loss"].replace("\N{NO-BREAK SPACE}", " ") == "2.5 × 10⁻⁷" and facts["twice"] == "5 of 6 pairs"
+    assert verification.facts(record, found)["loss"] == "zero, to the last bit"
+
+
+def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatch, record, capsys):
+    kept = tmp_path / "verification.json"
+    kept.write_text(json.dumps({"verifier": record["verifier"]}))
+    monkeypatch.setattr(verification, "check_grading", lambda: {"kinds": {}})
+    monkeypatch.setattr(verification, "RECORD", kept)
+    monkeypatch.setattr(verification, "ROOT", tmp_path)
+    monkeypatch.setattr(verification, "check_loss", lambda student: {"batches": 0})
+    monkeypatch.setattr(verification, "check_twice", lambda *models: {"steps": 0})
+    monkeypatch.setattr(verification, "check_forward", lambda *models: {"arms": []})
+    monkeypatch.setattr(verification, "check_precision", lambda student, teacher, rate: {"learning_rate": rate})
+    assert verification.main(["--math500", str(tmp_path / "absent.jsonl")]) == 0
+    assert json.loads(kept.read_text()) == {
+        "verifier": record["verifier"],
+        "grading": {"kinds": {}},
+        "loss": {"batches": 0},
+        "twice": {"steps": 0},
+        "forward": {"arms": []},
+        "precision": {"learning_rate": 1e-5},
+    }
+    assert "stays as it is" in capsys.readouterr().err
+
+
+def test_its_import_brings_neither_torch_nor_trl():
+    code = "import sys, lrd.checks.verification; sys.exit(bool({'torch', 'trl', 'sympy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,0 +1,162 @@
+"""What several tests share: runs written by hand, a notebook that was executed, deposits, the command line."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.text import Text
+
+from lrd import ROOT
+from lrd.cell import Cell
+from lrd.report import figures
+from lrd.rewards import Deposits
+
+NOTEBOOK: dict[str, Any] = {
+    "cells": [
+        {
+            "cell_type": "markdown",
+            "id": "cell-00",
+            "metadata": {},
+            "source": "# One cell of the matrix\n\nA regime, an arm and a seed.",
+        },
+        {
+            "cell_type": "code",
+            "id": "cell-01",
+            "metadata": {},
+            "execution_count": 1,
+            "source": "1 + 1",
+            "outputs": [
+                {"output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": {"text/plain": "2"}}
+            ],
+        },
+    ],
+    "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **advantage_std) -> Path:
+    """A finished run of the tiny preset with 20 problems: how many are right at each evaluated step."""
+    return write_cell(runs, Cell.load("tiny", regime=regime, rank=rank, seed=seed), correct, **advantage_std)
+
+
+def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std) -> Path:
+    path, rank = runs / cell.preset / cell.name, cell.rank
+    path.mkdir(parents=True)
+    (path / "lock").touch()
+    (path / "config.json").write_text(json.dumps(cell.config))
+    (path / "provenance.json").write_text(json.dumps({"run": {"trainable_parameters": 100 * (rank or 1000)}}))
+    evals = [
+        {"step": step, "problem": f"p{i}", "correct": i < right, "answered": True, "length": 10 + i, "truncated": False}
+        for step, right in correct.items()
+        for i in range(20)
+    ]
+    steps = [
+        {
+            "step": step,
+            "advantage_std": advantage_std.get("advantage_std", 1.0) * step,
+            "step_time": 0.5,
+            "reward": 0.1 * step,
+            "kl": None,
+            "deposits_per_episode": 1.0,
+            "completions/mean_length": 30.0,
+            "completions/clipped_ratio": 0.25,
+        }
+        for step in range(1, max(correct) + 1)
+    ]
+    write_lines(path / "evals.jsonl", evals)
+    write_lines(path / "metrics.jsonl", steps)
+    (path / "cell.ipynb").write_text(json.dumps(NOTEBOOK))
+    (path / "done.json").write_text("{}")
+    return path
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def legible(figure) -> None:
+    """No text below 8 points on a page that is as wide as the figure, and every axis says what it shows."""
+    figure.canvas.draw()
+    sizes = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    assert sizes and min(sizes) >= 8
+    assert figure.get_size_inches()[0] <= figures.WIDTH
+    assert figure.axes and any(ax.get_ylabel() for ax in figure.axes) and any(ax.get_xlabel() for ax in figure.axes)
+    assert figure.get_suptitle() == ""  # the caption says it
+
+
+def deposits(rows: list[list[float | None]], dense: bool = False) -> Deposits:
+    """None is a token without a deposit."""
+    mask = torch.tensor([[x is not None for x in row] for row in rows])
+    return Deposits(torch.tensor([[0.0 if x is None else x for x in row] for row in rows]), mask, dense)
+
+
+def one_group(n: int) -> torch.Tensor:
+    return torch.zeros(n, dtype=torch.long)
+
+
+def half(root):
+    """Two seeds of two arms under outcome, one cell elsewhere."""
+    for seed in (0, 1):
+        write_run(root, "outcome", 1, seed, {0: 5, 10: 15 + seed, 20: 16})
+        write_run(root, "outcome", None, seed, {0: 5, 10: 15, 20: 17 + seed})
+    write_run(root, "distillation", 4, 2, {0: 5, 10: 8})
+    return root
+
+
+def broken(root):
+    """Evaluations that lack, problems that differ, metrics without their columns, completions that are none."""
+    half(root)
+    (root / "tiny" / "outcome-r1-s0" / "evals.jsonl").write_text("not JSON\n")
+    path = root / "tiny" / "outcome-full-s1"
+    rows = [json.loads(line) for line in (path / "evals.jsonl").read_text().splitlines()]
+    write_lines(path / "evals.jsonl", [row | {"problem": f"other {row['problem']}"} for row in rows])
+    write_lines(path / "metrics.jsonl", [{"step": 1}])
+    write_lines(path / "completions.jsonl", [{"step": 1}, {"step": 2, "tokens": 3}])
+    return root
+
+
+def one_evaluation(root):
+    for regime in ("outcome", "process"):
+        for rank in (1, 4, None):
+            for seed in (0, 1, 2):
+                write_run(root, regime, rank, seed, {0: 0})
+    return root
+
+
+def lrd(*args, **env):
+    command = [sys.executable, "-m", "lrd", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=240)
+
+
+def cell_of(regime="outcome", rank=1, seed=0, **changes) -> Cell:
+    return Cell.load("tiny", regime=regime, rank=rank, seed=seed, **changes)
+
+
+def write_begun(runs: Path, cell: Cell, step: int, *, evaluated: dict[int, int], ago: float = 0.0, **session) -> Path:
+    """A run at `step`, of 20 problems and how many of them right at each evaluation, that began `ago` seconds ago."""
+    path = runs / cell.preset / cell.name
+    path.mkdir(parents=True)
+    (path / "lock").touch()
+    (path / "config.json").write_text(json.dumps(cell.config))
+    started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - ago))
+    sessions = [{"started": "2020-01-01T00:00:00+00:00", "from_step": 0, "git": None, "host": "earlier"}]
+    sessions += [{"started": started, "from_step": 0, "git": None, "host": "here"} | session]
+    about = {"git": {"diff": "-{\n+}\n ]" * 2000}, "run": {"models": {}}, "sessions": sessions}
+    (path / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
+    with (path / "metrics.jsonl").open("w") as file:
+        for n in range(1, step + 1):
+            file.write(json.dumps({"step": n, "reward": n / 10, "step_time": 0.5, "filler": "x" * 600}) + "\n")
+    with (path / "evals.jsonl").open("w") as file:
+        for n, right in evaluated.items():
+            rows = [
+                {"step": n, "problem": f'"correct": true {i}', "correct": i < right, "length": 9} for i in range(20)
+            ]
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path

@@ -1,0 +1,210 @@
+"""The smoke test of a host: each finding where the host is sound, and where it is not what to do."""
+
+import functools
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from lrd import ROOT, UserError, cell as cell_module, matrix
+from lrd.__main__ import main
+from lrd.cell import Cell
+from lrd.data import hub
+from lrd.matrix import Outcome, doctor
+from lrd.matrix.doctor import Finding
+
+
+@pytest.fixture
+def preset(tmp_path, monkeypatch):
+    """`preset(gpus, **cell)`: the name of a preset of a few settings, beside those there are."""
+
+    def make(gpus: int = 0, **cell: str) -> str:
+        folder = tmp_path / "presets"
+        shutil.copytree(ROOT / "lrd" / "presets", folder)
+        text = (folder / "tiny.toml").read_text().replace("gpus = 0", f"gpus = {gpus}")
+        for key, value in cell.items():
+            line = next(line for line in text.splitlines() if line.startswith(f"{key} = "))
+            text = text.replace(line, f'{key} = "{value}"')
+        (folder / "mine.toml").write_text(text)
+        monkeypatch.setattr(cell_module, "PRESETS", folder)
+        return "mine"
+
+    return make
+
+
+def test_versions_as_pinned_and_otherwise(tmp_path, monkeypatch):
+    assert doctor.versions().ok
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    pins, bounds = tmp_path / "constraints.txt", tmp_path / "pyproject.toml"
+    good = pins.read_text()
+    pins.write_text(good.replace(f"torch=={torch.__version__.partition('+')[0]}", "torch==1.0.0"))
+    found = doctor.versions()
+    assert not found.ok and "(pinned: 1.0.0)" in found.said and "`make` brings .venv up to date" in found.said
+    real = doctor.metadata.distributions
+    vllm = type("Vllm", (), {"name": "vllm", "version": "0.33.0"})()
+    monkeypatch.setattr(doctor.metadata, "distributions", lambda: [*real(), vllm])
+    assert doctor.versions().ok and "vLLM 0.33.0 brings its own: torch is" in doctor.versions().said
+    pins.write_text(good)
+    bounds.write_text(bounds.read_text().replace('"peft>=0.21"', '"peft>=99", "no-such-thing"'))
+    found = doctor.versions()
+    assert not found.ok and "(needed: peft>=99)" in found.said and "no-such-thing is not installed" in found.said
+
+
+def test_a_host_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor, "gpus", lambda: [])
+    assert doctor.gpu(0, "tiny") == Finding(True, "gpu", "none, and preset 'tiny' needs none")
+    assert doctor.gpu(1, "paper") == Finding(
+        False, "gpu", "0 here, and a cell of preset 'paper' takes 1; run it on a host that has them"
+    )
+    monkeypatch.setattr(doctor, "gpus", lambda: ["NVIDIA H200, 143771 MiB, 570.86"])
+    found = doctor.gpu(1, "paper")
+    assert not found.ok and "does not see NVIDIA H200" in found.said and "install a CUDA build" in found.said
+
+
+def test_a_host_with_a_gpu_names_it_and_measures_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(doctor, "gpus", lambda: ["NVIDIA H200, 143771 MiB, 570.86"])
+    monkeypatch.setattr(doctor, "SIDE", 64)
+    rate = doctor.bf16_rate  # of this machine's processor, that is
+    monkeypatch.setattr(doctor, "bf16_rate", lambda device: 1e6 * rate(torch.device("cpu")))
+    found = doctor.gpu(1, "paper")
+    assert found.ok and found.said.startswith("NVIDIA H200, 143771 MiB, 570.86, ") and "Tflop/s in bf16" in found.said
+    assert float(found.said.split(", ")[3].split()[0]) > 0
+    assert not doctor.gpu(2, "paper").ok
+    monkeypatch.setattr(doctor, "bf16_rate", lambda device: (_ for _ in ()).throw(RuntimeError("no kernel image")))
+    assert not doctor.gpu(0, "tiny").ok and "no kernel image" in doctor.gpu(0, "tiny").said
+
+
+def test_disks_that_will_do_and_others(tmp_path, monkeypatch):
+    found = doctor.disk(tmp_path / "new" / "runs")
+    assert (found.ok or "are the least" in found.said) and "MB/s in" in found.said
+    assert list((tmp_path / "new" / "runs").iterdir()) == []
+    monkeypatch.setattr(doctor, "ROOM", 1e9)
+    assert "make room, or give another directory with --runs" in doctor.disk(tmp_path).said
+    (tmp_path / "file").write_text("")
+    found = doctor.disk(tmp_path / "file" / "runs")
+    assert not found.ok and "cannot be written (NotADirectoryError" in found.said
+
+
+PROBE = "from lrd import doctor; print(*doctor.reach()[::2], sep='|')"
+
+
+def test_the_hub_answers_or_does_not_or_is_not_asked(tmp_path):
+    def said(**environment) -> tuple[bool, str]:
+        code = [sys.executable, "-c", PROBE]
+        done = subprocess.run(code, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        ok, text = done.stdout.strip().split("|")
+        return ok == "True", text
+
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ok, text = said(HF_ENDPOINT=endpoint)
+        server.shutdown()
+        assert ok and text.startswith(f"{endpoint} answers in ")
+    ok, text = said(HF_ENDPOINT=endpoint)  # gone now
+    assert not ok and "does not answer (URLError" in text and "mend the network" in text
+    ok, text = said(HF_HUB_OFFLINE="1")
+    assert not ok and "HF_HUB_OFFLINE is set" in text
+
+
+def test_what_lies_here_and_what_does_not(checkpoint, tmp_path):
+    assert doctor.source("train_data", "chain", False) == Finding(True, "train data", "chain is here")
+    assert doctor.source("student", checkpoint("qwen3"), False).ok
+    found = doctor.source("prm", "./models/tiny/nothing", False)
+    assert not found.ok and "`lrd testbed tiny` makes the models" in found.said
+    assert "there is no file" in doctor.source("eval_data", "none.jsonl", False).said
+    (tmp_path / "config.json").write_text("{}")
+    assert "has no weights (*.safetensors)" in doctor.source("teacher", str(tmp_path), False).said
+
+
+def test_what_the_cache_holds(monkeypatch, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
+    monkeypatch.setattr(hub, "cached", lambda name, role: tmp_path if name == "a/model" else None)
+    assert doctor.source("student", "a/model", False) == Finding(True, "student", "a/model is cached (0.00 GiB)")
+    assert doctor.source("prm", "b/model", True) == Finding(
+        True, "prm", "b/model is not cached, and is fetched when it is first used"
+    )
+    assert doctor.source("eval_data", "c/d", False) == Finding(
+        False, "eval data", "c/d is not cached, and cannot be fetched: see hub"
+    )
+
+
+def test_nothing_is_tried_for_want_of_what_it_takes(preset, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor, "gpus", lambda: [])
+    monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
+    monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "silent"))
+    name = preset(gpus=1, student="some/model", teacher="./models/nowhere/teacher")
+    assert main(["doctor", name]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["DO", "ok", "DO"]
+    assert any(line.startswith("DO  student     some/model is not cached, and cannot be fetched") for line in lines)
+    assert any("not tried for want of gpu, " in line for line in lines)
+    assert lines[-1].endswith("to do before preset 'mine' can run here")
+
+
+def test_all_is_well_if_all_that_is_of_the_hub_is_cached(preset, checkpoint, monkeypatch):
+    monkeypatch.setattr(hub, "cached", lambda name, role: Path(checkpoint("qwen3")))
+    monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "HF_HUB_OFFLINE is set"))
+    monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
+    monkeypatch.setattr(doctor, "trial", lambda cell: Finding(True, "cell", cell.name))
+    models = {role: f"some/{role}" for role in ("student", "teacher", "prm")}
+    found = list(doctor.examine(preset(**models)))
+    assert all(finding.ok for finding in found), found
+    assert Finding(True, "hub", "not needed, all is cached; HF_HUB_OFFLINE is set") in found
+    assert found[-1] == Finding(True, "cell", "outcome-r1-s0")
+
+
+def test_an_unknown_preset_is_one_sentence(capsys):
+    assert main(["doctor", "tini"]) == 2
+    assert "did you mean tiny" in capsys.readouterr().err
+
+
+def test_a_cell_that_fails_or_is_refused_is_a_finding(monkeypatch):
+    cell = Cell.load("tiny", regime="outcome", rank=1, seed=0)
+    monkeypatch.setattr(matrix, "execute", lambda *a: Outcome("failed", "OutOfMemoryError: of all things"))
+    assert doctor.trial(cell) == Finding(False, "cell", "outcome-r1-s0 failed: OutOfMemoryError: of all things")
+
+    def refuses(*args):
+        raise UserError("cannot be")
+
+    monkeypatch.setattr(matrix, "execute", refuses)
+    assert doctor.trial(cell) == Finding(False, "cell", "cannot be")
+
+
+@pytest.mark.slow
+def test_a_sound_host_without_a_gpu_is_all_ok(preset, checkpoint, monkeypatch, capsys, tmp_path):
+    """The whole command, with a real cell through its notebook."""
+    models = {"student": checkpoint("qwen3"), "teacher": checkpoint("qwen3", 1), "prm": checkpoint("qwen3", 2)}
+    real = matrix.execute
+    # The kernel has presets of its own: it is told the models of this one.
+    monkeypatch.setattr(
+        matrix,
+        "execute",
+        lambda cell, short, runs: real(Cell.load("tiny", **_at(cell), **short | models), short | models, runs),
+    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor, "gpus", lambda: [])
+    monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
+    name = preset(**models)
+    monkeypatch.setattr(doctor, "read_jsonl", lambda path: [{"step_time": 0.5}] * 3)
+    assert main(["doctor", name, "--runs", str(tmp_path / "runs")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("ok ") for line in lines[:-1])
+    assert lines[-2].startswith("ok  cell        3 steps of outcome-r1-s0: 0.50 s a step")
+    assert lines[-1] == "preset 'mine' can run here"
+
+
+def _at(cell: Cell) -> dict:
+    return {"regime": cell.regime, "rank": cell.rank, "seed": cell.seed}

@@ -1,0 +1,145 @@
+"""Scoring tokens: passes by length and logits in slices change nothing."""
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from lrd import UserError, rollouts as rollouts_module
+from lrd.models import loading as models
+from lrd.models.loading import of_tokens, token_logps
+from lrd.models.policy import Policy
+from lrd.rollouts import by_length
+
+CPU = torch.device("cpu")
+
+
+@given(
+    lengths=st.lists(st.integers(0, 30), max_size=12),
+    most=st.integers(1, 100),
+    start=st.sampled_from([0, 1, 20, 10**6]),
+)
+def test_passes_hold_each_row_once_and_no_more_than_their_tokens(lengths, most, start):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollouts_module, "TOKENS_PER_PASS", most)
+        patch.setattr(rollouts_module, "PASS_COSTS", start)
+        passes = by_length(lengths)
+    assert sorted(i for rows in passes for i in rows) == list(range(len(lengths)))
+    for rows in passes:
+        assert len(rows) == 1 or max(lengths[i] for i in rows) * len(rows) <= most
+
+
+def test_a_pass_is_split_where_padding_costs_more_than_a_pass(monkeypatch):
+    monkeypatch.setattr(rollouts_module, "PASS_COSTS", 100)
+    # In one pass: 4 · 60 tokens and a start, 340. In two: 3 · 10 + 60 and two starts, 290. With 35: 240 against 265.
+    assert [sorted(rows) for rows in by_length([10, 60, 10, 10])] == [[1], [0, 2, 3]]
+    assert [sorted(rows) for rows in by_length([10, 35, 10, 10])] == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probabilities_and_gradients_are_those_of_all_logits_at_once(bias, temperature, monkeypatch):
+    monkeypatch.setattr(models, "LOGITS_AT_ONCE", 3 * 11)  # 7 tokens: slices of 3, 3 and 1
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (7, 11))
+    offset = torch.randn(11, generator=generator, dtype=torch.float64) if bias else None
+    inputs = [x.float().requires_grad_() for x in (hidden, weight, offset) if x is not None]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    targets = torch.tensor([0, 10, 3, 3, 7, 1, 9])
+
+    def whole(hidden, weight, offset=None):
+        return torch.log_softmax(torch.nn.functional.linear(hidden, weight, offset) / temperature, -1)
+
+    got = of_tokens(inputs[0], inputs[1], inputs[2] if bias else None, targets, temperature)
+    want = whole(*exact)
+    torch.testing.assert_close(got.logps.double(), want.gather(1, targets[:, None])[:, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(got.entropy.double(), -(want.exp() * want).sum(1), atol=1e-6, rtol=0)
+    assert not got.entropy.requires_grad
+    upstream = torch.randn(7, generator=generator)
+    ours = torch.autograd.grad((got.logps * upstream).sum(), inputs)
+    theirs = torch.autograd.grad((want.gather(1, targets[:, None])[:, 0] * upstream).sum(), exact)
+    for mine, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.double(), right, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_micro_batches_and_slices_change_nothing(rank, make_cell, rollouts, monkeypatch):
+    """An adapter's are of float64 weights: in float32 the order of sums moves them, on some processors by more."""
+    policy = Policy(make_cell(rank=rank), CPU)
+    policy.model.double()
+    with torch.no_grad():
+        for name, p in policy.trainable.items():
+            if "lora_B" in name:
+                p.normal_(generator=torch.Generator().manual_seed(len(name)))
+
+    def measured():
+        out = policy.logps(rollouts)
+        return out, torch.autograd.grad(out.logps.square().sum(), list(policy.trainable.values()))
+
+    whole, of_whole = measured()
+    monkeypatch.setattr(rollouts_module, "PASS_COSTS", 0)
+    monkeypatch.setattr(rollouts_module, "TOKENS_PER_PASS", 1)  # a pass a row
+    monkeypatch.setattr(models, "LOGITS_AT_ONCE", 5 * policy.base.config.vocab_size)
+    parts, of_parts = measured()
+    torch.testing.assert_close(parts.logps, whole.logps, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(parts.entropy, whole.entropy, atol=1e-6, rtol=1e-6)
+    largest = max(g.abs().max().item() for g in of_whole)
+    for a, b in zip(of_parts, of_whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6 * largest, rtol=1e-6)
+
+
+def test_bfloat16_gradients_are_those_of_float32_to_rounding(make_cell, rollouts):
+    """The mixed-precision policy against plain float32, eager, with all logits: 7 %, on random weights of 0.15."""
+    for rank in (4, None):
+        mixed, plain = (Policy(make_cell(rank=rank, dtype=dtype), CPU) for dtype in ("bfloat16", "float32"))
+        with torch.no_grad():
+            for name, p in mixed.trainable.items():
+                if "lora_B" in name:
+                    p.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+                plain.trainable[name].copy_(p)
+        ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], 1)
+        mask = torch.cat([rollouts.prompt_mask, rollouts.completion_mask], 1)
+        width = rollouts.completion_ids.shape[1]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = plain.model(input_ids=ids, attention_mask=mask.long(), position_ids=positions).logits[
+            :, -width - 1 : -1
+        ]
+        logps = torch.log_softmax(logits, -1).gather(-1, rollouts.completion_ids[..., None])[..., 0]
+        weights = torch.randn(logps.shape, generator=torch.Generator().manual_seed(0)) * rollouts.completion_mask
+        want = torch.autograd.grad((logps * weights).sum(), list(plain.trainable.values()))
+        out = mixed.logps(rollouts).logps
+        got = torch.autograd.grad((out * weights).sum(), list(mixed.trainable.values()))
+        assert all(g.dtype == torch.float32 for g in got)
+        error = sum((a - b).square().sum() for a, b in zip(got, want)) / sum(b.square().sum() for b in want)
+        assert error.sqrt() < 0.07
+
+
+def test_a_model_that_scales_its_logits_is_refused(checkpoint, tmp_path):
+    """Cohere multiplies its logits: a head's product alone would be another distribution."""
+    from transformers import AutoModelForCausalLM, CohereConfig
+
+    config = CohereConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        logit_scale=0.1,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="does more to its logits"):
+        models.load_model(str(tmp_path), "student", "float32", CPU)
+
+
+def test_padding_reaches_no_value(make_rollouts, pretrained):
+    """A row scored beside a longer one is scored as by itself."""
+    long = ("1a+2b*3c-4d+5", "0", ["The answer is \\boxed{0}."])
+    short = ("6a*2", "2", ["=2"])
+    both, alone = make_rollouts([long, short]), make_rollouts([short])
+    model = pretrained()
+    n = int(alone.lengths[0])
+    got, want = token_logps(model, both).logps[1, :n], token_logps(model, alone).logps[0, :n]
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=0)
+    assert not token_logps(model, both).logps[1, n:].any()

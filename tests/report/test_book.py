@@ -1,0 +1,284 @@
+"""The book, built with every warning an error: from half a matrix, from changed data, from nothing."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import yaml
+from fakes import NOTEBOOK, write_cell, write_run
+
+from lrd import ROOT
+from lrd.cell import Cell
+from lrd.report import book
+
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//|@import\s+["']?(?:url\()?["']?(?:https?:)?//"""
+)
+STYLES = re.compile(
+    r"""<link\b(?=[^>]*\brel=["'](?:stylesheet|preload|icon|preconnect|dns-prefetch))[^>]*\bhref=["']?(?:https?:)?//"""
+)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """A clone as the book sees it, without runs."""
+    monkeypatch.delenv("LRD_PRESET", raising=False)
+    for name in ("_config.yml", "book", "notebooks", "lrd"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def text_of(page: Path) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page.read_text())).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def requests_of(html: Path) -> list[str]:
+    """What a page would load from elsewhere."""
+    found = []
+    for path in html.rglob("*.html"):
+        text = path.read_text(errors="replace")
+        found += [f"{path.name}: {hit}" for pattern in (LOADED, STYLES) for hit in pattern.findall(text)]
+    for path in html.rglob("*.css"):
+        found += [
+            f"{path.name}: {hit}"
+            for hit in re.findall(r"url\([\"']?(?:https?:)?//[^)]*", path.read_text(errors="replace"))
+        ]
+    return found
+
+
+def broken_links_of(page: Path) -> list[str]:
+    targets = re.findall(r"""(?:href|src)=["']([^"'#?]+)""", page.read_text())
+    inside = [t for t in targets if not re.match(r"[a-z]+:|//", t)]
+    return [t for t in inside if not (page.parent / t).exists()]
+
+
+def with_a_widget(notebook: dict) -> dict:
+    """As a notebook is left that some library's progress bar was drawn in: a view and, in the metadata, its state."""
+    view, state = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+    data = {view: {"model_id": "a", "version_major": 2, "version_minor": 0}, "text/plain": "100%"}
+    output = {"output_type": "display_data", "metadata": {}, "data": data}
+    model = {"model_name": "LayoutModel", "model_module": "@jupyter-widgets/base", "state": {}}
+    widgets = {state: {"state": {"a": model}, "version_major": 2, "version_minor": 0}}
+    text, code = notebook["cells"]
+    cells = [text, code | {"outputs": [*code["outputs"], output]}]
+    return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": widgets}}
+
+
+@pytest.mark.slow
+def test_half_a_matrix_and_then_another_number(root):
+    for seed in range(2):
+        write_run(root / "runs", "outcome", 1, seed, {0: 5, 10: 15 + seed})
+    failed = write_run(root / "runs", "process", None, 0, {0: 5, 10: 1})
+    (failed / "done.json").unlink()
+    (failed / "failed.json").write_text(json.dumps({"error": "Diverged: <loss>"}))
+    broken = write_run(root / "runs", "distillation", 4, 2, {0: 5, 10: 8})
+    metrics = broken / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("\n", "\nnot JSON\n", 1))
+    (broken / "cell.ipynb").write_text("{")
+    (write_run(root / "runs", "distillation", 16, 1, {0: 5, 10: 8}) / "evals.jsonl").unlink()
+    other = shutil.copytree(root / "runs/tiny/outcome-r1-s0", root / "runs/paper/outcome-r1-s0")
+    (other / "cell.ipynb").write_text(json.dumps(with_a_widget(NOTEBOOK)))
+
+    assert book.build(root) == 0
+    html = root / "_build" / "html"
+    answer, results = html / "notebooks" / "answer.html", html / "notebooks" / "results.html"
+    assert (html / "index.html").is_file()
+    assert requests_of(html) == []
+    for page in set(html.rglob("*.html")) - set((html / "_static").rglob("*.html")):
+        assert broken_links_of(page) == [], page
+    cells = sorted(path.parent.name for path in (html / "runs" / "tiny").glob("*/cell.html"))
+    assert cells == ["distillation-r16-s1", "outcome-r1-s0", "outcome-r1-s1", "process-full-s0"]
+    for cell in cells:
+        assert f"../runs/tiny/{cell}/cell.html" in results.read_text()
+    cell_page = html / "runs" / "tiny" / "outcome-r1-s0" / "cell.html"
+    assert "<title>outcome, rank 1, seed 0" in cell_page.read_text()
+    assert "One cell of the matrix" not in cell_page.read_text()
+    paper = html / "runs" / "paper" / "outcome-r1-s0" / "cell.html"
+    assert paper.is_file() and "html-manager" not in paper.read_text()
+    gallery = (html / "notebooks" / "gallery.html").read_text()
+    assert "../runs/paper/outcome-r1-s0/cell.html" in gallery and "../runs/tiny/outcome-r1-s0/cell.html" in gallery
+    assert json.loads((root / "runs/tiny/outcome-r1-s0/cell.ipynb").read_text()) == NOTEBOOK  # only shown, never run
+    for page in (answer, results):
+        assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text_of(page)
+        assert "distillation-r4-s2: metrics.jsonl: line 2 cannot be read" in text_of(page)
+        assert "cell.ipynb is unreadable" in text_of(page)
+        assert "distillation-r16-s1: evals.jsonl is missing or empty" in text_of(page)
+        assert "outcome-full-s0: absent" in text_of(page)
+    assert "0.775 ± 0.035" in text_of(answer) and "0.250" in text_of(answer)
+    equivalence, stability = (text_of(html / "notebooks" / f"{name}.html") for name in ("equivalence", "stability"))
+    for text in (equivalence, stability):
+        assert "process-full-s0: failed: Diverged: &lt;loss&gt;" in text
+    assert "under process no rank has two finished seeds in common" in equivalence
+    assert "No finished cell collapses" in stability and "outcome-r1-s0" in stability
+
+    for seed in range(2):
+        path = root / "runs" / "tiny" / f"outcome-r1-s{seed}" / "evals.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        lines[20] = lines[20].replace("true", "false", 1)
+        path.write_text("".join(lines))
+    assert book.build(root) == 0
+    assert "0.725 ± 0.035" in text_of(answer) and "0.775" not in text_of(answer)
+
+
+@pytest.mark.slow
+def test_no_runs_at_all(root):
+    assert book.build(root) == 0
+    answer = text_of(root / "_build" / "html" / "notebooks" / "answer.html")
+    assert "54 absent" in answer and "not measured" in answer
+    for page in ("equivalence", "stability", "explore", "gallery", "budget", "method", "yours"):
+        assert "Reported here: preset tiny. Of 54 cells: 54 absent." in text_of(
+            root / "_build" / "html" / "notebooks" / f"{page}.html"
+        )
+    method = text_of(root / "_build" / "html" / "notebooks" / "method.html")
+    assert "no rank has two finished seeds in common" in method and "108 of 500" in method  # the record needs no runs
+    pages = {n: text_of(root / "_build" / "html" / "notebooks" / f"{n}.html") for n in ("yours", "variants", "rates")}
+    assert "No cell of tiny has finished here" in pages["yours"] and "first: absent, again: absent" in pages["yours"]
+    assert pages["variants"].count("Not run: no seed of preset small-") == 2
+    assert "none has been chosen" in pages["rates"] and "is a guess until then" in pages["rates"]
+    assert not (root / "_build" / "html" / "runs").exists()
+
+
+def test_contents_hang_cells_under_their_regime(root):
+    for regime, rank in (("process", None), ("process", 1), ("outcome", 256)):
+        write_run(root / "runs", regime, rank, 0, {0: 5})
+    toc = book.contents(root, "tiny", root / "runs")
+    (gallery,) = [c for part in toc["parts"] for c in part["chapters"] if c["file"] == book.CELLS]
+    assert [(s["file"], [c["title"] for c in s["sections"]]) for s in gallery["sections"]] == [
+        ("book/cells-process", ["Rank 1, seed 0", "Full fine-tuning, seed 0"]),
+        ("book/cells-outcome", ["Rank 256, seed 0"]),
+    ]
+
+
+def test_contents_hang_other_presets_under_the_page_that_reports_them(root):
+    cells = [
+        Cell.load("small", regime="process", rank=1, seed=0),
+        Cell.load("small-lr", rank=1, seed=100, learning_rate=1e-3),
+        Cell.load("small-bf16", master_dtype="bfloat16", seed=0),
+        Cell.load("small-again", regime="outcome", rank=16, seed=0),
+        Cell.load("tiny", regime="outcome", rank=1, seed=0),
+    ]
+    for cell in cells:
+        write_cell(root / "runs", cell, {0: 5})
+    toc = book.contents(root, "small", root / "runs")
+    chapters = {c["file"]: c.get("sections", []) for part in toc["parts"] for c in part["chapters"]}
+    assert [s["file"] for s in chapters["book/cells"]] == ["book/cells-process"]
+    found = {page: [s["title"].split(":")[0] for s in chapters[f"notebooks/{page}"]] for page in ("rates", "variants")}
+    assert found == {"rates": ["small-lr"], "variants": ["small-bf16"]}
+    assert [s["title"] for s in chapters["notebooks/yours"]] == [
+        "small-again: outcome-r16-s0",
+        "tiny: outcome-r1-s0",
+    ]
+
+
+def test_a_regime_without_a_page_of_its_own(root):
+    write_run(root / "runs", "process", 1, 0, {0: 5})
+    (root / "book").unlink()
+    (root / "book").mkdir()
+    (root / "book" / "_toc.yml").write_text((ROOT / "book" / "_toc.yml").read_text())
+    toc = book.contents(root, "tiny", root / "runs")
+    (gallery,) = [c for part in toc["parts"] for c in part["chapters"] if c["file"] == book.CELLS]
+    assert {"file": "runs/tiny/process-r1-s0/cell", "title": "process-r1-s0"} in gallery["sections"]
+
+
+def test_a_page_is_named_after_its_cell():
+    failure = {"cell_type": "markdown", "id": "e", "metadata": {}, "source": ["An Exception was encountered"]}
+    source = [json.dumps(NOTEBOOK | {"cells": [failure, *NOTEBOOK["cells"]]})]
+    book._name_cell(None, "runs/tiny/distillation-full-s2/cell", source)
+    title, notice, text, code = json.loads(source[0])["cells"]
+    assert title["source"].startswith("# distillation, full fine-tuning, seed 2\n")
+    assert "lrd cell tiny --regime distillation --rank full --seed 2" in title["source"]
+    assert (notice, code) == (failure, NOTEBOOK["cells"][1])
+    assert text["source"] == "\nA regime, an arm and a seed."
+    other = ["# as it is"]
+    book._name_cell(None, "book/theory", other)
+    assert other == ["# as it is"]
+
+
+def _executed(app, env, name):
+    source = [Path(env.doc2path(name)).read_text()]
+    book._take_executed(app, name, source)
+    return json.loads(source[0])
+
+
+@pytest.mark.parametrize("how", ["1 / 0", "import os; os._exit(1)"])
+def test_a_kernel_serves_many_notebooks_and_carries_no_name_over(tmp_path, how):
+    """It keeps what is imported; one that fails, or dies, costs the next no more than a start."""
+    ours, new = "print(json.marked == os.getpid())", "print(hasattr(json, 'marked'))"
+    codes = ["x = json.marked = os.getpid()", ours, "x", new, how, "print('goes on')"]
+    names = [f"notebooks/{i}" for i in range(len(codes))]
+    (tmp_path / "notebooks").mkdir()
+    for name, code in zip(names, codes):
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"import json, os\n{code}")]),
+            tmp_path / f"{name}.ipynb",
+        )
+    app = SimpleNamespace()
+    env = SimpleNamespace(doc2path=lambda name: str(tmp_path / f"{name}.ipynb"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "AT_A_TIME", 1)
+        book._execute_ahead(app, env, names)
+    done = [_executed(app, env, name) for name in names]
+    said = ["".join(o["text"][0] for o in notebook["cells"][0]["outputs"]) for notebook in done]
+    assert said == ["", "True\n", "", "False\n", "", "goes on\n"]
+    assert all(len(notebook["cells"]) == 1 for notebook in done)
+    assert ["mystnb" in notebook["metadata"] for notebook in done] == [True, True, False, True, False, True]
+
+
+def test_analysis_notebooks_are_executed_ahead_and_side_by_side(tmp_path):
+    """Each of two waits until the other has begun; a third one fails and is left as it was."""
+    meet = "import pathlib, time\npathlib.Path('{0}').touch()\nwhile not pathlib.Path('{1}').exists(): time.sleep(0.01)"
+    sources = {"notebooks/a": meet.format("a", "b"), "notebooks/b": meet.format("b", "a"), "notebooks/c": "1 / 0"}
+    for name, code in sources.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{code}\nprint('ran')")])
+        (tmp_path / f"{name}.ipynb").parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    app = SimpleNamespace()
+    env = SimpleNamespace(doc2path=lambda name: str(tmp_path / f"{name}.ipynb"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "AT_A_TIME", 2)
+        book._execute_ahead(app, env, ["book/theory", *sources, "runs/tiny/outcome-r1-s0/cell"])
+    assert sorted(app.lrd_executed) == sorted(sources)
+    for name in sources:
+        source = [before := Path(env.doc2path(name)).read_text()]
+        book._take_executed(app, name, source)
+        after = json.loads(source[0])
+        if name == "notebooks/c":
+            assert source == [before]  # myst-nb executes it once more and warns
+        else:
+            assert after["cells"][0]["outputs"][0]["text"] == ["ran\n"]
+            assert after["metadata"]["mystnb"] == {"execution_mode": "off"}
+    other = ["prose"]
+    book._take_executed(app, "book/theory", other)
+    assert other == ["prose"]
+
+
+def test_runs_are_never_executed_and_analysis_always():
+    execute = yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]
+    assert execute["execute_notebooks"] == "force"
+    assert execute["exclude_patterns"] == ["runs/*/*/*.ipynb"]
+    assert Path("runs/tiny", Cell.load("tiny", regime="outcome", rank=1, seed=0).name, "cell.ipynb").match(
+        execute["exclude_patterns"][0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "options"),
+    [
+        ("process-r4-s1", "process, rank 4, seed 1", "--regime process --rank 4 --seed 1"),
+        ("outcome-full-learning_rate=3e-05-s100", "outcome, full fine-tuning, learning_rate=3e-05, seed 100",
+         "--regime outcome --rank full --seed 100 --set learning_rate=3e-05"),
+        ("supervised-r1-codebook=small-1-adapter=rank-1-s0",
+         "supervised, rank 1, codebook=small-1, adapter=rank-1, seed 0",
+         "--regime supervised --rank 1 --seed 0 --set codebook=small-1 --set adapter=rank-1"),
+    ],
+)  # fmt: skip
+def test_a_cells_page_is_named_by_its_place(name, title, options):
+    source = [json.dumps({"cells": [{"cell_type": "markdown", "source": "# One cell\n\nRead."}]})]
+    book._name_cell(None, f"runs/some/{name}/cell", source)
+    first, second = json.loads(source[0])["cells"]
+    assert first["source"].startswith(f"# {title}\n") and second["source"] == "\nRead."
+    assert f"`lrd cell some {options} --runs elsewhere`" in first["source"]

@@ -1,0 +1,247 @@
+"""The book as a reader meets it: every page in a headless Chromium, wide and narrow, with no way to other hosts."""
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from fakes import write_run
+
+from lrd import ROOT
+from lrd.report import book
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+
+CHROMIUMS = [
+    *("google-chrome-stable", "google-chrome", "chromium", "chromium-browser"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+]
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
+]
+WIDE, NARROW = 1400, 400
+PLANTED = "book/planted.html"  # a page that only one test makes and sees, while others may be at the same book
+
+# What is wrong with a page once it has settled; a list of sentences.
+SETTLED = """async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  const faults = [];
+  for (const image of document.images) {
+    image.loading = 'eager';
+    await image.decode().catch(() => faults.push('broken image: ' + image.getAttribute('src')));
+  }
+  for (const math of document.querySelectorAll('span.math, div.math'))
+    if (!math.querySelector('mjx-container') || math.querySelector('mjx-merror'))
+      faults.push('math is not rendered: ' + math.textContent.trim());
+  const page = document.documentElement;
+  if (page.scrollWidth > page.clientWidth)
+    faults.push(`the page is ${page.scrollWidth - page.clientWidth} px wider than its window`);
+  return faults;
+}"""
+
+
+@dataclass
+class Site:
+    """A built book behind a local server."""
+
+    html: Path
+    url: str
+    _ids: dict[Path, set[str]] = field(default_factory=dict)
+
+    def pages(self) -> list[str]:
+        found = (path.relative_to(self.html) for path in self.html.rglob("*.html"))
+        return sorted(str(path) for path in found if path.parts[0] != "_static" and str(path) != PLANTED)
+
+    def broken(self, link: str) -> bool:
+        """Whether a link within the book leads to no file, or to no such place on its page."""
+        parts = urlsplit(link)
+        path = self.html / unquote(parts.path).lstrip("/")
+        if not path.is_file():
+            return True
+        return bool(parts.fragment) and path.suffix == ".html" and unquote(parts.fragment) not in self._ids_of(path)
+
+    def _ids_of(self, path: Path) -> set[str]:
+        if path not in self._ids:
+            self._ids[path] = set(re.findall(r"""\sid=["']([^"']+)["']""", path.read_text(errors="replace")))
+        return self._ids[path]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def build(root: Path) -> None:
+    """The book of three cells: two finished, one that failed and has a strange name for its processor."""
+    for name in ("_config.yml", "book", "notebooks", "lrd"):
+        (root / name).symlink_to(ROOT / name)
+    write_run(root / "runs", "outcome", 1, 0, {0: 5, 5: 8, 10: 15})
+    write_run(root / "runs", "process", 4, 1, {0: 5, 5: 12, 10: 2})
+    failed = write_run(root / "runs", "distillation", None, 2, {0: 5})
+    (failed / "done.json").unlink()
+    (failed / "failed.json").write_text('{"error": "Diverged: <b>no</b>"}')
+    (failed / "provenance.json").write_text('{"hardware": {"cpu": "<script>console.error(1)</script>", "cores": 2}}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LRD_PRESET", raising=False)
+        assert book.build(root) == 0
+
+
+@pytest.fixture(scope="module")
+def site(once) -> Iterator[Site]:
+    html = once("book-of-three", build) / "_build" / "html"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=html)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Site(html, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    executable = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def opened(browser: Any, width: int) -> tuple[Any, list[str]]:
+    """A page of that width, and the list to which its faults will be added as they happen."""
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.set_default_timeout(30_000)
+    faults: list[str] = []
+
+    def requested(request: Any) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
+            faults.append(f"request to elsewhere: {request.url}")
+
+    def answered(response: Any) -> None:
+        if response.status >= 400:
+            faults.append(f"failed request: {response.status} {response.url}")
+
+    page.on("request", requested)
+    page.on("response", answered)
+    page.on("requestfailed", lambda request: faults.append(f"failed request: {request.url}"))
+    page.on("console", lambda message: message.type == "error" and faults.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: faults.append(f"uncaught: {error}"))
+    return page, faults
+
+
+def faults_of(site: Site, browser: Any, path: str, width: int) -> list[str]:
+    """All that is wrong with one page."""
+    page, faults = opened(browser, width)
+    page.goto(f"{site.url}/{path}", wait_until="load")
+    page.wait_for_load_state("networkidle")
+    faults += page.evaluate(SETTLED)
+    links = page.eval_on_selector_all("a[href]", "links => links.map(a => a.href)")
+    inside = dict.fromkeys(link for link in links if link.startswith(f"{site.url}/"))
+    faults += [f"broken link: {link.removeprefix(site.url)}" for link in inside if site.broken(link)]
+    page.context.close()
+    return faults
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_every_page(site, browser, width):
+    pages = site.pages()
+    assert {"index.html", "book/api.html", "notebooks/gallery.html", "runs/tiny/outcome-r1-s0/cell.html"} <= set(pages)
+    assert {path: faults for path in pages if (faults := faults_of(site, browser, path, width))} == {}
+
+
+@pytest.mark.slow
+def test_math_is_there_to_be_rendered(site, browser):
+    page, _ = opened(browser, WIDE)
+    page.goto(f"{site.url}/notebooks/method.html")
+    page.wait_for_selector("mjx-container")
+    page.context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_from_the_start_page_to_an_executed_cell(site, browser, width):
+    page, faults = opened(browser, width)
+    page.goto(site.url)
+    page.wait_for_url("**/notebooks/answer.html")
+    page.locator("article a[href*='results.html']").first.click()
+    page.wait_for_url("**/notebooks/results.html*")
+    page.locator(".lrd-outcomes a[href*='outcome-r1-s0']").click()
+    page.wait_for_url("**/runs/tiny/outcome-r1-s0/cell.html")
+    assert page.locator("article h1").first.inner_text().startswith("outcome, rank 1, seed 0")
+    assert faults == []
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_the_explore_page_changes_its_metric_and_loads_no_widgets(site, browser):
+    page, faults = opened(browser, WIDE)
+    page.goto(f"{site.url}/notebooks/explore.html")
+    images = page.locator("article figure img")
+    assert [images.nth(i).is_visible() for i in range(3)] == [True, False, False]
+    page.get_by_text("Advantage std", exact=True).click()
+    assert [images.nth(i).is_visible() for i in range(3)] == [False, False, True]
+    assert not re.search(r"require(\.min)?\.js|html-manager|unpkg|jsdelivr|cdnjs", page.content())
+    assert faults == []
+    page.context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_gallery_sorts_filters_and_leads_to_cells(site, browser, width):
+    page, faults = opened(browser, width)
+    page.goto(f"{site.url}/notebooks/gallery.html")
+    rows = page.locator("#lrd-gallery tbody tr")
+    page.wait_for_selector("#lrd-gallery tbody svg.lrd-spark")
+    assert rows.count() == 54
+    final = page.locator("#lrd-gallery thead th", has_text="final")
+    for order in ("ascending", "descending"):
+        final.click()
+        sync_api.expect(final).to_have_attribute("aria-sort", order)
+    assert "outcome-r1-s0" in rows.first.inner_text() and "0.750" in rows.first.inner_text()
+    page.locator(".dt-search input").fill("process finished")
+    assert rows.count() == 1 and "process-r4-s1" in rows.first.inner_text()
+    page.locator(".dt-search input").fill("script")  # what a run says of itself is text
+    assert "<script>console.error(1)</script>" in rows.first.inner_text()
+    page.locator(".dt-search input").fill("process finished")
+    rows.first.locator("a").click()
+    page.wait_for_url("**/runs/tiny/process-r4-s1/cell.html")
+    assert faults == []
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_faults_are_noticed(site, browser):
+    """A page on which everything is wrong; without it the tests above could pass by seeing nothing."""
+    planted = r"""<img src="missing.png"><script src="https://elsewhere.invalid/x.js"></script>
+      <script>console.error("planted"); setTimeout(() => { throw Error("thrown") })</script>
+      <a href="nowhere.html">a</a><a href="metrics.html#nowhere">b</a>
+      <span class="math">\(\frac{\)</span><div style="width: 3000px">wide</div>"""
+    text = (site.html / "book" / "metrics.html").read_text()
+    page = site.html / PLANTED
+    page.write_text(text.replace("</article>", f"{planted}</article>", 1))
+    try:
+        found = "\n".join(faults_of(site, browser, PLANTED, WIDE))
+    finally:
+        page.unlink()
+    for fault in (
+        "console: planted",
+        "uncaught: thrown",
+        "request to elsewhere: https://elsewhere.invalid/x.js",
+        "failed request: 404",
+        "broken image: missing.png",
+        "broken link: /book/nowhere.html",
+        "broken link: /book/metrics.html#nowhere",
+        "math is not rendered",
+        "px wider than its window",
+    ):
+        assert fault in found, (fault, found)
