@@ -12,7 +12,7 @@ from lrd import UserError, results
 from lrd.analysis import stats
 from lrd.cell import Cell, grid
 from lrd.report import display
-from lrd.runs.directory import broken_lines, read_jsonl
+from lrd.runs.files import broken_lines, read_jsonl
 
 
 def row_of(found: results.Results, cell: str):

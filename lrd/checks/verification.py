@@ -24,7 +24,8 @@ import pandas as pd
 from lrd import ROOT, UserError, verifier
 from lrd.cell import Cell
 from lrd.results import Results
-from lrd.runs.directory import Run, read_json, read_jsonl, write_json
+from lrd.runs.directory import Run
+from lrd.runs.files import read_json, read_jsonl, write_json
 
 PAIRS = ROOT / "tests" / "grading.tsv"
 RECORD = ROOT / "book" / "verification.json"

@@ -18,7 +18,7 @@ from lrd.analysis import equivalence, onset, stats
 from lrd.analysis.equivalence import ALPHA, MARGIN, NOT_REACHED, POWER, Contrast, Required
 from lrd.analysis.stats import NBSP, NOTHING, arm_name, counted, listed, signed
 from lrd.results import Results, root
-from lrd.runs import directory as run
+from lrd.runs import files as run
 
 MOST_SEEDS = 100
 FRACTIONS = (0.0, 0.25, onset.FRACTION, 0.75)  # 0 is the departure from the base
