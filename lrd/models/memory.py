@@ -13,6 +13,7 @@ from lrd import UserError
 from lrd.cell import Cell, codebook_name
 from lrd.models.loading import LOGITS_AT_ONCE, load_config
 from lrd.models.placement import adapted
+from lrd.models.shape import Shape
 from lrd.rollouts import TOKENS_PER_PASS
 
 GIB = 2**30
@@ -42,18 +43,16 @@ def size(config, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> Size
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    hidden, heads, depth = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
-    head_dim = getattr(config, "head_dim", None) or hidden // heads
-    queries, keys = heads * head_dim, (getattr(config, "num_key_value_heads", None) or heads) * head_dim
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    shape = Shape.from_config(config)
+    hidden, inner = shape.hidden_size, shape.intermediate_size
     plain = 0 if importlib.util.find_spec("liger_kernel") else inner + 4 * hidden  # SiLU's output, norms in fp32
     return Size(
         parameters=sum(p.numel() for p in model.parameters()),
         adapter=sum(sum(m.weight.shape) for m in adapted(model, targets, layers).values()),
-        kept=depth * (4 * hidden + 3 * queries + 3 * keys + 3 * inner + plain),
-        cached=depth * 2 * keys,
+        kept=shape.num_hidden_layers * (4 * hidden + 3 * shape.queries + 3 * shape.keys + 3 * inner + plain),
+        cached=shape.cached,
         widest=4 * hidden + 3 * inner,
-        words=config.vocab_size,
+        words=shape.vocab_size,
     )
 
 
