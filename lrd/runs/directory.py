@@ -21,7 +21,7 @@ from typing import Any
 import filelock
 
 from lrd import UserError
-from lrd.cell import Cell, recorded
+from lrd.cell import Cell, with_defaults
 from lrd.runs import sources
 from lrd.runs.files import (
     Unreadable,
@@ -133,7 +133,7 @@ class Run:
         finished, config = self.finished, read_json(self.path / "config.json")
         if config is None:
             return
-        asked, ran = self.cell.config, recorded(config)
+        asked, ran = self.cell.config, with_defaults(config)
         if keys := sorted(key for key in asked.keys() | ran.keys() if asked.get(key) != ran.get(key)):
             state = "a finished" if finished else "an unfinished"
             diff = ", ".join(f"{key} = {ran.get(key)!r} (asked for: {asked.get(key)!r})" for key in keys)

@@ -18,8 +18,7 @@ from typing import Any
 import psutil
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell
-from lrd.data import hub
+from lrd.cell import Cell, on_hub, revision
 from lrd.runs.files import runs_root, shown_path
 
 # A patch that `git apply` takes, whatever the user has configured.
@@ -65,10 +64,10 @@ def fingerprint(name: str) -> str | None:
     """
     if name.endswith(".jsonl"):
         return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()[:16] if (ROOT / name).is_file() else None
-    if hub.on_hub(name):
+    if on_hub(name):
         from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(name, "config.json", revision=hub.REVISIONS.get(name))
+        cached = try_to_load_from_cache(name, "config.json", revision=revision(name))
         return Path(cached).parent.name if isinstance(cached, str) else None
     folder, digest = ROOT / name, hashlib.sha256()
     if not (folder / "config.json").is_file():

@@ -158,9 +158,7 @@ def test_a_checkpoint_of_the_library_before_its_packages_is_refused_by_the_names
     (code,) = record["code"].values()
     code["files"] = {re.sub("(?<=lrd/)(train|runs|models|data)/", "", name): d for name, d in code["files"].items()}
     path.write_text(json.dumps(record))
-    said = (
-        r"with other code: (lrd/[\w/]+\.py, ){4}lrd/[\w/]+\.py and \d+ more changed since; .* --other-code, or give"
-    )
+    said = r"with other code: (lrd/[\w/]+\.py, ){4}lrd/[\w/]+\.py and \d+ more changed since; .* --other-code, or give"
     with pytest.raises(UserError, match=said):
         Run(cell, tmp_path)
     run = Run(cell, tmp_path, other_code=True)
