@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrd.analysis.stats import NOTHING, arm_name, mean_sd
 from lrd.cell import grid, read_preset
+from lrd.report.text import NOTHING, arm_name, mean_sd
 from lrd.results import Results, trained_with
 
 

@@ -387,7 +387,7 @@ def first_batches(results: Results) -> pd.DataFrame:
 
 def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
     """What the page's sentences say, keyed by the names that they are glued under; true whatever was recorded."""
-    from lrd.analysis.stats import NOTHING, counted
+    from lrd.report.text import NOTHING, counted
 
     graded, loss, twice = record["verifier"], record["loss"], record["twice"]
     worst = max(max(row["loss"], row["gradient"]) for row in loss["aggregations"].values())

@@ -8,10 +8,9 @@ Computed from the runs and from the record of `lrd.checks.verification`; every p
 
 from typing import Any
 
-from lrd.analysis import budget, equivalence, stats
-from lrd.analysis.stats import NOTHING, counted
+from lrd.analysis import budget, equivalence
 from lrd.checks import verification
-from lrd.report.evidence import percent
+from lrd.report.text import NOTHING, arm_name, counted, percent, signed
 from lrd.results import Results
 
 PASSES = 3  # what an update times: the reference's forward pass, and a backward pass of about two
@@ -75,7 +74,7 @@ def peaks(results: Results) -> str:
     for regime in results.regimes:
         mine = cells[(cells.regime == regime) & cells.base.notna()]
         if len(mine):
-            peak, end = (stats.signed((mine[value] - mine.base).mean()) for value in ("peak", "final"))
+            peak, end = (signed((mine[value] - mine.base).mean()) for value in ("peak", "final"))
             texts.append(f"{peak} and {end} ({regime})")
     return ", ".join(texts) or NOTHING
 
@@ -90,7 +89,7 @@ def bars(results: Results) -> str:
             one, other = (cells[(cells.regime == regime) & (cells.arm == a)].final for a in (arm, full))
             (overlapping if abs(one.mean() - other.mean()) <= one.std() + other.std() else apart).append(contrast)
     if not overlapping + apart:
-        return f"no rank has two finished seeds in common with {stats.arm_name(full)}"
+        return f"no rank has two finished seeds in common with {arm_name(full)}"
     return (
         f"of {counted(len(overlapping + apart), 'comparison')} the bars overlap in {len(overlapping)} "
         f"({_read(overlapping)}) and stand apart in {len(apart)} ({_read(apart)})"
