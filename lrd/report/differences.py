@@ -9,8 +9,9 @@ Computed from the runs and from the record of `lrd.checks.verification`; every p
 from typing import Any
 
 from lrd.analysis import budget, equivalence
-from lrd.checks import verification
-from lrd.report.text import NOTHING, arm_name, counted, percent, signed
+from lrd.analysis.verification import bf16_barrier
+from lrd.report import verification
+from lrd.report.text import NOTHING, arm_name, counted, percent, scientific, signed
 from lrd.results import Results
 
 PASSES = 3  # what an update times: the reference's forward pass, and a backward pass of about two
@@ -18,7 +19,7 @@ PASSES = 3  # what an update times: the reference's forward pass, and a backward
 
 def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
     """Keyed by the names that they are glued under."""
-    checked = verification.facts(record, results)
+    checked = verification.glued(record, results)
     return {
         **{name: checked[name] for name in ("bare", "bare_share", "problems", "boxed", "loss", "batches", "trl")},
         **precision(record["precision"]),
@@ -36,9 +37,9 @@ def precision(found: dict[str, Any]) -> dict[str, str]:
     last = max(updates for _, updates in rows)
     half, whole = rows["bfloat16", last], rows["float32", last]
     return {
-        "learning_rate": verification.scientific(found["learning_rate"]),
+        "learning_rate": scientific(found["learning_rate"]),
         "std": f"{found['std']:g}",
-        "barrier": f"1/{1 / verification.bf16_barrier(found['learning_rate']):.0f}",
+        "barrier": f"1/{1 / bf16_barrier(found['learning_rate']):.0f}",
         "updates": counted(last, "update"),
         "moved_first": percent(rows["bfloat16", 1]["moved"]),
         "moved": percent(half["moved"]),
@@ -53,7 +54,7 @@ def forward(found: dict[str, Any]) -> str:
     worst = max(max(arm["logps"], arm["gradients"]) for arm in arms)
     if worst == 0:
         return "its log-probabilities and the gradient of the loss are the same to the last bit"
-    return f"its log-probabilities and the gradient of the loss differ by at most {verification.scientific(worst)}"
+    return f"its log-probabilities and the gradient of the loss differ by at most {scientific(worst)}"
 
 
 def third(results: Results) -> str:

@@ -7,6 +7,7 @@ from lrd.analysis.stats import Difference
 
 NOTHING = "not measured"
 NBSP = "\N{NO-BREAK SPACE}"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def signed(x: float, digits: int = 3) -> str:
@@ -21,6 +22,14 @@ def mean_sd(values: pd.Series, digits: int = 3) -> str:
         return NOTHING
     mean = f"{values.mean():.{digits}f}"
     return f"{mean}{NBSP}±{NBSP}{values.std():.{digits}f}" if len(values) > 1 else mean
+
+
+def scientific(x: float) -> str:
+    """`2.8 × 10⁻⁵`, and `0` for zero."""
+    if not x:
+        return "0"
+    digits, exponent = f"{x:.1e}".split("e")
+    return f"{digits}{NBSP}×{NBSP}10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
 def percent(share: float) -> str:
