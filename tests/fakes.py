@@ -1,6 +1,7 @@
 """What several tests share: runs written by hand, a notebook that was executed, deposits, the command line."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from matplotlib.text import Text
 
@@ -75,6 +77,20 @@ def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std)
     (path / "cell.ipynb").write_text(json.dumps(NOTEBOOK))
     (path / "done.json").write_text("{}")
     return path
+
+
+def intervened(**about: tuple[float, float]) -> pd.DataFrame:
+    """As `interventions.table`, from what each loses of 0.9 and its peak magnitude: three seeds of two arms.
+
+    A seed loses 0.01 more than the one before, but for none's.
+    """
+    rows = [
+        dict(cell=f"{name}-{arm}-{seed}", intervention=name, gold=name == "outcome", arm=arm, seed=seed,
+             rank=1.0 if arm == "r1" else math.nan, parameters=100.0, lost=lost + 0.01 * seed * (name != "none"),
+             final=0.9 - lost + 0.1 * (arm == "full"), magnitude=size, length=20.0, blind=0.9)
+        for name, (lost, size) in about.items() for arm in ("r1", "full") for seed in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def write_lines(path: Path, rows: list[Any]) -> None:
