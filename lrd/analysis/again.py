@@ -80,20 +80,24 @@ class Comparison:
     def _read(self, row: Any, finished: bool) -> Reading:
         if not finished:
             return Reading.UNEVALUATED if row.state == "finished" else Reading.UNFINISHED
-        if not (theirs := self.numbers(row.cell)):
+        if not self.numbers(row.cell):
             return Reading.UNPUBLISHED
-        if all(_same(getattr(row, name), theirs.get(name, math.nan)) for name in NUMBERS):
+        if all(_same(*pair) for pair in self.pairs(row).values()):
             return Reading.SAME
         return Reading.APART if self.apart(row) else Reading.WITHIN
-
-    def apart(self, row: Any) -> list[str]:
-        """Of `NUMBERS`, those of a row of cells that do not lie within tolerance of the published cell's."""
-        theirs = self.numbers(row.cell)
-        return [name for name in NUMBERS if not _close(name, getattr(row, name), theirs.get(name, math.nan))]
 
     def numbers(self, cell: str) -> dict[str, float]:
         """`NUMBERS` of a published cell; empty where it was not published."""
         return self.published.get("cells", {}).get(cell, {})
+
+    def pairs(self, row: Any) -> dict[str, tuple[float, float]]:
+        """`NUMBERS` of a row of cells, each beside the published cell's, NaN where it has none."""
+        theirs = self.numbers(row.cell)
+        return {name: (float(getattr(row, name)), float(theirs.get(name, math.nan))) for name in NUMBERS}
+
+    def apart(self, row: Any) -> list[str]:
+        """Of `NUMBERS`, those of a row of cells that do not lie within tolerance of the published cell's."""
+        return [name for name, pair in self.pairs(row).items() if not _close(name, *pair)]
 
     @cached_property
     def differing(self) -> dict[str, tuple[list[str], list[str]]]:
@@ -151,15 +155,11 @@ def _agree(one: pd.DataFrame, other: pd.DataFrame) -> int:
     return last if names else 0
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: float, other: float) -> bool:
     """To the last digit, but for the order of a sum; two numbers that are missing are the same, too."""
-    one, other = float(one), float(other)
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
 
 
-def _close(name: str, one: Any, other: Any) -> bool:
-    if _same(one, other):
-        return True
-    if name == "peak_advantage_std":
-        return abs(one - other) <= MAGNITUDE * abs(other)
-    return abs(one - other) <= ACCURACY + ROUNDING
+def _close(name: str, one: float, other: float) -> bool:
+    tolerance = MAGNITUDE * abs(other) if name == "peak_advantage_std" else ACCURACY + ROUNDING
+    return _same(one, other) or abs(one - other) <= tolerance

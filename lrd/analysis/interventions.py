@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from lrd.analysis.stats import Difference, of_gaps, of_ratio, paired
+from lrd.analysis.stats import Difference, mean_difference, paired, ratio_of_means
 from lrd.cell import labelled
 from lrd.results import Results, root
 from lrd.runs.directory import read_jsonl
@@ -81,7 +81,7 @@ def effect(frame: pd.DataFrame, name: str, value: str) -> Difference | None:
     wide = frame.pivot_table(index=["seed", "arm"], columns="intervention", values=value)
     if not {name, NONE} <= set(wide):
         return None
-    return of_gaps((wide[name] - wide[NONE]).dropna().groupby("seed").mean())
+    return mean_difference((wide[name] - wide[NONE]).dropna().groupby("seed").mean())
 
 
 def share(frame: pd.DataFrame, name: str, value: str = "lost") -> Difference | None:
@@ -97,7 +97,7 @@ def share(frame: pd.DataFrame, name: str, value: str = "lost") -> Difference | N
     wide = frame.pivot_table(index=["seed", "arm"], columns="intervention", values=["lost", "final"])
     saved = (1 if value == "final" else -1) * (wide[value][name] - wide[value][NONE])
     by_seed = pd.DataFrame({"saved": saved, "lost": wide["lost"][NONE]}).dropna().groupby("seed").mean()
-    d = of_ratio(100 * by_seed.saved, by_seed.lost)
+    d = ratio_of_means(100 * by_seed.saved, by_seed.lost)
     return d if d and d.mean == d.mean else None
 
 
@@ -161,7 +161,7 @@ def rank_effect(frame: pd.DataFrame, name: str) -> Difference | None:
     ranks = cells["rank"].dropna()
     if not len(ranks) or not {"full", least := f"r{int(ranks.min())}"} <= set(wide):
         return None
-    return of_gaps(wide[least] - wide["full"])
+    return mean_difference(wide[least] - wide["full"])
 
 
 def rank_effects(results: Results) -> dict[str, Difference | None]:

@@ -1,5 +1,8 @@
 """The words and tables of the page on matrices that vary one setting between two values."""
 
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
 from lrd.analysis.stats import Difference
 from lrd.analysis.variants import MOVED, Pair
 from lrd.report.text import NBSP, NOTHING, counted, difference, mean_sd, signed
@@ -35,10 +38,10 @@ def table(pair: Pair) -> tuple[list[str], list[tuple[str, ...]]]:
         (
             str(seed),
             *(NOTHING if x != x else f"{x:.3f}" for x in final.loc[seed]),
-            NOTHING if gaps[seed] != gaps[seed] else signed(gaps[seed]),
+            _signed(gap),
             *map(_share, moved.loc[seed]),
         )
-        for seed in final.index
+        for seed, gap in gaps.items()
     ]
     means = [*(mean_sd(final[value]) for value in final), difference(pair.difference("final"))]
     return ["seed", *head], [*rows, ("mean", *means, *map(_share, moved.mean()))]
@@ -47,6 +50,10 @@ def table(pair: Pair) -> tuple[list[str], list[tuple[str, ...]]]:
 def _points(d: Difference) -> str:
     """A difference of shares in percentage points."""
     return f"{difference(Difference(100 * d.mean, 100 * d.low, 100 * d.high, d.n), 1)} percentage points"
+
+
+def _signed(x: float) -> str:
+    return signed(x) if x == x else NOTHING
 
 
 def _share(x: float) -> str:

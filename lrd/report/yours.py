@@ -1,12 +1,15 @@
 """The words and tables of the page that sets reruns beside the published runs."""
 
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
 import math
 from collections import Counter
 from typing import Any
 
 import pandas as pd
 
-from lrd.analysis.again import ACCURACY, COMPARED, MAGNITUDE, NUMBERS, ROLES, Comparison, Reading, Rerun
+from lrd.analysis.again import ACCURACY, COMPARED, MAGNITUDE, ROLES, Comparison, Reading, Rerun
 from lrd.report.display import link, number_or_dash
 from lrd.report.text import NOTHING, counted, listed, mean_sd, percent
 from lrd.results import Results
@@ -65,8 +68,7 @@ def rows(compared: Comparison) -> list[tuple[str, ...]]:
     """One row a cell, in the matrix's order: yours, the published in brackets, and how to read it."""
     rows = []
     for row in compared.results.cells.itertuples():
-        theirs = compared.numbers(row.cell)
-        pairs = [f"{_number(getattr(row, name))} ({_number(theirs.get(name))})" for name in NUMBERS]
+        pairs = [f"{_number(ours)} ({_number(theirs)})" for ours, theirs in compared.pairs(row).values()]
         rows.append((link(compared.results, row.cell), *pairs, reading(compared, row)))
     return rows
 
@@ -110,5 +112,5 @@ def rerun_rows(again: Results, found: list[Rerun]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _number(x: float | None) -> str:
+def _number(x: float) -> str:
     return number_or_dash(x, 3)

@@ -7,7 +7,7 @@ from fakes import intervened, legible, write_cell
 
 from lrd import results
 from lrd.analysis import interventions, learning_rates
-from lrd.analysis.stats import of_ratio
+from lrd.analysis.stats import ratio_of_means
 from lrd.cell import Cell, grid
 from lrd.report import figures, repair
 from lrd.report.text import NOTHING
@@ -51,7 +51,7 @@ def test_tables():
 def test_percentages():
     assert repair.percentage(None) == NOTHING
     assert plain(repair.percentage(interventions.share(FOUND[FOUND.seed == 1], "good"))) == "+74 %"
-    unbounded = of_ratio(pd.Series([1.0, 2.0, 3.0]), pd.Series([0.1, 0.1, 4.0]))
+    unbounded = ratio_of_means(pd.Series([1.0, 2.0, 3.0]), pd.Series([0.1, 0.1, 4.0]))
     assert plain(repair.percentage(unbounded)) == "+1 % [no bound]"
 
 
