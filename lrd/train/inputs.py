@@ -6,7 +6,7 @@ from lrd import UserError, rewards
 from lrd.cell import Cell
 from lrd.data import codebook
 from lrd.data.problems import Problem
-from lrd.models.loading import check_positions, check_tokens, check_weights
+from lrd.models.limits import check_positions, check_tokens, check_weights
 from lrd.train import recall
 
 
