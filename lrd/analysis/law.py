@@ -21,8 +21,7 @@ from lrd import ROOT, UserError, results
 from lrd.analysis import budget
 from lrd.analysis.budget import times
 from lrd.analysis.stats import NBSP, NOTHING, listed, of_gaps
-from lrd.cell import grid, read_preset
-from lrd.data.codebook import named
+from lrd.cell import codebook_name, grid, read_preset
 from lrd.results import Results
 
 DRAWS = 1000
@@ -114,11 +113,11 @@ def _at_hand(found: Results) -> pd.DataFrame:
     rows = []
     sums = evals.groupby(["cell", "step"], as_index=False)[names].sum()
     for name, step, bits, raw, right in sums.itertuples(index=False):
-        cell, book = cells[name], named(cells[name].eval_data)
+        cell, book = cells[name], codebook_name(cells[name].eval_data)
         if book is None or book.keys != cell.eval_problems:
             continue
         row = {"cell": name, "regime": cell.regime, "adapter": cell.point["adapter"], "rank": cell.rank, "step": step}
-        row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.information, "bits": bits}
+        row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.keys * book.bits, "bits": bits}
         row |= {"parameters": float(done.trainable_parameters[name]), "bits_raw": raw}
         rows.append(row | {"pass@1": right / book.keys})
     return pd.DataFrame(rows, columns=[*ABOUT, "bits", "bits_raw", "pass@1"])

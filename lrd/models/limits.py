@@ -7,6 +7,7 @@ from typing import Any
 from safetensors import safe_open
 
 from lrd import UserError
+from lrd.cell import on_hub
 from lrd.data import hub
 from lrd.data.tokens import beginnings, continuations
 from lrd.models.loading import as_user_error, load_config
@@ -72,9 +73,9 @@ def check_tokens(name: str, role: str, starts: Iterable[str], tokenizer, source:
 
 def check_weights(name: str, role: str) -> None:
     """Raises `UserError` where a directory has no weights or broken ones; those on the Hub show when they are read."""
-    if hub.on_hub(name):
+    if on_hub(name):
         return
-    where = hub.model(name, role, weights=False)
+    where = hub.model_folder(name, role, weights=False)
     with as_user_error(name, role):
         index = where / "model.safetensors.index.json"
         files = {"model.safetensors"}

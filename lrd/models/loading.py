@@ -37,7 +37,7 @@ def device() -> torch.device:
 def load_config(name: str, role: str) -> Any:
     """A causal LM's configuration alone. Raises `UserError` where it cannot be had, or is of another kind of model."""
     with as_user_error(name, role):
-        where = hub.model(name, role, weights=False)
+        where = hub.model_folder(name, role, weights=False)
         config = AutoConfig.from_pretrained(where, trust_remote_code=False)
     if objection := _objection(config):
         raise UserError(f"{role} {name!r} {objection}")
@@ -77,7 +77,7 @@ def load_tokenizer(name: str, role: str):
     """
     config = load_config(name, role).get_text_config()
     with as_user_error(name, role):
-        where = hub.model(name, role, weights=False)
+        where = hub.model_folder(name, role, weights=False)
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         configs = {"config.json": config}
         if (where / "generation_config.json").is_file():
@@ -114,7 +114,7 @@ def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     """A causal LM in evaluation mode, from safetensors only. Raises `UserError` where it cannot be had."""
     with as_user_error(name, role):
         how: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-        where = hub.model(name, role, weights=True)
+        where = hub.model_folder(name, role, weights=True)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, ignore_mismatched_sizes=True, trust_remote_code=False, **how
         )

@@ -9,8 +9,7 @@ import psutil
 import torch
 
 from lrd import UserError
-from lrd.cell import Cell
-from lrd.data.codebook import named
+from lrd.cell import Cell, codebook_name
 from lrd.models.loading import CausalLM, skeleton
 from lrd.models.logps import LOGITS_AT_ONCE
 from lrd.models.placement import adapted
@@ -68,7 +67,7 @@ def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[st
     b, rows = BYTES[cell.dtype], cell.prompts_per_step * cell.samples_per_prompt
     trained = student.adapter * cell.rank if cell.rank else student.parameters
     master = 4 if cell.rank else BYTES[cell.master_dtype]
-    tokens = rows * ((KEY if named(cell.train_data) else PROMPT) + cell.max_completion_tokens)
+    tokens = rows * ((KEY if codebook_name(cell.train_data) else PROMPT) + cell.max_completion_tokens)
     decoded = max(rows, min(cell.eval_batch, cell.eval_problems))
     used = {
         "student and reference": student.parameters * b,

@@ -10,7 +10,8 @@ from typing import Any
 
 from lrd.analysis import budget, equivalence, stats
 from lrd.analysis.stats import NOTHING, counted
-from lrd.checks import verification
+from lrd.analysis.verification import bf16_barrier
+from lrd.report import verification
 from lrd.report.evidence import percent
 from lrd.results import Results
 
@@ -39,7 +40,7 @@ def precision(found: dict[str, Any]) -> dict[str, str]:
     return {
         "learning_rate": verification.scientific(found["learning_rate"]),
         "std": f"{found['std']:g}",
-        "barrier": f"1/{1 / verification.bf16_barrier(found['learning_rate']):.0f}",
+        "barrier": f"1/{1 / bf16_barrier(found['learning_rate']):.0f}",
         "updates": counted(last, "update"),
         "moved_first": percent(rows["bfloat16", 1]["moved"]),
         "moved": percent(half["moved"]),

@@ -59,7 +59,7 @@ class VLLMSampler:
         # Rows of longer prompts wait until others have ended.
         cached = max(self._longest, rows * min(self._longest, cell.max_completion_tokens + ROOM))
         self._llm = LLM(
-            model=str(hub.model(cell.student, "student", weights=True)),
+            model=str(hub.model_folder(cell.student, "student", weights=True)),
             dtype=cell.dtype,
             load_format="dummy",  # `sync` comes before the first rollout
             skip_tokenizer_init=True,
