@@ -20,8 +20,9 @@ import pandas as pd
 from lrd import ROOT, UserError, results
 from lrd.analysis import budget
 from lrd.analysis.budget import times
-from lrd.analysis.stats import NBSP, NOTHING, listed, of_gaps
+from lrd.analysis.stats import mean_difference
 from lrd.cell import codebook_name, grid, read_preset
+from lrd.report.text import NBSP, NOTHING, listed
 from lrd.results import Results
 
 DRAWS = 1000
@@ -325,7 +326,8 @@ def fallen(found: dict[str, Measured | None]) -> str:
     said = []
     for regime, m in _known(found).items():
         for a, arm in enumerate(m.arms[1:-1], 1):
-            gaps = [of_gaps(pd.Series(m.bits[:, a, i, -1] - m.bits[:, a - 1, i, -1])) for i in range(m.bits.shape[2])]
+            more = m.bits[:, a, :, -1] - m.bits[:, a - 1, :, -1]
+            gaps = [mean_difference(pd.Series(by_seed)) for by_seed in more.T]
             less = [f"{information:,.0f}" for information, d in zip(m.information, gaps) if d and d.high < 0]
             said += [f"{arm} under {regime} ({listed(less)} bits)"] if less else []
     if not said:

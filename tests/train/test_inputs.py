@@ -33,7 +33,8 @@ from lrd.models.logps import token_logps
 from lrd.rewards.outcome import on_last_token
 from lrd.rewards.process import tells_apart
 from lrd.rollouts import Completion, collate
-from lrd.runs.directory import Run, read_json
+from lrd.runs.directory import Run
+from lrd.runs.files import read_json
 from lrd.train import evaluate, inputs
 from lrd.train.loop import credit, train
 
