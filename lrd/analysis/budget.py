@@ -22,7 +22,7 @@ from lrd.cell import Cell, grid
 from lrd.models.shape import Shape, published
 from lrd.report.text import NOTHING, arm_name, counted, listed
 from lrd.results import Results, kept, root
-from lrd.runs.directory import read_jsonl, read_log
+from lrd.runs.files import read_jsonl, read_log
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
 LEVELS = 256  # values that a real-valued deposit is told apart to: 8 bits, 1/256 of a probability or of a nat

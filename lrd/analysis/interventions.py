@@ -17,7 +17,7 @@ import pandas as pd
 from lrd.analysis.stats import Difference, mean_difference, paired, ratio_of_means
 from lrd.cell import labelled
 from lrd.results import Results, root
-from lrd.runs.directory import read_jsonl
+from lrd.runs.files import read_jsonl
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step

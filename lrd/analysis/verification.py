@@ -11,7 +11,7 @@ import pandas as pd
 
 from lrd import ROOT
 from lrd.results import Results
-from lrd.runs.directory import read_json
+from lrd.runs.files import read_json
 
 RECORD = ROOT / "book" / "verification.json"
 PAIRS = ROOT / "tests" / "grading.tsv"

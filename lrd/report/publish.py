@@ -15,7 +15,8 @@ from lrd import ROOT, UserError, results
 from lrd.analysis import budget, law
 from lrd.analysis.again import NUMBERS, ROLES, environment
 from lrd.cell import grid
-from lrd.runs.directory import fingerprint, read_json, write_json, write_text
+from lrd.runs.files import read_json, write_json, write_text
+from lrd.runs.provenance import fingerprint
 
 
 def write(preset: str, runs: str | Path | None = None) -> Path:
