@@ -20,7 +20,8 @@ import pandas as pd
 
 from lrd import ROOT
 from lrd.cell import Cell, grid
-from lrd.results import Results, kept, root
+from lrd.results import Results, root
+from lrd.runs import published
 from lrd.runs.directory import read_jsonl, read_log
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
@@ -68,7 +69,7 @@ def shape_of(model: str) -> Shape | None:
         try:
             about = json.loads((ROOT / model / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/<role>
-            shapes = (kept(Path(model).parent.name) or {}).get("shapes", {})
+            shapes = (published.record(Path(model).parent.name) or {}).get("shapes", {})
             about = shapes.get(model, {})
     names = Shape.__dataclass_fields__
     return Shape(**{name: about[name] for name in names}) if all(name in about for name in names) else None

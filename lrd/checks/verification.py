@@ -1,8 +1,8 @@
 """Checks of the machinery whose results the book shows: `python -m lrd.checks.verification` records them anew.
 
-What cannot be computed while the book is built is recorded in `book/verification.json`: the loss against TRL's trainer
-(TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository), cells run twice, the
-forward pass that is left out, and how far weights move at either precision.
+What cannot be computed while the book is built is recorded in `runs/published/verification.json.xz`: the loss against
+TRL's trainer (TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository), cells
+run twice, the forward pass that is left out, and how far weights move at either precision.
 Nothing of the record should depend on the machine: a test records again and compares. Torch-free at import.
 """
 
@@ -24,10 +24,11 @@ import pandas as pd
 from lrd import ROOT, UserError, verifier
 from lrd.cell import Cell
 from lrd.results import Results
-from lrd.runs.directory import Run, read_json, read_jsonl, write_json
+from lrd.runs import published
+from lrd.runs.directory import Run, read_jsonl
 
 PAIRS = ROOT / "tests" / "grading.tsv"
-RECORD = ROOT / "book" / "verification.json"
+RECORD = "verification"  # its name in runs/published/
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
 TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
@@ -40,7 +41,7 @@ GAP = "sampling/sampling_logp_difference"
 
 def recorded() -> dict[str, Any]:
     """The record: for each of `PARTS` what the function `check_<part>` returns."""
-    return read_json(RECORD) or {}
+    return published.record(RECORD) or {}
 
 
 def check_verifier(problems: Path = MATH500) -> dict[str, Any]:
@@ -445,11 +446,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with random_models() as (student, teacher, prm):
         record |= {"loss": check_loss(student), "twice": check_twice(student, teacher, prm)}
         record["forward"] = check_forward(student, teacher, prm)
-    published = Cell.load("paper", regime="outcome", rank="full", seed=0)
+    original = Cell.load("paper", regime="outcome", rank="full", seed=0)
     with random_models(WEIGHT_STD) as (student, teacher, _):
-        record["precision"] = check_precision(student, teacher, published.learning_rate)
-    write_json(RECORD, {key: record[key] for key in PARTS if key in record})
-    print(f"verification: {RECORD.relative_to(ROOT)}")
+        record["precision"] = check_precision(student, teacher, original.learning_rate)
+    path = published.write(RECORD, {key: record[key] for key in PARTS if key in record})
+    print(f"verification: {path.relative_to(ROOT)}")
     return 0
 
 

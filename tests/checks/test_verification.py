@@ -13,6 +13,7 @@ from lrd import ROOT, UserError, results
 from lrd.cell import Cell
 from lrd.checks import verification
 from lrd.checks.verification import GAP
+from lrd.runs import published
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +166,16 @@ def test_sentences_follow_the_record(record, tmp_path):
 
 
 def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatch, record, capsys):
-    kept = tmp_path / "verification.json"
-    kept.write_text(json.dumps({"verifier": record["verifier"]}))
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    published.write("verification", {"verifier": record["verifier"]})
     monkeypatch.setattr(verification, "check_grading", lambda: {"kinds": {}})
-    monkeypatch.setattr(verification, "RECORD", kept)
     monkeypatch.setattr(verification, "ROOT", tmp_path)
     monkeypatch.setattr(verification, "check_loss", lambda student: {"batches": 0})
     monkeypatch.setattr(verification, "check_twice", lambda *models: {"steps": 0})
     monkeypatch.setattr(verification, "check_forward", lambda *models: {"arms": []})
     monkeypatch.setattr(verification, "check_precision", lambda student, teacher, rate: {"learning_rate": rate})
     assert verification.main(["--math500", str(tmp_path / "absent.jsonl")]) == 0
-    assert json.loads(kept.read_text()) == {
+    assert verification.recorded() == {
         "verifier": record["verifier"],
         "grading": {"kinds": {}},
         "loss": {"batches": 0},
