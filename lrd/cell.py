@@ -201,7 +201,7 @@ def kind(key: str) -> str:
     return KINDS[_types()[key]]
 
 
-def recorded(config: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     """A `config.json` as it would be written today: a setting that the library did not have yet was at its default."""
     later = [f for f in dataclasses.fields(Cell) if f.default is not dataclasses.MISSING and f.name not in config]
     return config | {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in later}
@@ -274,9 +274,36 @@ def shown(value: Any) -> str:
 _parsed = functools.cache(tomllib.loads)  # a grid reads its preset for each cell
 
 
+class CodebookName(NamedTuple):
+    """What `codebook-<keys>x<bits>-<seed>` says; `lrd/data/codebook.py` makes it."""
+
+    keys: int
+    bits: int  # of each key's value
+    seed: int
+
+
+def codebook_name(source: str) -> CodebookName | None:
+    """The parts of a codebook's name; None for the name of anything else."""
+    parts = re.fullmatch(r"codebook-(\d+)x(\d+)-(\d+)", source)
+    return CodebookName(*map(int, parts.groups())) if parts else None
+
+
 def is_path(name: str) -> bool:
-    """Whether a model or data set is given as a directory; anything else is an id on the Hub."""
+    """Whether a model or data set is given as a directory of the project or of the host."""
     return bool(re.match(r"\.{0,2}/", name))
+
+
+def on_hub(name: str) -> bool:
+    """Whether a model or data set is an id on the Hub: neither a path, nor a `.jsonl` file, nor made here."""
+    return not (is_path(name) or name.endswith(".jsonl") or name in TASKS or codebook_name(name))
+
+
+def revision(name: str) -> str:
+    """The revision that is used of a repository on the Hub.
+
+    Math-Shepherd's own branch has pickles alone; the one of the Hub's bot has the same weights as safetensors.
+    """
+    return "refs/pr/5" if name == "peiyi9979/math-shepherd-mistral-7b-prm" else "main"
 
 
 def location(name: str, role: str) -> str:

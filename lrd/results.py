@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from lrd import ROOT, UserError
-from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, recorded, shown
+from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown, with_defaults
 from lrd.runs.directory import broken_lines, off_grid, read_json, read_jsonl, read_log, reason, runs_root, state
 from lrd.runs.published import record
 
@@ -134,7 +134,7 @@ def _others(preset: str, paths: list[Path]) -> Iterator[Cell]:
     """The cells of directories that hold none of the matrix; one whose name is not its cell's is some copy."""
     for path in paths:
         with contextlib.suppress(UserError):
-            config = recorded(read_json(path / "config.json") or {})
+            config = with_defaults(read_json(path / "config.json") or {})
             cell = Cell.load(
                 preset, **{key: config[key] for key in config.keys() & Cell.__dataclass_fields__.keys() - {"preset"}}
             )
@@ -342,7 +342,7 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFr
         trouble[0] = f"failed: {why}"
     run = _json(path / "provenance.json", trouble).get("run")
     about["trainable_parameters"] = (run if isinstance(run, dict) else {}).get("trainable_parameters", np.nan)
-    config = recorded(found) if (found := _json(path / "config.json", trouble)) else {}
+    config = with_defaults(found) if (found := _json(path / "config.json", trouble)) else {}
     differing = [key for key, value in cell.config.items() if config and config.get(key) != value]
     if differing:
         changes = ", ".join(f"{key} = {config.get(key)!r} (preset: {cell.config[key]!r})" for key in differing)

@@ -17,11 +17,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from beartype import BeartypeConf, beartype
 from jaxtyping import config as jaxtyping_config, install_import_hook
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float
-install_import_hook("lrd", f"{__name__}.checked")  # before the first import of lrd
+install_import_hook("lrd", "typecheck.checked")  # before the first import of lrd
 
 import filelock
 import pytest

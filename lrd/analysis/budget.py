@@ -9,7 +9,6 @@ counts values a deposit could have taken, a measurement asks how they were distr
 
 import json
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,11 @@ import pandas as pd
 
 from lrd import ROOT
 from lrd.cell import Cell, grid
+from lrd.models.shape import Shape, published
+from lrd.report.text import NOTHING, arm_name, counted, listed
 from lrd.results import Results, root
-from lrd.runs import published
 from lrd.runs.directory import read_jsonl, read_log
+from lrd.runs.published import record
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
 LEVELS = 256  # values that a real-valued deposit is told apart to: 8 bits, 1/256 of a probability or of a nat
@@ -30,59 +31,20 @@ FAR = 0.1  # delivered over capacity: below this the page says `far below`
 NUMBERS = ["parameters", "capacity", "episodes", "deposits", "at_most", "entropy", "kl", "measured"]
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What decides a Qwen3-like decoder's size, under the names of its `config.json`."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    tie_word_embeddings: bool
-
-    @property
-    def linear(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of a layer's linear maps."""
-        hidden, inner = self.hidden_size, self.intermediate_size
-        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        return {
-            "q_proj": (hidden, queries),
-            "k_proj": (hidden, keys),
-            "v_proj": (hidden, keys),
-            "o_proj": (queries, hidden),
-            "gate_proj": (hidden, inner),
-            "up_proj": (hidden, inner),
-            "down_proj": (inner, hidden),
-        }
-
-
 def shape_of(model: str) -> Shape | None:
     """A model's shape from `book/models.toml`, or for a path from its own `config.json`, or as it was published.
 
     None where none of them has it.
     """
-    about: dict[str, Any] = tomllib.loads((ROOT / "book" / "models.toml").read_text(encoding="utf-8")).get(model, {})
+    about: dict[str, Any] = published().get(model, {})
     if not about:
         try:
             about = json.loads((ROOT / model / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/<role>
-            shapes = (published.record(Path(model).parent.name) or {}).get("shapes", {})
+            shapes = (record(Path(model).parent.name) or {}).get("shapes", {})
             about = shapes.get(model, {})
     names = Shape.__dataclass_fields__
     return Shape(**{name: about[name] for name in names}) if all(name in about for name in names) else None
-
-
-def adapter_parameters(
-    shape: Shape, rank: int, targets: Sequence[str] = Cell.lora_targets, layers: Sequence[int] = ()
-) -> int:
-    """r · Σ (in + out) over the adapted maps: W + s·BA with A [r, in] and B [out, r] (Hu et al. 2022).
-
-    `layers` are the adapted ones, all if there are none.
-    """
-    return rank * (len(layers) or shape.num_hidden_layers) * sum(sum(shape.linear[name]) for name in targets)
 
 
 def trained_parameters(cell: Cell) -> float:
@@ -91,17 +53,10 @@ def trained_parameters(cell: Cell) -> float:
     if shape is None:
         return math.nan
     if cell.rank is None:
-        return model_parameters(shape)
+        return shape.parameters
     if not set(cell.lora_targets) <= shape.linear.keys():
         return math.nan
-    return adapter_parameters(shape, cell.rank, cell.lora_targets, cell.lora_layers)
-
-
-def model_parameters(shape: Shape) -> int:
-    """All weights of a Qwen3 model: embedding, linear maps, two norms a layer and one a head's q and k, a last norm."""
-    layer = sum(a * b for a, b in shape.linear.values()) + 2 * shape.hidden_size + 2 * shape.head_dim
-    embeddings = (1 if shape.tie_word_embeddings else 2) * shape.vocab_size * shape.hidden_size
-    return embeddings + shape.num_hidden_layers * layer + shape.hidden_size
+    return shape.adapter_parameters(cell.rank, cell.lora_targets, cell.lora_layers)
 
 
 def capacity(parameters: float) -> float:
@@ -276,12 +231,6 @@ def times(ratio: float) -> str:
 
 def facts(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> dict[str, str]:
     """What the budget's sentences say, keyed by the names that they are glued under; true whatever was measured."""
-    from lrd.analysis.stats import (  # here: they ask this module for the start page's numbers
-        NOTHING,
-        arm_name,
-        counted,
-        listed,
-    )
 
     def ranks(value: str) -> str:
         bits = {regime: float(ours[ours.regime == regime][value].mean()) for regime in results.regimes}

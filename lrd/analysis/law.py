@@ -20,9 +20,9 @@ import pandas as pd
 from lrd import UserError, results
 from lrd.analysis import budget
 from lrd.analysis.budget import times
-from lrd.analysis.stats import NBSP, NOTHING, listed, of_gaps
-from lrd.cell import grid, read_preset
-from lrd.data.codebook import named
+from lrd.analysis.stats import mean_difference
+from lrd.cell import codebook_name, grid, read_preset
+from lrd.report.text import NBSP, NOTHING, listed
 from lrd.results import Results
 from lrd.runs import published
 
@@ -112,11 +112,11 @@ def _at_hand(found: Results) -> pd.DataFrame:
     rows = []
     sums = evals.groupby(["cell", "step"], as_index=False)[names].sum()
     for name, step, bits, raw, right in sums.itertuples(index=False):
-        cell, book = cells[name], named(cells[name].eval_data)
+        cell, book = cells[name], codebook_name(cells[name].eval_data)
         if book is None or book.keys != cell.eval_problems:
             continue
         row = {"cell": name, "regime": cell.regime, "adapter": cell.point["adapter"], "rank": cell.rank, "step": step}
-        row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.information, "bits": bits}
+        row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.keys * book.bits, "bits": bits}
         row |= {"parameters": float(done.trainable_parameters[name]), "bits_raw": raw}
         rows.append(row | {"pass@1": right / book.keys})
     return pd.DataFrame(rows, columns=[*ABOUT, "bits", "bits_raw", "pass@1"])
@@ -324,7 +324,8 @@ def fallen(found: dict[str, Measured | None]) -> str:
     said = []
     for regime, m in _known(found).items():
         for a, arm in enumerate(m.arms[1:-1], 1):
-            gaps = [of_gaps(pd.Series(m.bits[:, a, i, -1] - m.bits[:, a - 1, i, -1])) for i in range(m.bits.shape[2])]
+            more = m.bits[:, a, :, -1] - m.bits[:, a - 1, :, -1]
+            gaps = [mean_difference(pd.Series(by_seed)) for by_seed in more.T]
             less = [f"{information:,.0f}" for information, d in zip(m.information, gaps) if d and d.high < 0]
             said += [f"{arm} under {regime} ({listed(less)} bits)"] if less else []
     if not said:

@@ -1,54 +1,46 @@
-"""A sweep over one field of a cell: which value each arm gets, by a rule that its preset states before it runs.
+"""A sweep over one field of a cell: the value each row of a table of scores gets, by the rule that its preset states.
 
-The rule: the value of the highest area under the pass@1 curve, the mean over seeds; of equal ones the smaller.
+The rule: the value of the highest score, the mean over all cells of the row; of equal ones the smaller. A row without
+some cell has none yet. `areas` scores an arm by the area under its pass@1 curve. Torch-free.
 """
 
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from lrd.analysis.stats import NOTHING, arm_name, mean_sd
 from lrd.cell import grid, read_preset
 from lrd.results import Results, trained_with
 
 
+def scores(cells: pd.DataFrame, axis: str, score: str, rows: Sequence[str]) -> pd.DataFrame:
+    """Mean of a score's column over cells: one row each value of `rows`, one column a value of `axis`, rising.
+
+    NaN where a cell has no score: a mean over fewer cells would not be comparable.
+    """
+    each = cells.groupby([*rows, axis], sort=False)[score]
+    return each.agg(lambda values: values.mean(skipna=False)).unstack().sort_index(axis=1).astype(float)
+
+
 def areas(results: Results, axis: str) -> pd.DataFrame:
-    """Mean area of the finished cells: one row an arm, one column a value of the axis in rising order, NaN for none."""
-    table = results.finished.pivot_table(index="arm", columns=axis, values="area", aggfunc="mean")
-    return table.reindex(index=results.arms, columns=sorted(results.cells[axis].unique())).astype(float)
+    """The scores of `small-lr`: area under the pass@1 curve of finished cells, one row an arm."""
+    done = results.cells.cell.isin(results.finished.cell)
+    scored = results.cells.assign(area=results.cells.area.where(done))
+    return scores(scored, axis, "area", ["arm"]).reindex(results.arms)
 
 
-def chosen(results: Results, axis: str) -> dict[str, float]:
-    """Arm → its value by the rule. An arm of which a cell is not finished has none yet."""
-    unfinished = set(results.cells.arm[~results.cells.cell.isin(results.finished.cell)])
-    best = areas(results, axis).drop(index=list(unfinished))
-    return best.idxmax(axis=1).to_dict()  # the first of equal ones, and columns rise
+def chosen(table: pd.DataFrame) -> dict[Any, float]:
+    """Row of a table of scores → its value by the rule; a row with a gap has none."""
+    return table.dropna().idxmax(axis=1).to_dict()  # the first of equal ones, and columns rise
 
 
-def rows(results: Results, axis: str) -> list[tuple[str, ...]]:
-    """Arm, mean area at each value, the chosen value and whether it is at an end of the axis: it may not be best."""
-    table, best = areas(results, axis), chosen(results, axis)
-    ends = (table.columns[0], table.columns[-1])
-    return [
-        (
-            arm_name(arm),
-            *(NOTHING if area != area else f"{area:.3f}" for area in table.loc[arm]),
-            f"{best[arm]:g}{' (at the end)' if best[arm] in ends else ''}" if arm in best else "not finished",
-        )
-        for arm in table.index
-    ]
-
-
-def verdict(results: Results, axis: str) -> str:
-    """What the sweep says, in one sentence."""
-    best = chosen(results, axis)
-    if not best:
-        return "No arm's cells are all finished, so that none has been chosen."
-    texts = [f"{arm_name(arm)} gets {value:g}" for arm, value in best.items()]
-    return "; ".join(texts)[0].upper() + "; ".join(texts)[1:] + "."
+def at_end(table: pd.DataFrame, value: float) -> bool:
+    """Whether a value is the least or the largest that was tried, so that a better one may lie outside."""
+    return value in (table.columns[0], table.columns[-1])
 
 
 def unlike(results: Results, axis: str) -> dict[str, tuple[float, float]]:
@@ -57,35 +49,18 @@ def unlike(results: Results, axis: str) -> dict[str, tuple[float, float]]:
     Empty before an arm's cells are all finished.
     """
     usual = {cell.arm: getattr(cell, axis) for cell in grid(read_preset(results.preset)["base"])}
-    return {arm: (value, usual[arm]) for arm, value in chosen(results, axis).items() if usual.get(arm) != value}
+    best = chosen(areas(results, axis))
+    return {arm: (value, usual[arm]) for arm, value in best.items() if usual.get(arm) != value}
 
 
-def in_use(results: Results, axis: str) -> str:
-    """Whether the preset that the sweep is for has what was chosen, in one sentence."""
-    base, differing = read_preset(results.preset)["base"], unlike(results, axis)
-    if not chosen(results, axis):
-        return f"What preset {base} has is a guess until then."
-    if not differing:
-        return f"Preset {base} has these values."
-    texts = [f"{usual:g} in place of {best:g} for {arm_name(arm)}" for arm, (best, usual) in differing.items()]
-    return f"Preset {base} has others: {'; '.join(texts)}."
+def same_student(preset: str, base: str, runs: str | Path | None = None) -> bool | None:
+    """Whether the cells of two presets began from the same trainings of the student; None where one has no runs."""
+    ours, theirs = trained_with(preset, runs), trained_with(base, runs)
+    return ours == theirs if ours and theirs else None
 
 
-def student(results: Results, runs: str | Path | None = None, *, base: str = "") -> str:
-    """Whether the cells began from the student of `base`, else of the preset that they are for; empty without runs."""
-    base = base or read_preset(results.preset)["base"]
-    ours, theirs = trained_with(results.preset, runs), trained_with(base, runs)
-    if not ours or not theirs:
-        return ""
-    which = "the student of" if ours == theirs else "another training of the student than those of"
-    return f"The cells of {results.preset} began from {which} {base}."
-
-
-def past_best(studied: Results, regime: str) -> str:
-    """What arms of a preset that a sweep is for lose of pass@1 from their best to the last step, as a sentence."""
-    mine = studied.finished[studied.finished.regime == regime]
-    lost, full = mine.peak - mine.final, mine.arm == "full"
-    return (
-        f"From its best evaluation to the last step of {studied.preset} an adapter's cell loses {mean_sd(lost[~full])} "
-        f"of pass@1 under {regime}, one of full fine-tuning {mean_sd(lost[full])}."
-    )
+def past_best(results: Results, regime: str) -> tuple[pd.Series, pd.Series]:
+    """pass@1 that finished cells lose from their best evaluation to the last step: of adapters, of full fine-tuning."""
+    cells = results.finished[results.finished.regime == regime]
+    lost, full = cells.peak - cells.final, cells.arm == "full"
+    return lost[~full], lost[full]

@@ -17,7 +17,6 @@ import re
 import statistics
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -30,13 +29,14 @@ from tokenizers import Regex, Tokenizer, decoders, models as token_models, pre_t
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lrd import ROOT, UserError, sampling
-from lrd.analysis.budget import model_parameters, shape_of
+from lrd import UserError, sampling
+from lrd.analysis.budget import shape_of
 from lrd.cell import Cell
 from lrd.checks import bench
 from lrd.data import problems
 from lrd.models import loading as models
 from lrd.models.policy import Policy
+from lrd.models.shape import published
 from lrd.runs.directory import Run, runs_root, write_json
 from lrd.train import evaluate
 from lrd.train.loop import train
@@ -122,7 +122,7 @@ def _alone(call: Callable[..., Any], *args: Any) -> Any:
 def shapes_of(preset: str) -> dict[str, dict[str, Any]]:
     """The published shape of each of the preset's models, by role."""
     cell = Cell.load(preset, regime="outcome", rank=16, seed=0)
-    known = tomllib.loads((ROOT / "book" / "models.toml").read_text(encoding="utf-8"))
+    known = published()
     names = {role: getattr(cell, role) for role in ("student", "teacher", "prm")}
     if unknown := sorted(set(names.values()) - known.keys()):
         raise UserError(f"book/models.toml has no shape for {', '.join(unknown)}, so there is no stand-in to measure")
@@ -314,8 +314,7 @@ def ceilings(preset: str) -> dict[str, Any]:
     copy = 2 * a.numel() / _fastest(lambda: b.copy_(a))
     x, y = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     rate = 2 * 8192**3 / _fastest(lambda: x @ y)
-    cache = 2 * 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-    least = Least(model_parameters(shape), cache).seconds(
+    least = Least(shape.parameters, 2 * shape.cached).seconds(
         rows=cell.prompts_per_step * cell.samples_per_prompt,
         prompt=PROMPT,
         completion=cell.max_completion_tokens,

@@ -11,37 +11,25 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import Any
 
 from lrd import ROOT, UserError, verifier
+from lrd.analysis.verification import RECORD, grading_pairs, recorded
 from lrd.cell import Cell
-from lrd.results import Results
 from lrd.runs import published
 from lrd.runs.directory import Run, read_jsonl
 
-PAIRS = ROOT / "tests" / "grading.tsv"
-RECORD = "verification"  # its name in runs/published/
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
 TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
 LOSS_TYPES = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}  # our aggregation → TRL's name for it
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PARTS = ("verifier", "grading", "loss", "twice", "forward", "precision")
 WEIGHT_STD = 0.02  # what Qwen3's weights are drawn with (`initializer_range` of its config.json)
-GAP = "sampling/sampling_logp_difference"
-
-
-def recorded() -> dict[str, Any]:
-    """The record: for each of `PARTS` what the function `check_<part>` returns."""
-    return published.record(RECORD) or {}
 
 
 def check_verifier(problems: Path = MATH500) -> dict[str, Any]:
@@ -79,28 +67,13 @@ def check_verifier(problems: Path = MATH500) -> dict[str, Any]:
     }
 
 
-class Pair(NamedTuple):
-    """What stands in a box, a gold answer, and the verdict that is due; a known limit says why it is not given."""
-
-    kind: str
-    box: str
-    gold: str
-    verdict: str  # right, wrong
-    limit: str = ""
-
-
-def grading(path: Path = PAIRS) -> list[Pair]:
-    """The pairs of our own that the grading is held to."""
-    return [Pair(*line.split("\t")) for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
-
-
 def check_grading() -> dict[str, Any]:
     """Our pairs, graded as we do and by math-verify alone, which gets both in a box.
 
     By kind and verdict that is due: how many pairs there are, and how many get it from us and from math-verify.
     """
     counts: dict[str, dict[str, list[int]]] = {}
-    for pair in grading():
+    for pair in grading_pairs():
         due, box = pair.verdict == "right", rf"\boxed{{{pair.box}}}"
         ours = verifier.is_correct(box, pair.gold) == due
         theirs = verifier.is_correct(box, rf"\boxed{{{pair.gold}}}", gold="bare") == due
@@ -297,14 +270,6 @@ def check_precision(student: str, teacher: str, learning_rate: float, steps: int
     }
 
 
-def bf16_barrier(learning_rate: float) -> float:
-    """The size from which on a bf16 weight stays where it is if it is to move by `learning_rate`: a power of two.
-
-    In [2^e, 2^(e+1)) neighbours are 2^(e−7) apart, and what is less than half of that is rounded away.
-    """
-    return 2.0 ** (math.floor(math.log2(learning_rate)) + 9)
-
-
 def _cell(models: Sequence[str], regime: str = "distillation", **settings: Any) -> Cell:
     """A short cell of random models: student, teacher, PRM."""
     student, teacher, prm = models
@@ -359,77 +324,6 @@ def random_models(std: float = 0.15):
                 AutoModelForCausalLM.from_config(config).save_pretrained(path)
             tokenizer.save_pretrained(path)
         yield paths
-
-
-def sampler_gap(results: Results) -> pd.DataFrame:
-    """Sampler against learner, one row a regime: steps, mean |difference| of a token's log-probability, the largest."""
-    names = [f"{GAP}/mean", f"{GAP}/max"]
-    steps = results.of_finished(results.steps).reindex(columns=["regime", *names]).dropna()
-    by_regime = steps.groupby("regime")
-    table = pd.DataFrame({"steps": by_regime.size(), "mean": by_regime[names[0]].mean()})
-    table["max"] = by_regime[names[1]].max()
-    return table.reindex([regime for regime in results.regimes if regime in table.index])
-
-
-def first_batches(results: Results) -> pd.DataFrame:
-    """What cells of a seed have in common before their first update, one row a seed: cells, and distinct first batches.
-
-    Untrained arms are one policy, and prompts and draws depend on the seed alone: there should be one batch a seed.
-    """
-    names = ["entropy", "completions/mean_length", "accuracy"]
-    steps = results.of_finished(results.steps).reindex(columns=["seed", "step", *names])
-    first = steps[steps.step == 1].dropna()
-    counts = {
-        seed: {"cells": len(mine), "batches": len(mine[names].drop_duplicates())}
-        for seed, mine in first.groupby("seed")
-    }
-    return pd.DataFrame.from_dict(counts, orient="index", columns=["cells", "batches"])
-
-
-def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
-    """What the page's sentences say, keyed by the names that they are glued under; true whatever was recorded."""
-    from lrd.analysis.stats import NOTHING, counted
-
-    graded, loss, twice = record["verifier"], record["loss"], record["twice"]
-    worst = max(max(row["loss"], row["gradient"]) for row in loss["aggregations"].values())
-    equal = sum(not cell["differing"] for cell in twice["cells"])
-    kinds = record["grading"]["kinds"].values()
-    right, wrong = ([sum(column) for column in zip(*(kind[due] for kind in kinds))] for due in ("right", "wrong"))
-    gaps = sampler_gap(results)
-    both = len(set(graded["bare_unparsed"]) & set(graded["bare_lost"]))
-    return {
-        "problems": str(graded["problems"]),
-        "bare": str(len(graded["bare_lost"])),
-        "bare_share": f"{100 * len(graded['bare_lost']) / graded['problems']:.1f} %",
-        "unparsed": str(both),
-        "boxed": str(len(graded["boxed_lost"])),
-        "paid": str(len(graded["next_paid"])),
-        "pairs": str(graded["next_pairs"]),
-        "graded_pairs": f"{right[0] + wrong[0]:,}",
-        "graded_ours": f"{right[1] + wrong[1]:,}",
-        "graded_theirs": f"{right[2] + wrong[2]:,}",
-        "graded_wrong": f"{wrong[0]:,}",
-        "paid_ours": str(wrong[0] - wrong[1]),
-        "paid_theirs": str(wrong[0] - wrong[2]),
-        "math_verify": graded["math_verify"],
-        "trl": loss["trl"],
-        "batches": str(loss["batches"]),
-        "loss": "zero, to the last bit" if worst == 0 else scientific(worst),
-        "clipped": f"{100 * min(row['clipped'] for row in loss['aggregations'].values()):.0f} %",
-        "other": f"{loss['other_estimator']:.4f}",
-        "twice": f"{equal} of {counted(len(twice['cells']), 'pair')}",
-        "steps": counted(twice["steps"], "step"),
-        "gap_steps": f"{int(gaps.steps.sum()):,}",
-        "gap": f"{scientific(gaps['max'].to_numpy().max())} nats" if len(gaps) else NOTHING,
-    }
-
-
-def scientific(x: float) -> str:
-    """`2.8 × 10⁻⁵`, and `0` for zero."""
-    if not x:
-        return "0"
-    digits, exponent = f"{x:.1e}".split("e")
-    return f"{digits}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

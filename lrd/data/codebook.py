@@ -8,13 +8,13 @@ keys are the same, and knows of B only what an answer looks like.
 
 import hashlib
 import random
-import re
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lrd import UserError
+from lrd.cell import codebook_name
 
 LETTERS = string.ascii_lowercase[:16]
 DIGIT_BITS = 2
@@ -79,10 +79,10 @@ def entry(book: str, key: int, value: list[str], letters: int) -> Entry:
     return Entry(book + "".join(LETTERS[key // len(LETTERS) ** i % len(LETTERS)] for i in places), "".join(value))
 
 
-def named(source: str) -> Codebook | None:
-    """The codebook that a cell's data names; None where they are something else. `UserError` for an impossible one."""
-    found = re.fullmatch(r"codebook-(\d+)x(\d+)-(\d+)", source)
-    return Codebook(*map(int, found.groups())) if found else None
+def from_name(source: str) -> Codebook | None:
+    """The codebook of a cell's data; None where they are something else. `UserError` for an impossible one."""
+    name = codebook_name(source)
+    return Codebook(*name) if name else None
 
 
 def documents(habits: Mapping[str, Any], rng: random.Random) -> Iterator[Entry]:

@@ -9,23 +9,14 @@ import functools
 from pathlib import Path
 
 from lrd import UserError
-from lrd.cell import TASKS, Cell, is_path, location
-from lrd.data import codebook
+from lrd.cell import Cell, location, on_hub, revision
 
 REACH = 5.0  # seconds for the Hub's first answer
-# Math-Shepherd's own branch has pickles alone; this one is the Hub's bot's, with the same weights as safetensors.
-REVISIONS = {"peiyi9979/math-shepherd-mistral-7b-prm": "refs/pr/5"}
 SMALL = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]  # a model's configuration and its tokenizer
 DATA = [".parquet", ".jsonl", ".json", ".csv"]
 
 
-def on_hub(name: str) -> bool:
-    """Whether a name is an id on the Hub: neither a path, nor a `.jsonl` file, nor a task that is made here."""
-    made_here = name in TASKS or codebook.named(name)
-    return not is_path(name) and not name.endswith(".jsonl") and not made_here
-
-
-def model(name: str, role: str, *, weights: bool) -> Path:
+def model_folder(name: str, role: str, *, weights: bool) -> Path:
     """The directory of a model's checkpoint; of one on the Hub without its weights where only the rest is asked for.
 
     Raises `UserError` where it cannot be had.
@@ -33,20 +24,20 @@ def model(name: str, role: str, *, weights: bool) -> Path:
     return _snapshot(name, role, weights) if on_hub(name) else Path(location(name, role))
 
 
-def data_set(name: str) -> Path:
+def data_set_folder(name: str) -> Path:
     """The directory of a data set on the Hub. Raises `UserError` where it cannot be had."""
     return _snapshot(name, "data set", True)
 
 
-def check(cell: Cell) -> None:
-    """That the cell's student and data sets are there; from the Hub all but weights is fetched. Raises `UserError`."""
-    model(cell.student, "student", weights=False)
+def fetch_inputs(cell: Cell) -> None:
+    """Makes sure of the cell's student and data sets: from the Hub all but weights is fetched. Raises `UserError`."""
+    model_folder(cell.student, "student", weights=False)
     for source in (cell.train_data, cell.eval_data):
         if on_hub(source):
-            data_set(source)
+            data_set_folder(source)
 
 
-def cached(name: str, role: str, *, weights: bool = True) -> Path | None:
+def cached_folder(name: str, role: str, *, weights: bool = True) -> Path | None:
     """The directory of a model or data set of the Hub in the local cache; None where it is not there."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -63,11 +54,11 @@ def _snapshot(name: str, role: str, weights: bool) -> Path:
     from huggingface_hub import HfApi
 
     try:
-        if there := cached(name, role, weights=weights):
+        if there := cached_folder(name, role, weights=weights):
             return there
         kind = "dataset" if role == "data set" else "model"
         # The download's own would wait longer.
-        HfApi().repo_info(name, repo_type=kind, revision=REVISIONS.get(name, "main"), timeout=REACH)
+        HfApi().repo_info(name, repo_type=kind, revision=revision(name), timeout=REACH)
         return _fetch(name, role, weights, offline=False)
     except Exception as error:  # two HTTP libraries' kinds, the Hub's and the file system's
         raise UserError(f"cannot load {role} {name!r}: {_reason(error)}") from None
@@ -76,10 +67,10 @@ def _snapshot(name: str, role: str, weights: bool) -> Path:
 def _fetch(name: str, role: str, weights: bool, *, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    kind, revision = "dataset" if role == "data set" else "model", REVISIONS.get(name, "main")
+    kind = "dataset" if role == "data set" else "model"
     wanted = None if kind == "dataset" else [*SMALL, "*.safetensors"] if weights else SMALL
-    where = snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=offline)
-    return Path(where)
+    options = {"repo_type": kind, "revision": revision(name), "allow_patterns": wanted, "local_files_only": offline}
+    return Path(snapshot_download(name, **options))
 
 
 def _reason(error: Exception) -> str:

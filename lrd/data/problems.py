@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import ROOT, UserError
-from lrd.cell import tried
+from lrd.cell import on_hub, tried
 from lrd.data import codebook, hub
 from lrd.data.arithmetic import story
 from lrd.verifier import last_boxed
@@ -166,7 +166,7 @@ def as_problem(made: Any) -> Problem:
 
 
 def _load(source: str, split: str) -> tuple[list[Problem], int]:
-    if book := codebook.named(source):  # all of it is to be remembered: there is nothing held out
+    if book := codebook.from_name(source):  # all of it is to be remembered: there is nothing held out
         return [Problem(e.text, e.text, e.answer, solution=e.solution) for e in book.entries], 0
     if source in TASKS:
         made = stream(source, random.Random(f"{source} {split}"), is_held_out=split == "test")
@@ -275,7 +275,7 @@ def _read_data_set(source: str, split: str) -> Iterable[tuple[str, dict[str, Any
     One on the Hub is read from its snapshot, as a directory of the same layout is. The library's own cache is not used:
     it knows a directory's configurations by their names, and would give the rows of another directory of that name.
     """
-    where = str(hub.data_set(source) if hub.on_hub(source) else ROOT / source)
+    where = str(hub.data_set_folder(source) if on_hub(source) else ROOT / source)
     if not os.path.isdir(where):
         raise UserError(f"cannot load data set {source!r}: there is no such directory ({tried(Path(where).resolve())})")
     from datasets import disable_progress_bars, get_dataset_config_names, load_dataset, logging

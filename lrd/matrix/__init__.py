@@ -118,7 +118,7 @@ def _execute(cell: Cell, path: Path, parameters: dict[str, Any], runs: str | Non
     failed.unlink(missing_ok=True)
     stopped = False
     try:
-        hub.check(cell)
+        hub.fetch_inputs(cell)
         tracking.chosen()
         with on_stop(lambda: _signal_kernel(signal.SIGTERM), lambda: _signal_kernel(signal.SIGKILL)) as asked:
             try:
@@ -224,8 +224,8 @@ def _check_study(name: str, preset: str, overrides: dict[str, Any]) -> None:
         check_inputs(list({cell.regime: cell for cell in grid(preset, **overrides)}.values()))
     else:
         cell = grid(preset, **read_preset(preset).get("baseline", {}) | overrides)[0]
-        hub.check(cell)
-        hub.model(cell.teacher, "teacher", weights=False)
+        hub.fetch_inputs(cell)
+        hub.model_folder(cell.teacher, "teacher", weights=False)
         problems.held_out(cell.eval_data, cell.eval_problems)
 
 
@@ -351,7 +351,7 @@ def check_inputs(cells: list[Cell]) -> None:
     train_pool, held_out = functools.cache(problems.train_pool), functools.cache(problems.held_out)
     validation = functools.cache(problems.validation)
     for cell in cells:
-        hub.check(cell)
+        hub.fetch_inputs(cell)
         train_pool(cell.train_data, cell.prompts_per_step)
         held_out(cell.eval_data, cell.eval_problems)
         validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
@@ -362,7 +362,7 @@ def check_inputs(cells: list[Cell]) -> None:
     for cell in cells:
         sampling.check(cell)
         if role := rewards.model_of(cell):
-            hub.model(getattr(cell, role.lower()), role, weights=False)
+            hub.model_folder(getattr(cell, role.lower()), role, weights=False)
     for cell in {(cell.student, cell.lora_targets, cell.lora_layers): cell for cell in cells if cell.rank}.values():
         placement.check(cell)
     load_tokenizer = functools.cache(models.load_tokenizer)

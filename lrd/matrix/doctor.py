@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, grid, location, read_preset
+from lrd.cell import Cell, grid, location, on_hub, read_preset
 from lrd.data import hub
 from lrd.runs.directory import describe, gpus, read_jsonl, runs_root
 
@@ -48,11 +48,11 @@ def examine(preset: str, runs: str | None = None) -> Iterator[Finding]:
     found.append(disk(runs_root(runs)))
     yield found[-1]
     sources = sorted({(role, getattr(cell, role)) for cell in cells for role in ROLES})
-    on_hub = [(role, name) for role, name in sources if hub.on_hub(name)]
+    remote = [(role, name) for role, name in sources if on_hub(name)]
     answers = True
-    if on_hub:
+    if remote:
         online = reach()
-        answers, missing = online.ok, [name for role, name in on_hub if not hub.cached(name, ROLES[role])]
+        answers, missing = online.ok, [name for role, name in remote if not hub.cached_folder(name, ROLES[role])]
         yield online if missing else Finding(True, "hub", f"not needed, all is cached; {online.said}")
     for role, name in sources:
         found.append(source(role, name, answers))
@@ -178,8 +178,8 @@ def source(role: str, name: str, answers: bool) -> Finding:
     from lrd.data import problems
 
     what = role.replace("_", " ")
-    if hub.on_hub(name):
-        if there := hub.cached(name, ROLES[role]):
+    if on_hub(name):
+        if there := hub.cached_folder(name, ROLES[role]):
             size = sum(path.stat().st_size for path in there.rglob("*") if path.is_file()) / 2**30
             return Finding(True, what, f"{name} is cached ({size:.2f} GiB)")
         how = "is fetched when it is first used" if answers else "cannot be fetched: see hub"

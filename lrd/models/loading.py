@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from lrd import UserError
+from lrd.cell import on_hub
 from lrd.data import hub
 from lrd.data.tokens import beginnings, continuations, end_ids, ends_of
 from lrd.rollouts import Rollouts, by_length
@@ -56,7 +57,7 @@ def device() -> torch.device:
 def load_config(name: str, role: str) -> Any:
     """A causal LM's configuration alone. Raises `UserError` where it cannot be had, or is of another kind of model."""
     with _said_clearly(name, role):
-        where = hub.model(name, role, weights=False)
+        where = hub.model_folder(name, role, weights=False)
         config = AutoConfig.from_pretrained(where, trust_remote_code=False)
     kind, masked = (of.get(type(config), None) for of in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING))
     takes = inspect.signature(getattr(kind, "forward", lambda: None)).parameters
@@ -90,7 +91,7 @@ def load_tokenizer(name: str, role: str):
     """
     config = load_config(name, role).get_text_config()
     with _said_clearly(name, role):
-        where = hub.model(name, role, weights=False)
+        where = hub.model_folder(name, role, weights=False)
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         named = {"config.json": config}
         if (where / "generation_config.json").is_file():
@@ -178,9 +179,9 @@ def skeleton(name: str, role: str) -> CausalLM:
 
 def check_weights(name: str, role: str) -> None:
     """Raises `UserError` where a directory has no weights or broken ones; those on the Hub show when they are read."""
-    if hub.on_hub(name):
+    if on_hub(name):
         return
-    where = hub.model(name, role, weights=False)
+    where = hub.model_folder(name, role, weights=False)
     with _said_clearly(name, role):
         index = where / "model.safetensors.index.json"
         files = {"model.safetensors"}
@@ -197,7 +198,7 @@ def load_model(name: str, role: str, dtype: str, to: torch.device) -> CausalLM:
     """A causal LM in evaluation mode, from safetensors only. Raises `UserError` where it cannot be had."""
     with _said_clearly(name, role):
         how: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-        where = hub.model(name, role, weights=True)
+        where = hub.model_folder(name, role, weights=True)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, ignore_mismatched_sizes=True, trust_remote_code=False, **how
         )

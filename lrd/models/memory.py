@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lrd import UserError
-from lrd.cell import Cell
-from lrd.data.codebook import named
+from lrd.cell import Cell, codebook_name
 from lrd.models.loading import LOGITS_AT_ONCE, load_config
 from lrd.models.placement import adapted
+from lrd.models.shape import Shape
 from lrd.rollouts import TOKENS_PER_PASS
 
 GIB = 2**30
@@ -43,18 +43,16 @@ def size(config, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> Size
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    hidden, heads, depth = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
-    head_dim = getattr(config, "head_dim", None) or hidden // heads
-    queries, keys = heads * head_dim, (getattr(config, "num_key_value_heads", None) or heads) * head_dim
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    shape = Shape.from_config(config)
+    hidden, inner = shape.hidden_size, shape.intermediate_size
     plain = 0 if importlib.util.find_spec("liger_kernel") else inner + 4 * hidden  # SiLU's output, norms in fp32
     return Size(
         parameters=sum(p.numel() for p in model.parameters()),
         adapter=sum(sum(m.weight.shape) for m in adapted(model, targets, layers).values()),
-        kept=depth * (4 * hidden + 3 * queries + 3 * keys + 3 * inner + plain),
-        cached=depth * 2 * keys,
+        kept=shape.num_hidden_layers * (4 * hidden + 3 * shape.queries + 3 * shape.keys + 3 * inner + plain),
+        cached=shape.cached,
         widest=4 * hidden + 3 * inner,
-        words=config.vocab_size,
+        words=shape.vocab_size,
     )
 
 
@@ -71,7 +69,7 @@ def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[st
     b, rows = BYTES[cell.dtype], cell.prompts_per_step * cell.samples_per_prompt
     trained = student.adapter * cell.rank if cell.rank else student.parameters
     master = 4 if cell.rank else BYTES[cell.master_dtype]
-    tokens = rows * ((KEY if named(cell.train_data) else PROMPT) + cell.max_completion_tokens)
+    tokens = rows * ((KEY if codebook_name(cell.train_data) else PROMPT) + cell.max_completion_tokens)
     decoded = max(rows, min(cell.eval_batch, cell.eval_problems))
     used = {
         "student and reference": student.parameters * b,

@@ -5,8 +5,8 @@ from typing import Any
 
 from lrd import ROOT, results
 from lrd.analysis import budget
-from lrd.analysis.stats import counted, listed
 from lrd.cell import Cell, grid, is_path
+from lrd.report.text import counted, listed
 from lrd.results import Results
 
 ROLES, OTHERS = ("student", "teacher", "prm"), ("the teacher", "the process reward model")
@@ -46,7 +46,7 @@ def scale(preset: str, cell: Cell, card: dict[str, Any] | None = None) -> str:
     ours = ((card or results.card(preset) or {}).get("models", {}).get("student", {})).get("parameters")
     times = ""
     if theirs and ours:
-        factor = float(f"{budget.model_parameters(theirs) / ours:.2g}")
+        factor = float(f"{theirs.parameters / ours:.2g}")
         times = f"; the original's student has about {factor:,.0f} times as many parameters"
     return (
         f"They have never read a text of any other kind: they are no language models, and what holds of them need not "

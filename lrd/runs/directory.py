@@ -31,8 +31,7 @@ import filelock
 import psutil
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, recorded
-from lrd.data import hub
+from lrd.cell import Cell, on_hub, revision, with_defaults
 from lrd.runs import sources
 from lrd.runs.redact import redact
 
@@ -149,7 +148,7 @@ class Run:
         finished, there = self.finished, read_json(self.path / "config.json")
         if there is None:
             return
-        asked, there = self.cell.config, recorded(there)
+        asked, there = self.cell.config, with_defaults(there)
         keys = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
         if keys:
             state = "a finished" if finished else "an unfinished"
@@ -452,10 +451,10 @@ def fingerprint(name: str) -> str | None:
     """
     if name.endswith(".jsonl"):
         return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()[:16] if (ROOT / name).is_file() else None
-    if hub.on_hub(name):
+    if on_hub(name):
         from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(name, "config.json", revision=hub.REVISIONS.get(name))
+        cached = try_to_load_from_cache(name, "config.json", revision=revision(name))
         return Path(cached).parent.name if isinstance(cached, str) else None
     folder, digest = ROOT / name, hashlib.sha256()
     if not (folder / "config.json").is_file():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import UserError
-from lrd.cell import Cell, grid, read_preset, recorded
+from lrd.cell import Cell, grid, read_preset, with_defaults
 from lrd.runs.directory import off_grid, read_json, read_log, reason, runs_root, state, trace, warned
 
 RECENT = 5  # steps that `step_time` is a mean of
@@ -205,7 +205,7 @@ def _read(path: Path, name: str, steps: int, asked: dict[str, Any] | None) -> Ro
     with contextlib.suppress(UserError):
         ran = read_json(path / "config.json") or {}
     row = row._replace(steps=_count(ran.get("steps"), steps))  # the run may have been made with another --set
-    others = [key for key, value in recorded(ran).items() if asked and ran and asked.get(key) != value]
+    others = [key for key, value in with_defaults(ran).items() if asked and ran and asked.get(key) != value]
     if asked is None or others:
         row = row._replace(off_grid=f"off the grid: {', '.join(others)}" if others else "off the grid")
     text = _tail(path / "metrics.jsonl", 2**13)

@@ -22,6 +22,7 @@ from transformers.activations import ACT2FN
 from lrd import UserError
 from lrd.data.tokens import end_ids
 from lrd.models.loading import CausalLM, varies
+from lrd.models.shape import Shape
 from lrd.rollouts import Completion, pad
 from lrd.sampling.draw import draw
 from lrd.sampling.static import StaticDecoder
@@ -145,7 +146,8 @@ class FusedDecoder:
 
     def __init__(self, model: CausalLM):
         self.config = c = model.config
-        self.head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        self.shape = Shape.from_config(c)
+        self.head_dim = self.shape.head_dim
         self.eps = c.rms_norm_eps
         self.activation = ACT2FN[c.hidden_act]
         self.rotary = model.model.rotary_emb
@@ -195,8 +197,7 @@ class FusedDecoder:
 
     def bytes(self, rows: int, width: int) -> int:
         """Of the keys and values of such a cache."""
-        each = 2 * self.config.num_hidden_layers * self.config.num_key_value_heads * self.head_dim
-        return each * rows * width * self.weights[0].element_size()
+        return self.shape.cached * rows * width * self.weights[0].element_size()
 
     def empty(self, rows: int, width: int) -> Cache:
         """Room for `width` tokens a row."""

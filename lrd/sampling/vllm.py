@@ -22,6 +22,7 @@ from lrd.data import hub
 from lrd.data.tokens import end_ids
 from lrd.models.loading import positions
 from lrd.models.memory import ROOM
+from lrd.models.shape import Shape
 from lrd.rollouts import Completion
 from lrd.sampling.nucleus import CapturedNucleus
 
@@ -58,14 +59,14 @@ class VLLMSampler:
         # Rows of longer prompts wait until others have ended.
         cached = max(self._longest, rows * min(self._longest, cell.max_completion_tokens + ROOM))
         self._llm = LLM(
-            model=str(hub.model(cell.student, "student", weights=True)),
+            model=str(hub.model_folder(cell.student, "student", weights=True)),
             dtype=cell.dtype,
             load_format="dummy",  # `sync` comes before the first rollout
             skip_tokenizer_init=True,
             max_model_len=self._longest,
             max_num_seqs=rows,
             # A fixed share of the card, known before anything is loaded: learner and reward models keep the rest.
-            kv_cache_memory_bytes=cached * cache_bytes(model.config, model.dtype),
+            kv_cache_memory_bytes=cached * Shape.from_config(model.config).cached * model.dtype.itemsize,
             gpu_memory_utilization=0.01,  # not used with the line above, but its share has to be free
             enable_prefix_caching=False,  # what was cached would be another policy's
             disable_log_stats=True,
@@ -135,12 +136,6 @@ def _load(weights: Iterable[tuple[str, Tensor]], model: Any) -> None:
     missing = {name for name, _ in model.named_parameters()} - set(loaded)
     if missing:
         raise RuntimeError(f"vLLM was given no weights for {', '.join(sorted(missing)[:5])}")
-
-
-def cache_bytes(config: Any, dtype: torch.dtype) -> int:
-    """Of one token in the key-value cache of all layers."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype.itemsize
 
 
 def installed() -> None:

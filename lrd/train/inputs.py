@@ -3,8 +3,7 @@
 import warnings
 
 from lrd import UserError, rewards
-from lrd.cell import Cell
-from lrd.data import codebook
+from lrd.cell import Cell, codebook_name
 from lrd.data.problems import Problem
 from lrd.models.loading import check_positions, check_tokens, check_weights
 from lrd.train import recall
@@ -25,7 +24,7 @@ def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -
     check_positions(cell.student, "student", *asked, tokenizer, cell.train_data)
     asked = [(cell.prompt(p.problem), "") for p in held_out], cell.max_completion_tokens
     check_positions(cell.student, "student", *asked, tokenizer, cell.eval_data)
-    if codebook.named(cell.eval_data):
+    if codebook_name(cell.eval_data):
         recall.check(cell.student, tokenizer)
 
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrd import UserError, grpo, rewards, sampling
-from lrd.cell import Cell
-from lrd.data import codebook, problems
+from lrd.cell import Cell, codebook_name
+from lrd.data import problems
 from lrd.data.tokens import solutions
 from lrd.models import loading as models, memory
 from lrd.models.policy import Policy, seed_of
@@ -92,7 +92,7 @@ def _train(run: Run, sampler: Sampler | None, tell: evaluate.Tell) -> Iterator[d
     def evaluated(step: int) -> float:
         rows = evaluate.greedy(sampler, [*held_out, *validation], cell, policy.tokenizer, tell)
         rows, beside = rows[: len(held_out)], rows[len(held_out) :]
-        if codebook.named(cell.eval_data):
+        if codebook_name(cell.eval_data):
             rows = evaluate.with_bits(rows, policy.model, held_out, cell, policy.tokenizer)
         if beside:  # first: where the test split's rows are on record, so are these
             run.record("validation", [{"step": step} | row for row in beside])

@@ -10,10 +10,7 @@ from fakes import write_lines, write_run
 
 from lrd import ROOT, results
 from lrd.analysis import budget
-from lrd.analysis.budget import Shape
 from lrd.report import display, figures
-
-TINY = Shape(96, 256, 2, 4, 2, 24, 35, True)
 
 
 @pytest.fixture
@@ -24,27 +21,6 @@ def two_cells(tmp_path):
     row = {"step": 1, "token_rewards": [0.0, 0.1, 0.9, 0.5], "deposit_mask": [False, True, True, False]}
     write_lines(path / "completions.jsonl", [row] * 50)
     return tmp_path
-
-
-def test_rank_one_of_qwen3_is_1_09_million_parameters():
-    shape = budget.shape_of("Qwen/Qwen3-1.7B-Base")
-    assert shape is not None
-    a_layer = (2048 + 2048) + 2 * (2048 + 1024) + (2048 + 2048) + 3 * (2048 + 6144)
-    assert a_layer == 38912
-    assert budget.adapter_parameters(shape, 1) == 28 * a_layer == 1_089_536
-    assert budget.adapter_parameters(shape, 256) == 256 * 1_089_536
-    assert budget.adapter_parameters(shape, 1, ["down_proj"]) == 28 * 8192
-    assert budget.adapter_parameters(shape, 2, ["q_proj"], [0, 27]) == 2 * 2 * (2048 + 2048)
-    assert budget.model_parameters(shape) == 1_720_574_976
-    assert budget.capacity(1_089_536) == 2_179_072
-    assert 2_179_072 / 1600 > 1300  # bits an episode, to fill rank 1
-
-
-def test_parameters_of_a_small_model_by_hand():
-    a_layer = (96 + 96) + 2 * (96 + 48) + (96 + 96) + 3 * (96 + 256)
-    assert budget.adapter_parameters(TINY, 4) == 4 * 2 * a_layer == 13824
-    weights = 2 * 96 * 96 + 2 * 96 * 48 + 3 * 96 * 256 + 2 * 96 + 2 * 24
-    assert budget.model_parameters(TINY) == 35 * 96 + 2 * weights + 96 == 206688
 
 
 def test_parameters_are_those_that_a_policy_trains(make_cell):

@@ -200,8 +200,8 @@ def test_the_preset_of_the_larger_student():
     """Its sweep is of the same cells at other seeds; all codebooks have prompts enough, and keys of one length."""
     cells, swept = grid("law-small"), grid("law-small-lr")
     assert len(cells) <= 216 and len(swept) <= 108 and {c.seed for c in cells}.isdisjoint(c.seed for c in swept)
-    assert all(c.prompts_per_step <= c.eval_problems == codebook.named(c.train_data).keys for c in [*cells, *swept])
-    assert len({codebook.named(c.train_data).letters for c in cells}) == 1
+    assert all(c.prompts_per_step <= c.eval_problems == codebook.from_name(c.train_data).keys for c in [*cells, *swept])
+    assert len({codebook.from_name(c.train_data).letters for c in cells}) == 1
     rates = sorted({cell.learning_rate for cell in swept})
     largest = [c for c in cells if c.point["codebook"] == "large-1" and c.seed == 0]
     same = [replace(c, preset="law-small-lr", seed=100, learning_rate=rate) for c in largest for rate in rates]

@@ -1,18 +1,15 @@
-"""The verification page's record, made anew and compared; and its live numbers, by hand."""
+"""The verification page's record, made anew and compared."""
 
-import json
 import math
 import subprocess
 import sys
 
 import pytest
-import torch
-from fakes import write_run
 
-from lrd import ROOT, UserError, results
+from lrd import ROOT, UserError
+from lrd.analysis.verification import bf16_barrier, grading_pairs, recorded
 from lrd.cell import Cell
 from lrd.checks import verification
-from lrd.checks.verification import GAP
 from lrd.runs import published
 
 
@@ -24,7 +21,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def record():
-    return verification.recorded()
+    return recorded()
 
 
 def test_the_verifiers_record(record, math500):
@@ -43,16 +40,9 @@ def test_the_gradings_record(record):
     assert verification.check_grading() == record["grading"]
     counts = [row for kind in record["grading"]["kinds"].values() for row in kind.values()]
     assert all(0 <= count <= row[0] for row in counts for count in row)
-    pairs = verification.grading()
+    pairs = grading_pairs()
     assert sum(row[0] for row in counts) == len(pairs)
     assert sum(row[0] - row[1] for row in counts) == sum(bool(pair.limit) for pair in pairs)
-
-
-def test_the_gradings_sentences_by_hand(record, tmp_path):
-    kinds = {"a": {"right": [5, 4, 2], "wrong": [3, 3, 1]}, "b": {"right": [10, 10, 7], "wrong": [2, 1, 0]}}
-    facts = verification.facts(record | {"grading": {"kinds": kinds}}, results.load("tiny", tmp_path))
-    counts = [facts[f"graded_{name}"] for name in ("pairs", "ours", "theirs", "wrong")]
-    assert counts == ["20", "18", "10", "5"] and (facts["paid_ours"], facts["paid_theirs"]) == ("1", "4")
 
 
 def test_without_math500_it_says_what_it_needs(tmp_path):
@@ -102,67 +92,14 @@ def test_the_record_of_bf16_weights(record):
         assert (row["master_dtype"], row["updates"]) == (its["master_dtype"], its["updates"])
         assert row["moved"] == pytest.approx(its["moved"], abs=0.01)
         assert row["distance"] == pytest.approx(its["distance"], rel=0.05)
-    small = math.erf(verification.bf16_barrier(kept["learning_rate"]) / kept["std"] / math.sqrt(2))
+    small = math.erf(bf16_barrier(kept["learning_rate"]) / kept["std"] / math.sqrt(2))
     assert found["runs"][0]["moved"] == pytest.approx(small, abs=0.01)  # those below the barrier, and no other
-
-
-@pytest.mark.parametrize("learning_rate", [1e-5, 3e-5, 3e-4, 2.0**-17])
-def test_from_the_barrier_on_a_bf16_weight_stays(learning_rate):
-    barrier = verification.bf16_barrier(learning_rate)
-    sizes = torch.tensor([barrier, 1.5 * barrier, 4 * barrier], dtype=torch.bfloat16)
-    for sign in (1, -1):
-        assert ((sizes.float() + sign * learning_rate * 0.999).bfloat16() == sizes)[1:].all()
-    below = torch.tensor([0.75 * barrier], dtype=torch.bfloat16)
-    assert ((below.float() + learning_rate * 1.001).bfloat16() != below).all()
 
 
 def test_a_differing_run_is_noticed(models, monkeypatch):
     runs = iter([{"metrics.jsonl": [1], "weights": "a"}, {"metrics.jsonl": [2], "weights": "a"}] * 6)
     monkeypatch.setattr(verification, "_finish", lambda cell, path: next(runs))
     assert all(cell["differing"] == ["metrics.jsonl"] for cell in verification.check_twice(*models)["cells"])
-
-
-def measured(runs, regime, rank, seed, gap, entropy=0.5):
-    path = write_run(runs, regime, rank, seed, {0: 5, 2: 10}) / "metrics.jsonl"
-    more = {f"{GAP}/mean": gap, f"{GAP}/max": 10 * gap, "entropy": entropy, "accuracy": 0.25}
-    rows = [json.loads(line) | more for line in path.read_text().splitlines()]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-
-
-def test_live_numbers_by_hand(tmp_path, record):
-    measured(tmp_path, "outcome", 1, 0, 1e-6)
-    measured(tmp_path, "outcome", 4, 0, 3e-6)
-    measured(tmp_path, "process", 1, 0, 2e-6, entropy=0.6)
-    measured(tmp_path, "process", 1, 1, 2e-6)
-    found = results.load("tiny", tmp_path)
-    gaps = verification.sampler_gap(found)
-    assert gaps.index.tolist() == ["outcome", "process"] and gaps.steps.tolist() == [4, 4]
-    assert gaps["mean"].tolist() == pytest.approx([2e-6, 2e-6])
-    assert gaps["max"].tolist() == pytest.approx([3e-5, 2e-5])
-    first = verification.first_batches(found)
-    assert first.cells.to_dict() == {0: 3, 1: 1} and first.batches.to_dict() == {0: 2, 1: 1}
-    facts = verification.facts(record, found)
-    assert (facts["gap_steps"], facts["gap"].replace("\N{NO-BREAK SPACE}", " ")) == ("8", "3.0 × 10⁻⁵ nats")
-
-
-def test_without_runs_and_without_measurements(tmp_path, record):
-    write_run(tmp_path, "outcome", 1, 0, {0: 5, 2: 10})  # a sampler that tells no log-probabilities
-    for runs in (tmp_path, tmp_path / "none"):
-        found = results.load("tiny", runs)
-        assert not len(verification.sampler_gap(found)) and not len(verification.first_batches(found))
-        facts = verification.facts(record, found)
-        assert facts["gap"] == "not measured" and facts["gap_steps"] == "0"
-        assert not any("nan" in text for text in facts.values())
-
-
-def test_sentences_follow_the_record(record, tmp_path):
-    other = json.loads(json.dumps(record))
-    other["loss"]["aggregations"]["token"]["gradient"] = 2.5e-7
-    other["twice"]["cells"][0]["differing"] = ["evals.jsonl"]
-    found = results.load("tiny", tmp_path)
-    facts = verification.facts(other, found)
-    assert facts["loss"].replace("\N{NO-BREAK SPACE}", " ") == "2.5 × 10⁻⁷" and facts["twice"] == "5 of 6 pairs"
-    assert verification.facts(record, found)["loss"] == "zero, to the last bit"
 
 
 def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatch, record, capsys):
@@ -175,7 +112,7 @@ def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatc
     monkeypatch.setattr(verification, "check_forward", lambda *models: {"arms": []})
     monkeypatch.setattr(verification, "check_precision", lambda student, teacher, rate: {"learning_rate": rate})
     assert verification.main(["--math500", str(tmp_path / "absent.jsonl")]) == 0
-    assert verification.recorded() == {
+    assert recorded() == {
         "verifier": record["verifier"],
         "grading": {"kinds": {}},
         "loss": {"batches": 0},

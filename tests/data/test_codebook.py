@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from lrd import UserError, grpo, rewards
-from lrd.cell import Cell, recorded
-from lrd.data import codebook, hub
+from lrd.cell import Cell, on_hub, with_defaults
+from lrd.data import codebook
 from lrd.data.codebook import DIGITS, LETTERS, Codebook
 from lrd.data.problems import held_out, train_pool
 from lrd.models.policy import Policy
@@ -79,7 +79,7 @@ def test_a_codebook_as_a_source_of_problems():
         (e.text, e.answer, e.solution) for e in BOOK.entries
     ]
     assert set(p.id for p in held_out("codebook-64x8-1", 64)) == {p.id for p in pool}
-    assert not hub.on_hub("codebook-64x8-1") and codebook.named("codebook") is None
+    assert not on_hub("codebook-64x8-1") and codebook.from_name("codebook") is None
 
 
 @pytest.mark.parametrize("source", ["codebook-0x2-1", "codebook-4097x2-1", "codebook-64x3-1", "codebook-64x0-1"])
@@ -249,5 +249,5 @@ def test_supervised_refuses_what_would_teach_nothing(law, tmp_path, make_cell):
 def test_a_record_of_an_older_library_had_the_defaults(law):
     cell = Cell(**law, **TAUGHT)
     older = {k: v for k, v in cell.config.items() if k not in ("lora_layers", "to_go")}
-    assert recorded(older) == cell.config
-    assert recorded(older) != dataclasses.replace(cell, to_go="mean").config
+    assert with_defaults(older) == cell.config
+    assert with_defaults(older) != dataclasses.replace(cell, to_go="mean").config

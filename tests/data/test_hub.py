@@ -57,9 +57,10 @@ print(json.dumps([[p.problem for p in pool], dropped, [p.id for p in held_out("H
 """
 SAID = """
 import json
-from lrd import UserError, hub
+from lrd import UserError
+from lrd.data import hub
 try:
-    hub.model({name!r}, "student", weights=True)
+    hub.model_folder({name!r}, "student", weights=True)
     print(json.dumps(["found"]))
 except UserError as error:
     print(json.dumps([str(error)]))
@@ -79,9 +80,9 @@ def test_data_sets_are_fetched_once_and_then_read_without_the_hub(shelf, ask):
 def test_weights_come_when_they_are_needed_and_pickles_never(shelf, ask):
     code = f"""
 import json
-from lrd import hub
+from lrd.data import hub
 names = lambda folder: sorted(path.name for path in folder.iterdir())
-print(json.dumps([names(hub.model({PRM!r}, "PRM", weights=w)) for w in (False, True)]))
+print(json.dumps([names(hub.model_folder({PRM!r}, "PRM", weights=w)) for w in (False, True)]))
 """
     with serve(shelf) as (endpoint, asked):
         small, whole = ask(code, endpoint)

@@ -95,7 +95,7 @@ def test_disks_that_will_do_and_others(tmp_path, monkeypatch):
     assert not found.ok and "cannot be written (NotADirectoryError" in found.said
 
 
-PROBE = "from lrd import doctor; print(*doctor.reach()[::2], sep='|')"
+PROBE = "from lrd.matrix import doctor; print(*doctor.reach()[::2], sep='|')"
 
 
 def test_the_hub_answers_or_does_not_or_is_not_asked(tmp_path):
@@ -130,7 +130,7 @@ def test_what_lies_here_and_what_does_not(checkpoint, tmp_path):
 
 def test_what_the_cache_holds(monkeypatch, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
-    monkeypatch.setattr(hub, "cached", lambda name, role: tmp_path if name == "a/model" else None)
+    monkeypatch.setattr(hub, "cached_folder", lambda name, role: tmp_path if name == "a/model" else None)
     assert doctor.source("student", "a/model", False) == Finding(True, "student", "a/model is cached (0.00 GiB)")
     assert doctor.source("prm", "b/model", True) == Finding(
         True, "prm", "b/model is not cached, and is fetched when it is first used"
@@ -155,7 +155,7 @@ def test_nothing_is_tried_for_want_of_what_it_takes(preset, monkeypatch, capsys)
 
 
 def test_all_is_well_if_all_that_is_of_the_hub_is_cached(preset, checkpoint, monkeypatch):
-    monkeypatch.setattr(hub, "cached", lambda name, role: Path(checkpoint("qwen3")))
+    monkeypatch.setattr(hub, "cached_folder", lambda name, role: Path(checkpoint("qwen3")))
     monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "HF_HUB_OFFLINE is set"))
     monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
     monkeypatch.setattr(doctor, "trial", lambda cell: Finding(True, "cell", cell.name))

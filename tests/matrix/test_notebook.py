@@ -470,7 +470,7 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
 
     seen = []
     monkeypatch.setattr(papermill, "execute_notebook", lambda *args, **kwargs: seen.append(args))
-    monkeypatch.setattr(matrix.hub, "check", lambda cell: None)  # its models are made on a GPU
+    monkeypatch.setattr(matrix.hub, "fetch_inputs", lambda cell: None)  # its models are made on a GPU
     cell = Cell.load("small-lr-full", seed=101, learning_rate=3e-5, steps=7)
     matrix.execute(cell, {"steps": 7}, str(tmp_path))
     [(_, output, parameters)] = seen

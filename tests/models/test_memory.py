@@ -9,11 +9,11 @@ import torch
 from transformers import AutoConfig, MistralConfig, Qwen3Config
 
 from lrd import UserError, rewards
-from lrd.analysis.budget import Shape, adapter_parameters, model_parameters
 from lrd.cell import Cell
 from lrd.models import memory
 from lrd.models.loading import load_config
 from lrd.models.memory import needed_gib, size
+from lrd.models.shape import Shape
 from lrd.rollouts import TOKENS_PER_PASS
 from lrd.testbed.corpus import tokenizer as corpus_tokenizer
 
@@ -59,10 +59,10 @@ def paper(regime="outcome", rank: int | str = 16, **changes) -> Cell:
 
 def test_parameters_of_the_published_shapes(student, models):
     """1.7, 7.2 and 8.2 billion, as the models' own pages say; for Qwen also by the book's formula."""
-    assert student.parameters == model_parameters(Shape(**QWEN_1_7B)) == 1_720_574_976
-    assert models["distillation"].parameters == model_parameters(Shape(**QWEN_8B)) == 8_190_735_360
+    assert student.parameters == Shape(**QWEN_1_7B).parameters == 1_720_574_976
+    assert models["distillation"].parameters == Shape(**QWEN_8B).parameters == 8_190_735_360
     assert models["process"].parameters == 7_241_732_096
-    assert student.adapter == adapter_parameters(Shape(**QWEN_1_7B), 1) == 1_089_536
+    assert student.adapter == Shape(**QWEN_1_7B).adapter_parameters(1) == 1_089_536
 
 
 def test_a_cell_by_hand(student, fused):

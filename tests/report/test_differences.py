@@ -6,7 +6,7 @@ import pytest
 from fakes import broken, half, one_evaluation, write_run
 
 from lrd import results
-from lrd.checks import verification
+from lrd.analysis import verification
 from lrd.report import differences
 
 

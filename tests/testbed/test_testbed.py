@@ -203,9 +203,9 @@ def test_the_recipes_of_codebooks_can_be_read(name):
     """They read all keys that the preset's cells ask for, and their teachers the books that are to be distilled."""
     what = testbed.recipe(name)
     for data, model in {(cell.train_data, cell.teacher) for cell in grid(name)}:
-        wanted, teacher = codebook.named(data), what[model.rsplit("/", 1)[1]]
+        wanted, teacher = codebook.from_name(data), what[model.rsplit("/", 1)[1]]
         assert wanted and teacher["habits"]["book"] == wanted.seed and what["student"]["habits"]["noise"] == 1
-        read = codebook.named(teacher["data"])
+        read = codebook.from_name(teacher["data"])
         assert read and read.entries[: wanted.keys] == wanted.entries
         assert {part["habits"].get("keys", 256) for part in (what["student"], teacher)} == {read.keys}
 

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
-from lrd.checks import verification
+from lrd.analysis.verification import grading_pairs
 from lrd.verifier import LONGEST, is_correct
 from lrd.verifier.notation import normal, split
 
-PAIRS = verification.grading()
+PAIRS = grading_pairs()
 
 
 def test_the_table_is_large_and_balanced():
