@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
 from lrd.cell import DEFAULT, presets, settings, tried
-from lrd.runs.directory import notebook_ended, runs_root
+from lrd.runs.directory import notebook_ended
+from lrd.runs.files import runs_root
 
 SET = "a setting of all cells; `lrd cell --help` lists them"
 
@@ -244,7 +245,8 @@ def _sync(args) -> int:
 
 def _pack(args) -> int:
     from lrd.cell import grid
-    from lrd.runs.directory import pack, state
+    from lrd.runs.directory import state
+    from lrd.runs.files import pack
 
     below, cells = runs_root(_there(args.runs)) / args.preset, grid(args.preset)
     finished = [path for cell in cells if state(path := below / cell.name) == "finished"]

@@ -26,7 +26,8 @@ import pandas as pd
 
 from lrd import ROOT, UserError
 from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown, with_defaults
-from lrd.runs.directory import broken_lines, off_grid, read_json, read_jsonl, read_log, reason, runs_root, state
+from lrd.runs.directory import off_grid, reason, state
+from lrd.runs.files import broken_lines, read_json, read_jsonl, read_log, runs_root
 from lrd.runs.published import record
 
 PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some

@@ -13,7 +13,7 @@ from lrd.analysis import stats
 from lrd.cell import Cell, grid
 from lrd.report import answer, display
 from lrd.report.text import NOTHING
-from lrd.runs.directory import broken_lines, read_jsonl
+from lrd.runs.files import broken_lines, read_jsonl
 
 
 def row_of(found: results.Results, cell: str):

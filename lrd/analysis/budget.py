@@ -22,7 +22,7 @@ from lrd.cell import Cell, grid
 from lrd.models.shape import Shape, published
 from lrd.report.text import NOTHING, arm_name, counted, listed
 from lrd.results import Results, root
-from lrd.runs.directory import read_jsonl, read_log
+from lrd.runs.files import read_jsonl, read_log
 from lrd.runs.published import record
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)

@@ -19,7 +19,7 @@ from lrd.cell import labelled, read_preset
 from lrd.report.answer import exceptions
 from lrd.report.text import NBSP, NOTHING, arm_name, interval, listed, mean_sd, signed
 from lrd.results import Results, root
-from lrd.runs.directory import read_jsonl
+from lrd.runs.files import read_jsonl
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step

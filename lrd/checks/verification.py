@@ -22,7 +22,8 @@ from lrd import ROOT, UserError, verifier
 from lrd.analysis.verification import RECORD, grading_pairs, recorded
 from lrd.cell import Cell
 from lrd.runs import published
-from lrd.runs.directory import Run, read_jsonl
+from lrd.runs.directory import Run
+from lrd.runs.files import read_jsonl
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten

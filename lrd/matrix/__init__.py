@@ -32,23 +32,18 @@ from lrd.runs.directory import (
     STDERR,
     Held,
     Run,
-    Unreadable,
     check_root,
     describe,
     few,
     leave_reason,
     notebook_ended,
-    read_json,
     reason,
-    runs_root,
     said_finished,
-    shown_path,
-    stamp,
     state,
     trace,
-    write_json,
-    write_text,
 )
+from lrd.runs.files import Unreadable, read_json, runs_root, shown_path, write_json, write_text
+from lrd.runs.provenance import stamp
 from lrd.runs.redact import redact
 from lrd.runs.signals import on_stop
 from lrd.runs.status import Watch

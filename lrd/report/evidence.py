@@ -19,7 +19,7 @@ from lrd.analysis.equivalence import ALPHA, MARGIN, NOT_REACHED, POWER, Contrast
 from lrd.report import answer
 from lrd.report.text import NBSP, NOTHING, arm_name, counted, listed, percent, signed, unbroken
 from lrd.results import Results, root
-from lrd.runs import directory as run
+from lrd.runs import files as run
 
 MOST_SEEDS = 100
 FRACTIONS = (0.0, 0.25, onset.FRACTION, 0.75)  # 0 is the departure from the base

@@ -17,7 +17,8 @@ from lrd import ROOT, UserError, results
 from lrd.analysis import budget, law
 from lrd.cell import grid
 from lrd.runs import published
-from lrd.runs.directory import fingerprint, read_json
+from lrd.runs.files import read_json
+from lrd.runs.provenance import fingerprint
 
 NUMBERS = ["base", "final", "peak", "area", "peak_advantage_std"]  # of a cell, as `results.summary` has them
 ROLES = ["student", "teacher", "prm"]

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lrd import ROOT
-from lrd.runs.directory import compress, read_log, write_json, write_text
+from lrd.runs.files import compress, read_log, write_json, write_text
 
 FOLDER = ROOT / "runs" / "published"
 

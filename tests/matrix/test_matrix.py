@@ -22,7 +22,8 @@ import safetensors
 from lrd import ROOT, matrix
 from lrd.cell import Cell, grid
 from lrd.checks.verification import TIMES
-from lrd.runs.directory import LAUNCH, LOCK, Run, read_json, read_jsonl, state
+from lrd.runs.directory import LAUNCH, LOCK, Run, state
+from lrd.runs.files import read_json, read_jsonl
 from lrd.train.loop import train
 
 WAIT = 400  # seconds, on a machine with much else to do

@@ -25,7 +25,8 @@ from lrd import ROOT, UserError, matrix, results
 from lrd.__main__ import COORDINATES, main
 from lrd.cell import Cell, grid
 from lrd.runs import status
-from lrd.runs.directory import Run, notebook_ended, read_json, runs_root, state, write_json
+from lrd.runs.directory import Run, notebook_ended, state
+from lrd.runs.files import read_json, runs_root, write_json
 from lrd.runs.kernel import Kernel
 from lrd.train.loop import train
 
