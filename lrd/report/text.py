@@ -45,7 +45,7 @@ def interval(d: Difference, digits: int = 3) -> str:
 
 
 def difference(d: Difference | None, digits: int = 3) -> str:
-    """`+0.038 [−0.053, +0.129]`."""
+    """`+0.038 [−0.053, +0.129]`, a mean difference and its interval."""
     return f"{signed(d.mean, digits)}{interval(d, digits)}" if d else NOTHING
 
 
