@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
 from lrd.cell import DEFAULT, presets, settings, tried
-from lrd.runs.directory import runs_root
+from lrd.runs.files import runs_root
 
 SET = "any other setting of the cells; `lrd cell --help` lists them"
 RUNS = "where run directories lie; a relative path counts from the clone (default: runs)"
@@ -159,7 +159,8 @@ def _sync(args) -> int:
 
 def _pack(args) -> int:
     from lrd.cell import grid
-    from lrd.runs.directory import pack, state
+    from lrd.runs.directory import state
+    from lrd.runs.files import pack
 
     below, cells = runs_root(_there(args.runs)) / args.preset, grid(args.preset)
     finished = [path for cell in cells if state(path := below / cell.name) == "finished"]
@@ -305,7 +306,11 @@ COMMANDS = {  # what runs, what it does, and its arguments
         "preset --set --runs",
     ),
     "doctor": (_doctor, "what a preset's cells need, and whether this host has it", "[preset] --runs"),
-    "publish": (_publish, "keep what the book needs of a preset's runs and models: book/PRESET.json", "preset --runs"),
+    "publish": (
+        _publish,
+        "keep what the book needs of a preset's runs and models, in runs/published/",
+        "preset --runs",
+    ),
     "bench": (_bench, "time our step and sampler against TRL's and transformers'", "preset"),
     "book": (_book, "build the book from what lies in runs/", ""),
 }

@@ -11,8 +11,9 @@ from fakes import write_cell, write_run
 from lrd import UserError, results
 from lrd.analysis import stats
 from lrd.cell import Cell, grid
-from lrd.report import display
-from lrd.runs.directory import broken_lines, read_jsonl
+from lrd.report import answer, display
+from lrd.report.text import NOTHING
+from lrd.runs.files import broken_lines, read_jsonl
 
 
 def row_of(found: results.Results, cell: str):
@@ -109,7 +110,7 @@ def test_a_fault_is_named_with_its_place(tmp_path, name, change, said):
     path.write_text(change(path.read_text()))
     found = results.load("tiny", tmp_path)
     assert problems_of(found, "outcome-r4-s1") == [said]
-    stats.facts(found)
+    answer.glued(found)
 
 
 def test_a_notebook_that_lies_elsewhere_is_no_fault(tmp_path):
@@ -220,7 +221,7 @@ def test_sentences_follow_the_numbers(tmp_path):
         write_run(tmp_path, "outcome", None, seed, {0: 10, 10: 8 + seed % 2})
         write_run(tmp_path, "process", 1, seed, {0: 10, 10: 20, 20: seed}, advantage_std=3.0)
         write_run(tmp_path, "process", None, seed, {0: 10, 10: 19, 20: 2 - seed}, advantage_std=2.0)
-    facts = stats.facts(results.load("tiny", tmp_path))
+    facts = answer.glued(results.load("tiny", tmp_path))
     assert facts["verdict"] == (
         "under outcome, rank 1 ends above full fine-tuning; "
         "under process, the difference between rank 1 and full fine-tuning cannot be told from zero; "
@@ -250,7 +251,7 @@ def test_a_gap_that_every_rank_has_is_not_laid_to_rank(tmp_path):
             write_run(tmp_path, "outcome", rank, seed, {0: 10, 10: outcome + seed % 2})
             noisy = 12 if rank is None else 10 + (seed - 1) * (rank == 256)
             write_run(tmp_path, "distillation", rank, seed, {0: 10, 10: noisy})
-    said = stats.among(results.load("tiny", tmp_path))
+    said = answer.among(results.load("tiny", tmp_path))
     assert said.startswith(
         "Among the adapters rank 1 minus rank 256 is −0.250 [−0.250,\N{NO-BREAK SPACE}−0.250] (outcome), "
     )
@@ -267,7 +268,7 @@ def test_an_order_of_differences_that_may_all_be_zero_is_no_trend(tmp_path):
         for regime, better in (("outcome", 2), ("process", 1), ("distillation", 0)):
             write_run(tmp_path, regime, 1, seed, {0: 10, 10: 10 + better + 3 * seed})
             write_run(tmp_path, regime, None, seed, {0: 10, 10: 16 - 3 * seed})
-    density = stats.facts(results.load("tiny", tmp_path))["density"]
+    density = answer.glued(results.load("tiny", tmp_path))["density"]
     assert density.startswith("no regime's difference can be told from zero") and "steadily" not in density
 
 
@@ -278,8 +279,8 @@ def test_a_line_separator_within_a_record_ends_no_line(tmp_path):
 
 
 def test_nothing_measured_is_said_so(tmp_path):
-    facts = stats.facts(results.load("tiny", tmp_path))
-    assert facts["base"] == facts["stability"] == facts["magnitude"] == stats.NOTHING
+    facts = answer.glued(results.load("tiny", tmp_path))
+    assert facts["base"] == facts["stability"] == facts["magnitude"] == NOTHING
     assert facts["ruins"] == "No cell has finished." and "too few finished seeds" in facts["verdict"]
     assert not any("nan" in text for text in facts.values())
 

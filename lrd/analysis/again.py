@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from lrd import results
-from lrd.analysis.stats import NBSP, NOTHING, counted, listed, mean_sd
 from lrd.report.display import link, number_or_dash
 from lrd.report.publish import NUMBERS, ROLES, ran_on
+from lrd.report.text import NBSP, NOTHING, counted, listed, mean_sd
 from lrd.results import Results
 
 ACCURACY = 0.02  # of pass@1 and its mean over steps: 3 of 150 problems

@@ -20,8 +20,10 @@ import pandas as pd
 from lrd import ROOT
 from lrd.cell import Cell, grid
 from lrd.models.shape import Shape, published
-from lrd.results import Results, kept, root
-from lrd.runs.directory import read_jsonl, read_log
+from lrd.report.text import NOTHING, arm_name, counted, listed
+from lrd.results import Results, root
+from lrd.runs.files import read_jsonl, read_log
+from lrd.runs.published import record
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
 LEVELS = 256  # values that a real-valued deposit is told apart to: 8 bits, 1/256 of a probability or of a nat
@@ -39,7 +41,7 @@ def shape_of(model: str) -> Shape | None:
         try:
             about = json.loads((ROOT / model / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/<role>
-            shapes = (kept(Path(model).parent.name) or {}).get("shapes", {})
+            shapes = (record(Path(model).parent.name) or {}).get("shapes", {})
             about = shapes.get(model, {})
     names = Shape.__dataclass_fields__
     return Shape(**{name: about[name] for name in names}) if all(name in about for name in names) else None
@@ -229,12 +231,6 @@ def times(ratio: float) -> str:
 
 def facts(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> dict[str, str]:
     """What the budget's sentences say, keyed by the names that they are glued under; true whatever was measured."""
-    from lrd.analysis.stats import (  # here: they ask this module for the start page's numbers
-        NOTHING,
-        arm_name,
-        counted,
-        listed,
-    )
 
     def ranks(value: str) -> str:
         bits = {regime: float(ours[ours.regime == regime][value].mean()) for regime in results.regimes}

@@ -9,7 +9,8 @@ degrees of freedom; the part that problems cause with one less than there are pr
 with its own quantile and added in squares (`Contrast.half`), as in Zou and Donner's MOVER (2008) and Graybill and
 Wang's modified large-sample intervals (1980). A bootstrap over seeds and problems, the usual choice, resamples a
 handful of seeds and does not know that these tell little: where seeds matter, its nominal 95 % intervals cover less
-than 90 % with 3 seeds (tests/analysis/test_equivalence.py measures both). It is shown beside (`bootstrap`) and never decides.
+than 90 % with 3 seeds (tests/analysis/test_equivalence.py measures both). It is shown beside (`bootstrap`) and never
+decides.
 """
 
 # pandas types a selection as any of Series, DataFrame and ndarray:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from lrd.analysis import onset
-from lrd.analysis.stats import NBSP, listed, mean_sd
 from lrd.cell import grid, read_preset
+from lrd.report.text import NBSP, listed, mean_sd
 from lrd.results import Results, load
 
 

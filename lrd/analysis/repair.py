@@ -14,23 +14,12 @@ import numpy as np
 import pandas as pd
 
 from lrd.analysis.budget import capacity
-from lrd.analysis.stats import (
-    NBSP,
-    NOTHING,
-    Difference,
-    arm_name,
-    exceptions,
-    interval,
-    listed,
-    mean_sd,
-    of_gaps,
-    of_ratio,
-    paired,
-    signed,
-)
+from lrd.analysis.stats import Difference, mean_difference, paired, ratio_of_means
 from lrd.cell import labelled, read_preset
+from lrd.report.answer import exceptions
+from lrd.report.text import NBSP, NOTHING, arm_name, interval, listed, mean_sd, signed
 from lrd.results import Results, root
-from lrd.runs.directory import read_jsonl
+from lrd.runs.files import read_jsonl
 
 NONE = "none"  # the label of the axis that changes nothing
 HOLDS = 0.1  # pass@1 that may be lost from the peak to the last step
@@ -90,7 +79,7 @@ def effect(frame: pd.DataFrame, repair: str, value: str) -> Difference | None:
     wide = frame.pivot_table(index=["seed", "arm"], columns="repair", values=value)
     if not {repair, NONE} <= set(wide):
         return None
-    return of_gaps((wide[repair] - wide[NONE]).dropna().groupby("seed").mean())
+    return mean_difference((wide[repair] - wide[NONE]).dropna().groupby("seed").mean())
 
 
 def share(frame: pd.DataFrame, repair: str, value: str = "lost") -> Difference | None:
@@ -106,7 +95,7 @@ def share(frame: pd.DataFrame, repair: str, value: str = "lost") -> Difference |
     wide = frame.pivot_table(index=["seed", "arm"], columns="repair", values=["lost", "final"])
     saved = (1 if value == "final" else -1) * (wide[value][repair] - wide[value][NONE])
     by_seed = pd.DataFrame({"saved": saved, "lost": wide["lost"][NONE]}).dropna().groupby("seed").mean()
-    d = of_ratio(100 * by_seed.saved, by_seed.lost)
+    d = ratio_of_means(100 * by_seed.saved, by_seed.lost)
     return d if d and d.mean == d.mean else None
 
 
@@ -175,7 +164,7 @@ def rank_effect(frame: pd.DataFrame, repair: str) -> Difference | None:
     ranks = mine["rank"].dropna()
     if not len(ranks) or not {"full", least := f"r{int(ranks.min())}"} <= set(wide):
         return None
-    return of_gaps(wide[least] - wide["full"])
+    return mean_difference(wide[least] - wide["full"])
 
 
 def settings(preset: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from lrd.analysis.stats import NOTHING
 from lrd.cell import grid
+from lrd.report.text import NOTHING
 from lrd.results import published, root
 
 OURS = "ours"  # who the rows of our own step are by

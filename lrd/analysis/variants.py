@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from lrd.analysis import stats
-from lrd.analysis.stats import NBSP, NOTHING, counted, interval, signed
 from lrd.cell import grid
+from lrd.report.text import NBSP, NOTHING, counted, interval, mean_sd, signed
 from lrd.results import Results
 
 MOVED = "weights_moved"
@@ -58,7 +58,7 @@ class Pair:
             parts = [*(_number(final.loc[seed, value]) for value in self.values), _signed(gaps[seed])]
             parts += [_share(moved.loc[seed, value]) for value in self.values] if self._moved else []
             rows.append((str(seed), *parts))
-        means = [*(stats.mean_sd(final[value]) for value in self.values), _difference(self._paired("final"))]
+        means = [*(mean_sd(final[value]) for value in self.values), _difference(self._paired("final"))]
         means += [_share(moved[value].mean()) for value in self.values] if self._moved else []
         return [*rows, ("mean", *means)]
 

@@ -37,7 +37,8 @@ from lrd.data import problems
 from lrd.models import loading as models
 from lrd.models.policy import Policy
 from lrd.models.shape import published
-from lrd.runs.directory import Run, runs_root, write_json
+from lrd.runs.directory import Run
+from lrd.runs.files import runs_root, write_json
 from lrd.train import evaluate
 from lrd.train.loop import train
 

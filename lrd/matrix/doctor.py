@@ -22,7 +22,9 @@ from typing import NamedTuple
 from lrd import ROOT, UserError
 from lrd.cell import Cell, grid, location, on_hub, read_preset
 from lrd.data import hub
-from lrd.runs.directory import describe, gpus, read_jsonl, runs_root
+from lrd.runs.directory import describe
+from lrd.runs.files import read_jsonl, runs_root
+from lrd.runs.provenance import gpus
 
 ROLES = {"student": "student", "teacher": "teacher", "prm": "prm", "train_data": "data set", "eval_data": "data set"}
 ROOM = 2.0  # GiB; a cell of a small model leaves some MB, one of a large model its checkpoint

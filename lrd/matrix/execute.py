@@ -17,21 +17,17 @@ from lrd.runs.directory import (
     LESS_MEMORY,
     Held,
     Run,
-    Unreadable,
     check_root,
     describe,
     leave_reason,
     notebook_ended,
-    read_json,
     reason,
-    runs_root,
     said_finished,
-    shown_path,
-    stamp,
     state,
     trace,
-    write_json,
 )
+from lrd.runs.files import Unreadable, read_json, runs_root, shown_path, write_json
+from lrd.runs.provenance import stamp
 from lrd.runs.signals import on_stop
 from lrd.train import tracking
 

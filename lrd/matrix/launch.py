@@ -20,7 +20,8 @@ from lrd.matrix import cluster
 from lrd.matrix.execute import Outcome, outcome_of, run_cell
 from lrd.matrix.notebook import plain
 from lrd.matrix.plan import check
-from lrd.runs.directory import Held, Run, describe, few, leave_reason, runs_root, state
+from lrd.runs.directory import Held, Run, describe, few, leave_reason, state
+from lrd.runs.files import runs_root
 from lrd.runs.signals import on_stop
 from lrd.runs.status import Watch
 

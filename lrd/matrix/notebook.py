@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lrd import ROOT, UserError
-from lrd.runs.directory import STDERR, Held, Unreadable, write_text
+from lrd.runs.directory import STDERR, Held
+from lrd.runs.files import Unreadable, write_text
 from lrd.runs.kernel import sockets
 from lrd.runs.redact import redact
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from lrd.cell import Cell, grid, read_preset
 from lrd.data import hub, problems
-from lrd.runs.directory import Run, Unreadable, check_root, notebook_ended
+from lrd.runs.directory import Run, check_root, notebook_ended
+from lrd.runs.files import Unreadable
 from lrd.train import tracking
 
 

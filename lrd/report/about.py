@@ -5,8 +5,8 @@ from typing import Any
 
 from lrd import ROOT, results
 from lrd.analysis import budget
-from lrd.analysis.stats import counted, listed
 from lrd.cell import Cell, grid, is_path
+from lrd.report.text import counted, listed
 from lrd.results import Results
 
 ROLES, OTHERS = ("student", "teacher", "prm"), ("the teacher", "the process reward model")

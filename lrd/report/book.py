@@ -25,8 +25,8 @@ from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
-from lrd.analysis.stats import arm_name
 from lrd.cell import Cell, grid
+from lrd.report.text import arm_name
 from lrd.runs.kernel import Kernel
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are

@@ -8,11 +8,10 @@ Computed from the runs and from the record of `lrd.checks.verification`; every p
 
 from typing import Any
 
-from lrd.analysis import budget, equivalence, stats
-from lrd.analysis.stats import NOTHING, counted
+from lrd.analysis import budget, equivalence
 from lrd.analysis.verification import bf16_barrier
 from lrd.report import verification
-from lrd.report.evidence import percent
+from lrd.report.text import NOTHING, arm_name, counted, percent, scientific, signed
 from lrd.results import Results
 
 PASSES = 3  # what an update times: the reference's forward pass, and a backward pass of about two
@@ -20,7 +19,7 @@ PASSES = 3  # what an update times: the reference's forward pass, and a backward
 
 def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
     """Keyed by the names that they are glued under."""
-    checked = verification.facts(record, results)
+    checked = verification.glued(record, results)
     return {
         **{name: checked[name] for name in ("bare", "bare_share", "problems", "boxed", "loss", "batches", "trl")},
         **precision(record["precision"]),
@@ -38,7 +37,7 @@ def precision(found: dict[str, Any]) -> dict[str, str]:
     last = max(updates for _, updates in rows)
     half, whole = rows["bfloat16", last], rows["float32", last]
     return {
-        "learning_rate": verification.scientific(found["learning_rate"]),
+        "learning_rate": scientific(found["learning_rate"]),
         "std": f"{found['std']:g}",
         "barrier": f"1/{1 / bf16_barrier(found['learning_rate']):.0f}",
         "updates": counted(last, "update"),
@@ -55,7 +54,7 @@ def forward(found: dict[str, Any]) -> str:
     worst = max(max(arm["logps"], arm["gradients"]) for arm in arms)
     if worst == 0:
         return "its log-probabilities and the gradient of the loss are the same to the last bit"
-    return f"its log-probabilities and the gradient of the loss differ by at most {verification.scientific(worst)}"
+    return f"its log-probabilities and the gradient of the loss differ by at most {scientific(worst)}"
 
 
 def third(results: Results) -> str:
@@ -76,7 +75,7 @@ def peaks(results: Results) -> str:
     for regime in results.regimes:
         mine = cells[(cells.regime == regime) & cells.base.notna()]
         if len(mine):
-            peak, end = (stats.signed((mine[value] - mine.base).mean()) for value in ("peak", "final"))
+            peak, end = (signed((mine[value] - mine.base).mean()) for value in ("peak", "final"))
             texts.append(f"{peak} and {end} ({regime})")
     return ", ".join(texts) or NOTHING
 
@@ -91,7 +90,7 @@ def bars(results: Results) -> str:
             one, other = (cells[(cells.regime == regime) & (cells.arm == a)].final for a in (arm, full))
             (overlapping if abs(one.mean() - other.mean()) <= one.std() + other.std() else apart).append(contrast)
     if not overlapping + apart:
-        return f"no rank has two finished seeds in common with {stats.arm_name(full)}"
+        return f"no rank has two finished seeds in common with {arm_name(full)}"
     return (
         f"of {counted(len(overlapping + apart), 'comparison')} the bars overlap in {len(overlapping)} "
         f"({_read(overlapping)}) and stand apart in {len(apart)} ({_read(apart)})"

@@ -19,8 +19,10 @@ from IPython.core.pylabtools import print_figure
 from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
-from lrd.analysis import budget, stats, timings
+from lrd.analysis import budget, timings
+from lrd.analysis.stats import below_base, paired
 from lrd.cell import Cell, read_preset
+from lrd.report.text import NBSP, NOTHING, arm_name, interval, mean_sd, signed
 from lrd.results import Results, pass_at_k
 
 GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey
@@ -91,7 +93,7 @@ def outcome_table(results: Results, published: dict[str, Any]) -> Html:
     body = ""
     for arm in results.arms:
         cells = "".join(f"<td>{_arm_cell(results, published, regime, arm)}</td>" for regime in results.regimes)
-        body += f"<tr><th>{stats.arm_name(arm)}{_size(results, arm)}</th>{cells}</tr>"
+        body += f"<tr><th>{arm_name(arm)}{_size(results, arm)}</th>{cells}</tr>"
     return Html(
         f"<table class='lrd-table lrd-outcomes'><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
@@ -111,7 +113,7 @@ def _arm_cell(results: Results, published: dict[str, Any], regime: str, arm: str
     done = results.finished[results.finished.cell.isin(cells.cell)]
     theirs = published.get("pass_at_1", {}).get(regime, {})
     value = theirs.get(arm)
-    report = f"{value[0]:.3f}{stats.NBSP}±{stats.NBSP}{value[1]:.3f} ({theirs['statistic']})" if value else "none"
+    report = f"{value[0]:.3f}{NBSP}±{NBSP}{value[1]:.3f} ({theirs['statistic']})" if value else "none"
     seeds = " ".join(_seed(results, row) for row in cells.itertuples())
     lines = [
         f"<span class='lrd-main'>{_mean_sd(done.final)}</span>",
@@ -166,15 +168,15 @@ def difference_table(results: Results) -> Html:
     *ranks, full = results.arms
     rows = []
     for arm in ranks:
-        found = [stats.paired(results.finished, regime, arm, full) for regime in results.regimes]
-        texts = [f"{stats.signed(d.mean)}{stats.interval(d)}" if d else stats.NOTHING for d in found]
-        rows.append((stats.arm_name(arm), *texts))
-    return table([f"minus {stats.arm_name(full)}", *results.regimes], rows)
+        found = [paired(results.finished, regime, arm, full) for regime in results.regimes]
+        texts = [f"{signed(d.mean)}{interval(d)}" if d else NOTHING for d in found]
+        rows.append((arm_name(arm), *texts))
+    return table([f"minus {arm_name(full)}", *results.regimes], rows)
 
 
 def regime_table(results: Results, published: dict[str, Any]) -> Html:
     """What became of each regime's cells: peak, final, how many end below the base, advantages beside the published."""
-    rows, below = [], stats.below_base(results)
+    rows, below = [], below_base(results)
     for regime in results.regimes:
         cells = results.finished[results.finished.regime == regime]
         low, n = below.get(regime, (0, 0))
@@ -219,7 +221,7 @@ def within(
     rows = []
     for row in chosen.itertuples():
         link = f"<a href='{page(results, row.cell).replace('.html', '.ipynb')}'>{row.cell}</a>"
-        values = [texts[metric].get(row.cell, stats.NOTHING) for metric in metrics]
+        values = [texts[metric].get(row.cell, NOTHING) for metric in metrics]
         rows.append((Html(link) if row.page else row.cell, row.state, *values))
     return table(["cell", "state", *metrics], rows)
 
@@ -230,7 +232,7 @@ def budget_table(frame: pd.DataFrame) -> Html:
     regimes, pairs = list(frame.regime), dict.fromkeys(zip(frame.regime, frame.arm))
     for regime, arm in sorted(pairs, key=lambda pair: regimes.index(pair[0])):
         mine = frame[(frame.regime == regime) & (frame.arm == arm)]
-        rows.append((f"{regime}, {stats.arm_name(arm)}", *_bits(mine.mean(numeric_only=True))[: 6 if known else 4]))
+        rows.append((f"{regime}, {arm_name(arm)}", *_bits(mine.mean(numeric_only=True))[: 6 if known else 4]))
     head = ["", "parameters", "capacity", "at most", "of capacity", "measured", "of capacity"]
     return table(head if known else head[:5], rows)
 
@@ -278,7 +280,7 @@ def settings_table(cells: Sequence[Cell]) -> Html:
 
 def _which(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
     """The cells that share a value, by the one axis that tells them from the others, or by name."""
-    for axis, name in (("arm", stats.arm_name), ("regime", str), ("seed", lambda seed: f"seed {seed}")):
+    for axis, name in (("arm", arm_name), ("regime", str), ("seed", lambda seed: f"seed {seed}")):
         values = list(dict.fromkeys(getattr(cell, axis) for cell in some))
         if len(some) == sum(getattr(cell, axis) in values for cell in cells):
             return ", ".join(map(name, values))
@@ -326,7 +328,7 @@ def step_table(bench: timings.Bench | None) -> Html:
         seconds = [number_or_dash(value, 2) for value in (row.step, *parts)]
         short = row.completion_tokens < bench.shapes["completion_tokens"]
         tokens = f", {row.completion_tokens:.0f} tokens" if short else ""
-        name = f"{row.who}: {row.regime}, {stats.arm_name(row.arm)}{tokens}"
+        name = f"{row.who}: {row.regime}, {arm_name(row.arm)}{tokens}"
         rows.append((name, *seconds, number_or_dash(row.peak_gib, 1)))
     return table(["who, regime, arm", "step (s)", *bench.parts.columns, "peak (GiB)"], rows)
 
@@ -345,7 +347,7 @@ def cost_table(bench: timings.Bench | None, preset: str = "paper") -> Html:
         return Html("<p>Not known before a step has been measured.</p>")
     hours = timings.matrix_hours(bench, preset)
     rows = [
-        (f"{row.regime}, {stats.arm_name(row.arm)}", "" if row.measured else "≈", number_or_dash(row.step, 1),
+        (f"{row.regime}, {arm_name(row.arm)}", "" if row.measured else "≈", number_or_dash(row.step, 1),
          row.cells, number_or_dash(row.hours, 2))
         for row in hours.itertuples()
     ]  # fmt: skip
@@ -402,8 +404,8 @@ def _linked(results: Results, problem: str) -> str:
 
 
 def _mean_sd(values: pd.Series, digits: int = 3) -> str:
-    text = stats.mean_sd(values.replace([np.inf, -np.inf], np.nan), digits)
-    return Html(f"<span class='lrd-none'>{text}</span>") if text == stats.NOTHING else text
+    text = mean_sd(values.replace([np.inf, -np.inf], np.nan), digits)
+    return Html(f"<span class='lrd-none'>{text}</span>") if text == NOTHING else text
 
 
 def _completion(row: dict[str, Any], scale: float) -> str:

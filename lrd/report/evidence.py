@@ -14,11 +14,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from lrd.analysis import equivalence, onset, stats
+from lrd.analysis import equivalence, onset
 from lrd.analysis.equivalence import ALPHA, MARGIN, NOT_REACHED, POWER, Contrast, Required
-from lrd.analysis.stats import NBSP, NOTHING, arm_name, counted, listed, signed
+from lrd.report import answer
+from lrd.report.text import NBSP, NOTHING, arm_name, counted, listed, percent, signed, unbroken
 from lrd.results import Results, root
-from lrd.runs import directory as run
+from lrd.runs import files as run
 
 MOST_SEEDS = 100
 FRACTIONS = (0.0, 0.25, onset.FRACTION, 0.75)  # 0 is the departure from the base
@@ -64,7 +65,7 @@ class Equivalence:
             "verdict": self._verdict(),
             "least": self._least(),
             "needed": self._needed(),
-            "ruins": stats.ruins(self.results),
+            "ruins": answer.ruins(self.results),
             "slope": self._slope(),
         }
 
@@ -74,12 +75,12 @@ class Equivalence:
         for arm in self.results.arms[:-1]:
             c, over = self.final[regime].get(arm), self.area[regime].get(arm)
             if c is None:
-                rows.append((whole(arm_name(arm)), *[NOTHING] * 6))
+                rows.append((unbroken(arm_name(arm)), *[NOTHING] * 6))
                 continue
             low, high = np.quantile(equivalence.bootstrap([self.tables[regime][arm]])[0], [0.025, 0.975])
             rows.append(
                 (
-                    whole(arm_name(arm)),
+                    unbroken(arm_name(arm)),
                     with_interval(c),
                     f"[{signed(low)},{NBSP}{signed(high)}]",
                     f"{p:.3f}" if (p := c.tost(self.margin)) >= 0.001 else "< 0.001",
@@ -225,7 +226,7 @@ class Stability:
         """Keyed by the names that they are glued under."""
         return {
             "collapsed": ", ".join(f"{k} of {n} ({name})" for name, (k, n) in self.collapsed.items()) or NOTHING,
-            "magnitude": stats.magnitude(self.results),
+            "magnitude": answer.magnitude(self.results),
             "chain": self._chain(),
             "lead": self._lead(),
             "example": self._example(),
@@ -287,11 +288,11 @@ class Stability:
         mine = self.onsets[self.onsets.regime == regime]
         found = [o for o in mine[name] if o is not None]
         if not found:
-            return whole(f"none of {len(mine)}") if len(mine) else NOTHING
+            return unbroken(f"none of {len(mine)}") if len(mine) else NOTHING
         evaluated = next(signal.evaluated for signal in onset.CHAIN if signal.name == name)
         steps = [o.by if evaluated else o.by - 1 for o in found]  # by − 1 is the step itself
         return (
-            whole(f"{len(found)} of {len(mine)}; step")
+            unbroken(f"{len(found)} of {len(mine)}; step")
             + f"{NBSP}{np.median(steps):g} ({min(steps):g} to {max(steps):g})"
         )
 
@@ -382,16 +383,6 @@ def fewest(enough: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return low
-
-
-def whole(words: str) -> str:
-    """The words, kept on one line."""
-    return words.replace(" ", NBSP)
-
-
-def percent(share: float) -> str:
-    """`80 %`."""
-    return f"{100 * share:.0f}{NBSP}%"
 
 
 def unbounded(x: float) -> str:

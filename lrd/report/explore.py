@@ -8,8 +8,8 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display as show
 
-from lrd.analysis import stats
 from lrd.report import display, figures
+from lrd.report.text import arm_name
 from lrd.results import Results
 
 FIRST = "pass@1"  # the metric that is drawn at first
@@ -21,7 +21,7 @@ def panel(found: Results) -> widgets.Widget:
     metrics = [name for name in figures.METRICS if len(found.measured(name))] or [FIRST]
     choosers = {
         "regimes": _several("regimes", [(name, name) for name in found.regimes]),
-        "arms": _several("arms", [(stats.arm_name(arm), arm) for arm in found.arms]),
+        "arms": _several("arms", [(arm_name(arm), arm) for arm in found.arms]),
         "seeds": _several("seeds", [(str(seed), seed) for seed in sorted(found.cells.seed.unique().tolist())]),
         "metrics": _several("metrics", [(figures.METRICS[name], name) for name in metrics], [FIRST]),
         "steps": widgets.IntRangeSlider(value=(0, last), min=0, max=last, description="steps"),

@@ -16,9 +16,9 @@ import pandas as pd
 from itables import JavascriptFunction, to_html_datatable
 
 from lrd import results
-from lrd.analysis import stats
 from lrd.report import figures
 from lrd.report.display import Html, page
+from lrd.report.text import arm_name
 from lrd.results import Results
 
 DIGITS = {"base": 3, "final": 3, "peak": 3, "area": 3, "adv. std": 2, "seconds": 1, "CPU s": 1}
@@ -143,7 +143,7 @@ def _link(found: Results, row: Any) -> str:
 
 
 def _arm(arm: str) -> str:
-    return html.escape("full" if arm == "full" else stats.arm_name(arm))
+    return html.escape("full" if arm == "full" else arm_name(arm))
 
 
 def _fixed(digits: int) -> JavascriptFunction:

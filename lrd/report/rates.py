@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from lrd.analysis import sweep
-from lrd.analysis.stats import NOTHING, arm_name, mean_sd
 from lrd.cell import read_preset
+from lrd.report.text import NOTHING, arm_name, mean_sd
 from lrd.results import Results
 
 

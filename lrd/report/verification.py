@@ -3,13 +3,11 @@
 from typing import Any
 
 from lrd.analysis import verification
-from lrd.analysis.stats import NOTHING, counted
+from lrd.report.text import NOTHING, counted, scientific
 from lrd.results import Results
 
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-
-def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
+def glued(record: dict[str, Any], results: Results) -> dict[str, str]:
     """What the page's sentences say, keyed by the names that they are glued under; true whatever was recorded."""
     verifier, loss, twice = record["verifier"], record["loss"], record["twice"]
     difference = verification.loss_difference(record)
@@ -42,11 +40,3 @@ def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
         "gap_steps": f"{int(gaps.steps.sum()):,}",
         "gap": f"{scientific(gaps['max'].to_numpy().max())} nats" if len(gaps) else NOTHING,
     }
-
-
-def scientific(x: float) -> str:
-    """`2.8 × 10⁻⁵`, and `0` for zero."""
-    if not x:
-        return "0"
-    digits, exponent = f"{x:.1e}".split("e")
-    return f"{digits}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{str(int(exponent)).translate(SUPERSCRIPTS)}"

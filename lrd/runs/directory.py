@@ -1,38 +1,40 @@
-"""The run directory of a cell: what is in it, who owns it, and how it is written so that nothing is lost.
+"""The run directory of a cell: what is in it, who owns it, and what state it is in.
 
 Torch-free: the book reads runs on machines that never train.
 """
 
 import contextlib
-import datetime
 import errno
 import fcntl
-import hashlib
 import json
-import lzma
 import math
 import os
 import platform
 import re
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filelock
-import psutil
 
-from lrd import ROOT, UserError
-from lrd.cell import Cell, on_hub, revision, with_defaults
+from lrd import UserError
+from lrd.cell import Cell, with_defaults
 from lrd.runs import sources
+from lrd.runs.files import (
+    Unreadable,
+    append_rows,
+    parsed_lines,
+    read_json,
+    read_jsonl,
+    runs_root,
+    shown_path,
+    write_json,
+    write_rows,
+)
+from lrd.runs.provenance import fingerprint, now, provenance
 from lrd.runs.redact import redact
 
 CHECKPOINT = "checkpoint/state.safetensors"
@@ -40,14 +42,6 @@ LOCK, LAUNCH = "lock", "launch.lock"
 STDERR = "stderr.txt"  # what kernels of the cell wrote there
 GRACE = 1.0  # seconds to wait for a directory: who asks for its state holds it for a moment
 RESERVE = 2**14  # bytes kept for the reason of a failure, so that a full disk can still be named
-# A patch that `git apply` takes, whatever the user has configured.
-PATCH = "--no-ext-diff --no-textconv --no-color --binary --src-prefix=a/ --dst-prefix=b/".split()
-LONGEST = 2**18  # bytes of a file unknown to git that provenance keeps; a longer one is only named
-
-
-def runs_root(runs: str | Path | None = None) -> Path:
-    """`runs/` of the clone, or another directory; relative paths count from the clone, as everything else does."""
-    return ROOT / os.path.expanduser(runs or "runs")
 
 
 def check_root(runs: str | Path | None = None) -> None:
@@ -61,11 +55,6 @@ def check_root(runs: str | Path | None = None) -> None:
         )
 
 
-def shown_path(path: Path) -> str:
-    """A path as messages name it: from the clone where it lies there."""
-    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
-
-
 def few(files: list[str], most: int = 5) -> str:
     """Names in a row, the first few where there are many."""
     return ", ".join(files[:most]) + (f" and {len(files) - most} more" if len(files) > most else "")
@@ -73,10 +62,6 @@ def few(files: list[str], most: int = 5) -> str:
 
 class Held(UserError):
     """The cell's directory belongs to another process for now."""
-
-
-class Unreadable(UserError):
-    """A record of the cell is not as a run writes it: a matter of this cell alone."""
 
 
 class Run:
@@ -145,22 +130,20 @@ class Run:
 
     def check(self) -> None:
         """Raises `UserError` where the directory holds another cell than this one, whoever has it now."""
-        finished, there = self.finished, read_json(self.path / "config.json")
-        if there is None:
+        finished, config = self.finished, read_json(self.path / "config.json")
+        if config is None:
             return
-        asked, there = self.cell.config, with_defaults(there)
-        keys = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
-        if keys:
+        asked, ran = self.cell.config, with_defaults(config)
+        if keys := sorted(key for key in asked.keys() | ran.keys() if asked.get(key) != ran.get(key)):
             state = "a finished" if finished else "an unfinished"
-            diff = ", ".join(f"{key} = {there.get(key)!r} (asked for: {asked.get(key)!r})" for key in keys)
+            diff = ", ".join(f"{key} = {ran.get(key)!r} (asked for: {asked.get(key)!r})" for key in keys)
             raise UserError(
                 f"{self._shown} holds {state} cell of another configuration: {diff}; "
                 f"ask for that one, or give another directory with --runs"
             )
-
         trained = self._provenance().get("run", {}).get("models", {})
-        for role, now in self.models.items():
-            if now and trained.get(role) and now != trained[role]:
+        for role, model in self.models.items():
+            if model and trained.get(role) and model != trained[role]:
                 raise UserError(
                     f"{self._shown} was trained with another {role} than lies in {getattr(self.cell, role)!r} now; "
                     f"move it away, or give another directory with --runs"
@@ -244,25 +227,44 @@ class Run:
         write_json(self.path / "config.json", self.cell.config)
         (self.path / "failed.json").unlink(missing_ok=True)
         (self.path / ".failed.json.part").write_bytes(os.urandom(RESERVE))  # `write_text` takes its room
-        # The evaluation at the checkpoint's own step comes before the checkpoint and stays, if it is whole.
-        whole = all(self._evaluated(name, step) == n for name, n in self._evaluations.items())
-        for name in ("metrics", *self._evaluations, "completions"):
-            path = self.path / f"{name}.jsonl"
-            if not path.is_file():
-                continue
-            kept = [] if step is None else [row for row in read_jsonl(path) if row["step"] <= step]
-            if name in self._evaluations and not whole:
-                kept = [row for row in kept if row["step"] != step]
-            _write(path, "".join(map(_line, kept)))  # as recorded: digits of a number may be some short secret's, too
+        self._cut_records(step)
         self._clock = time.monotonic()
         record = provenance(self.cell, self._runs) | {"run": about | {"models": self.models}}
         code = {"files": self.code, "diff": record["git"]["diff"]}
         digest = sources.digest(json.dumps(code).encode())
-        session = {"started": _now(), "from_step": step or 0, "git": record["git"]["sha"], "host": platform.node()}
+        session = {"started": now(), "from_step": step or 0, "git": record["git"]["sha"], "host": platform.node()}
         record["code"] = before.get("code", {}) | {digest: code}
         # Last, and flat: `lrd status` reads the end alone.
         record["sessions"] = [*before.get("sessions", []), session | {"code": digest}]
         write_json(self.path / "provenance.json", record)
+
+    def _check_records(self, step: int) -> None:
+        """A checkpoint says that all before it was recorded; where it was not, the resumed cell would have a hole."""
+        rows_at = {"metrics": dict.fromkeys(range(1, step + 1), 1), "completions": {}}
+        for name, problems in self._evaluations.items():
+            rows_at[name] = dict.fromkeys(range(0, step, self.cell.eval_every), problems)
+        for name, expected in rows_at.items():
+            rows = list(parsed_lines(self.path / f"{name}.jsonl"))
+            wrong = None
+            if None in rows[:-1]:  # the last line may have been cut by a kill
+                wrong = f": line {rows.index(None) + 1} cannot be read"
+            counts = Counter(row["step"] for row in rows if row)
+            if holes := [n for n in expected if counts[n] != expected[n]]:
+                wrong = wrong or f" is not whole at step {holes[0]}, before the checkpoint (step {step})"
+            if wrong:
+                raise UserError(f"{self._shown}/{name}.jsonl{wrong}; mend it or move the directory away")
+
+    def _cut_records(self, step: int | None) -> None:
+        """Drops the rows after `step`, all where it is None.
+
+        The evaluation at the checkpoint's own step comes before the checkpoint and stays, if it is whole.
+        """
+        last = -1 if step is None else step
+        whole = all(self.evaluated(last, name) == problems for name, problems in self._evaluations.items())
+        for name in ("metrics", *self._evaluations, "completions"):
+            path, end = self.path / f"{name}.jsonl", last if whole or name not in self._evaluations else last - 1
+            if path.is_file():
+                write_rows(path, (row for row in read_jsonl(path) if row["step"] <= end))
 
     def note(self, **about: Any) -> None:
         """Adds to the record of the session under way."""
@@ -270,32 +272,8 @@ class Run:
         record["sessions"][-1] |= about
         write_json(self.path / "provenance.json", record)
 
-    def _check_records(self, step: int) -> None:
-        """A checkpoint says that all before it was recorded; where it was not, the resumed cell would have a hole."""
-        for name in ("metrics", *self._evaluations, "completions"):
-            rows = list(_rows(self.path / f"{name}.jsonl"))
-            if None in rows[:-1]:  # the last line may have been cut by a kill
-                raise UserError(
-                    f"{self._shown}/{name}.jsonl: line {rows.index(None) + 1} cannot be read; mend it or move the "
-                    f"directory away"
-                )
-        wanted = {
-            "metrics": dict.fromkeys(range(1, step + 1), 1),
-            **{name: dict.fromkeys(range(0, step, self.cell.eval_every), n) for name, n in self._evaluations.items()},
-        }
-        for name, rows_at in wanted.items():
-            there = Counter(row["step"] for row in read_jsonl(self.path / f"{name}.jsonl"))
-            if holes := [n for n in rows_at if there[n] != rows_at[n]]:
-                raise UserError(
-                    f"{self._shown}/{name}.jsonl is not whole at step {holes[0]}, before the checkpoint (step {step}); "
-                    f"mend it or move the directory away"
-                )
-
-    def evaluated(self, step: int) -> bool:
-        """Whether the evaluation at a step is on record."""
-        return self._evaluated("evals", step) > 0
-
-    def _evaluated(self, name: str, step: int | None) -> int:
+    def evaluated(self, step: int, name: str = "evals") -> int:
+        """How many problems of the evaluation at a step are on record."""
         return sum(row["step"] == step for row in read_jsonl(self.path / f"{name}.jsonl"))
 
     @property
@@ -311,11 +289,8 @@ class Run:
         return sum(last) / len(last) if last else math.nan
 
     def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Appends rows to `<name>.jsonl`, all in one write; a number that is not finite becomes null."""
-        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-            file.write("".join(_line(row) for row in rows))
-            file.flush()
-            os.fsync(file.fileno())  # a checkpoint that outlives a loss of power says that these lines are there
+        """Appends rows to `<name>.jsonl`, on disk when it returns; a number that is not finite becomes null."""
+        append_rows(self.path / f"{name}.jsonl", rows)
 
     def fail(self, error: BaseException, step: int) -> None:
         """Leaves the reason of a failure for `lrd status`."""
@@ -334,8 +309,8 @@ class Run:
                     f"{self.cell.name} is at step {last} of {self.cell.steps}; train it to the end first"
                 )
             seconds, cpu = time.monotonic() - self._clock, time.process_time()  # `cpu` with the imports
-            self.note(ended=_now(), seconds=round(seconds, 1), cpu_seconds=round(cpu, 1))
-            summary = {"finished": _now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
+            self.note(ended=now(), seconds=round(seconds, 1), cpu_seconds=round(cpu, 1))
+            summary = {"finished": now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
             write_json(self.path / "done.json", summary)
             (self.path / ".failed.json.part").unlink(missing_ok=True)
         self.close()
@@ -444,31 +419,6 @@ def trace(path: Path) -> str:
     return ""
 
 
-def fingerprint(name: str) -> str | None:
-    """Of a checkpoint below the project: a hash of its configuration and of size and both ends of its weights.
-
-    Of a file of problems: a hash. Of a model of the Hub: the revision in the local cache. None where there is none.
-    """
-    if name.endswith(".jsonl"):
-        return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()[:16] if (ROOT / name).is_file() else None
-    if on_hub(name):
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(name, "config.json", revision=revision(name))
-        return Path(cached).parent.name if isinstance(cached, str) else None
-    folder, digest = ROOT / name, hashlib.sha256()
-    if not (folder / "config.json").is_file():
-        return None
-    digest.update((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {size}".encode() + file.read(2**20))
-            file.seek(max(0, size - 2**20))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
-
-
 LESS_MEMORY = (
     "take a host with more, run fewer cells at a time (--jobs, --gpus-per-cell 1), or ask for less with --set and a "
     "directory of its own (--runs): eval_batch, samples_per_prompt, max_completion_tokens"
@@ -481,193 +431,3 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MemoryError) or re.search(r"out ?of ?memory|can(no|')t allocate memory", text, re.IGNORECASE):
         return f"out of memory: {LESS_MEMORY} ({text.splitlines()[0]})"
     return text.splitlines()[0]
-
-
-def provenance(cell: Cell, runs: str | Path | None = None) -> dict[str, Any]:
-    """Everything that a rerun needs to know: code, versions, hardware, command, seeds. No environment variables."""
-    return {
-        "command": _command(cell, runs),
-        "git": {"sha": _git("rev-parse", "HEAD")} | _changes(),
-        "python": platform.python_version(),
-        "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
-        "hardware": {
-            "platform": platform.platform(),
-            "cpu": _cpu_model(),
-            "cores": os.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "gpus": gpus(),
-        },
-        "seed": cell.seed,
-    }
-
-
-def _command(cell: Cell, runs: str | Path | None) -> str:
-    """The command line of this very cell, settings that differ from its preset's included, and where it lies."""
-    words = ["lrd", "cell", cell.preset, "--regime", cell.regime, "--rank", str(cell.rank or "full")]
-    words += ["--seed", str(cell.seed)]
-    with contextlib.suppress(UserError):  # of a cell that was made by hand, without a preset
-        usual = Cell.load(cell.preset, regime=cell.regime, rank=cell.rank, seed=cell.seed, **cell.point).config
-        changed = {key: value for key, value in cell.config.items() if value != usual[key]}
-        for key, value in (cell.point | changed).items():
-            words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]  # JSON values are TOML values
-    return shlex.join(words + (["--runs", shown_path(runs_root(runs))] if runs_root(runs) != runs_root() else []))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all, and without secrets."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, redact(text))
-
-
-def _write(path: Path, text: str) -> None:
-    """Written beside the file, flushed to disk, then put in its place."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-    replace(part, path)
-
-
-def replace(part: Path, path: Path) -> None:
-    """Puts a file in the place of another so that a loss of power, too, leaves one of them whole."""
-    _flush(part)
-    part.replace(path)
-    with contextlib.suppress(OSError):  # not every file system flushes directories
-        _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Atomically."""
-    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's object, or None where there is no file. Raises `Unreadable` where it does not hold one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, RecursionError, OSError) as error:
-        raise Unreadable(f"{path.parent.name}/{path.name} is not readable JSON ({error}); move it away") from None
-    if not isinstance(value, dict):
-        raise Unreadable(f"{path.parent.name}/{path.name} is not a JSON object; move it away")
-    return value
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Every whole line; a last line that was cut by a kill is left out, as are lines that are no JSON object."""
-    return [row for row in _rows(path) if row is not None]
-
-
-def broken_lines(path: Path) -> list[int]:
-    """Numbers of the lines that `read_jsonl` leaves out."""
-    return [number for number, row in enumerate(_rows(path), 1) if row is None]
-
-
-def read_log(path: Path) -> bytes:
-    """A log as it was written, from `<name>.xz` where it was packed. Raises `OSError` where it is neither."""
-    packed = path.with_name(f"{path.name}.xz")
-    return lzma.decompress(packed.read_bytes()) if packed.is_file() and not path.is_file() else path.read_bytes()
-
-
-def pack(path: Path) -> None:
-    """Compresses the logs of a finished cell's directory, for a repository to keep: to a thirtieth."""
-    if not (path / "done.json").is_file():
-        raise UserError(f"{path.parent.name}/{path.name} is not finished, and only what is finished is packed")
-    for log in path.glob("*.jsonl"):
-        part, packed = log.with_name(f".{log.name}.part"), log.with_name(f"{log.name}.xz")
-        part.write_bytes(lzma.compress(log.read_bytes(), preset=9))
-        replace(part, packed)
-        log.unlink()
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any] | None]:
-    """A row for each line, None for one that is no JSON object with a step."""
-    text = ""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, lzma.LZMAError):
-        text = read_log(path).decode(errors="replace")
-    for line in text.removesuffix("\n").split("\n") if text else []:  # not splitlines: text may hold a U+2028
-        row = None
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-        yield row if isinstance(row, dict) and type(row.get("step")) is int else None
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(_finite(row), ensure_ascii=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null says that there was no number."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def stamp() -> dict[str, str | None]:
-    """When and at which commit something is finished, if that is now."""
-    return {"finished": _now(), "git": _git("rev-parse", "HEAD")}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _git(*args: str, **environment: str) -> str | None:
-    """What git answers about the clone; None where there is no git, or the clone is no repository.
-
-    Neither a repository that the clone lies in nor one that GIT_DIR names is asked in its place.
-    """
-    others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    ours = {"GIT_DIR": str(ROOT / ".git"), "GIT_WORK_TREE": str(ROOT)} | environment
-    try:
-        done = subprocess.run(["git", *args], cwd=ROOT, env=others | ours, capture_output=True)
-    except OSError:  # no git here
-        return None
-    # Decoded here, since a pipe of text would turn the \r\n of a diff into \n.
-    return done.stdout.decode(errors="replace").removesuffix("\n") if done.returncode == 0 else None
-
-
-def _changes() -> dict[str, Any]:
-    """How the working tree differs from its commit: a diff for `git apply`.
-
-    Code, presets and notebooks that git does not know yet are part of it, since a new reward is such a file; of those
-    too long for it, `untracked` gives the size in bytes.
-    """
-    unknown = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "lrd", "notebooks") or ""
-    sizes = {name: (ROOT / name).stat().st_size for name in unknown.split("\0") if (ROOT / name).is_file()}
-    short = [name for name, size in sizes.items() if size <= LONGEST]
-    with tempfile.TemporaryDirectory() as folder:
-        index = f"{folder}/index"  # git's own stays as it is
-        with contextlib.suppress(OSError):
-            shutil.copy(ROOT / (_git("rev-parse", "--git-path", "index") or ""), index)
-        if short:
-            _git("add", "--intent-to-add", "--", *short, GIT_INDEX_FILE=index)
-        diff = _git("diff", *PATCH, "HEAD", "--", ".", ":!runs", GIT_INDEX_FILE=index)
-    return {"diff": diff and diff + "\n", "untracked": {k: n for k, n in sizes.items() if k not in short}}
-
-
-def gpus() -> list[str]:
-    """Name, memory and driver of each NVIDIA GPU, in nvidia-smi's words; empty where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=30)
-        return done.stdout.splitlines() if done.returncode == 0 else []
-    return []
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or sys.platform

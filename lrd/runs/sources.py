@@ -1,4 +1,4 @@
-"""The code that a result rests on: what `lrd/train/loop.py` imports, at any depth, the cell's reward, and the notebook.
+"""The code that a result rests on: what `lrd/train/loop.py` imports, at any depth, the cell's reward, its notebook.
 
 Pages and the command line are not part of it, so a changed figure keeps no cell from going on. Presets are compared as
 settings, models and problems by their fingerprints.
@@ -15,6 +15,7 @@ from typing import Any
 from lrd import ROOT
 from lrd.cell import REGIMES
 
+ROOTS = ("lrd.train.loop", "lrd.verifier.grader")  # the grader is started by name, as a process of its own
 IMPORT = re.compile(r"^ *(?:from ((?:lrd\b|\.)[\w.]*) import (\([^)]*\)|.*)|import (lrd[\w.]*))", re.MULTILINE)
 DIGITS = 12  # of a file's SHA-256 that are kept
 
@@ -22,7 +23,7 @@ DIGITS = 12  # of a file's SHA-256 that are kept
 def digests(notebook: str, regimes: Iterable[str]) -> dict[str, str]:
     """Path in the clone → digest of each such file. Of the notebook the code counts, without its parameters."""
     found: dict[str, str] = {}
-    waiting = ["lrd.train.loop", *(REGIMES[regime] for regime in regimes)]
+    waiting = [*ROOTS, *(REGIMES[regime] for regime in regimes)]
     while waiting:
         name = waiting.pop()
         package = name.rpartition(".")[0]

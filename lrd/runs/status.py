@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from lrd import UserError
 from lrd.cell import Cell, grid, read_preset, with_defaults
-from lrd.runs.directory import off_grid, read_json, read_log, reason, runs_root, state, trace, warned
+from lrd.runs.directory import off_grid, reason, state, trace, warned
+from lrd.runs.files import read_json, read_log, runs_root
 
 RECENT = 5  # steps that `step_time` is a mean of
 LEFT = ("absent", "running", "interrupted")  # what a matrix still has to run; a failed cell waits for its user

@@ -22,7 +22,8 @@ import torch
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell, check_name, presets, read_preset
-from lrd.runs.directory import fingerprint, read_json, write_json
+from lrd.runs.files import read_json, write_json
+from lrd.runs.provenance import fingerprint
 
 HERE = Path(__file__).parent
 PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations

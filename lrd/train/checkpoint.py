@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lrd import UserError
-from lrd.runs.directory import replace
+from lrd.runs.files import replace
 
 
 def save(path: Path, step: int, config: dict, trainable: Mapping[str, nn.Parameter], optimizer) -> None:

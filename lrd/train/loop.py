@@ -17,6 +17,7 @@ from lrd.cell import Cell, codebook_name
 from lrd.data import problems
 from lrd.data.tokens import solutions
 from lrd.models import loading as models, memory
+from lrd.models.logps import TokenLogps
 from lrd.models.policy import Policy, seed_of
 from lrd.rewards import shaping
 from lrd.rollouts import Completion, Rollouts, collate
@@ -204,7 +205,7 @@ def update(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     batch: Rollouts,
-    learner: models.TokenLogps,
+    learner: TokenLogps,
     ref_logps: Float[Tensor, "N T"],
     advantages: Float[Tensor, "N T"],
 ) -> dict[str, float]:
@@ -261,7 +262,7 @@ def moved(policy: Policy) -> float:
 
 @torch.no_grad()
 def describe(
-    batch: Rollouts, deposits: rewards.Deposits, advantages: Tensor, learner: models.TokenLogps, cell: Cell
+    batch: Rollouts, deposits: rewards.Deposits, advantages: Tensor, learner: TokenLogps, cell: Cell
 ) -> dict[str, Any]:
     """What is logged of a batch before its update, under TRL's names where TRL has one."""
     mask, lengths = batch.completion_mask, batch.lengths.float()

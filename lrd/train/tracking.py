@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from lrd import UserError
-from lrd.runs.directory import Run, read_json
+from lrd.runs.directory import Run
+from lrd.runs.files import read_json
 
 PATIENCE = 30.0  # seconds that a tracker has to be through with what it was given, once training is
 

@@ -10,9 +10,10 @@ from hypothesis import given, strategies as st
 
 from lrd import results
 from lrd.analysis import repair
-from lrd.analysis.stats import NOTHING, of_gaps, of_ratio
+from lrd.analysis.stats import mean_difference, ratio_of_means
 from lrd.cell import Cell, grid, labelled
 from lrd.report import figures
+from lrd.report.text import NOTHING
 
 
 def frame(**repairs: tuple[float, float]) -> pd.DataFrame:
@@ -90,26 +91,26 @@ losses = st.lists(st.tuples(st.floats(0.05, 0.9), st.floats(0.0, 0.9)), min_size
 def test_a_share_is_shown_where_its_effect_is(pairs, unit):
     """Fieller's interval holds its own ratio, excludes zero where Student's of the effect does, and knows no unit."""
     plain, repaired = (pd.Series(values) for values in zip(*pairs))
-    ratio, gap = of_ratio(plain - repaired, plain), of_gaps(plain - repaired)
+    ratio, gap = ratio_of_means(plain - repaired, plain), mean_difference(plain - repaired)
     assert ratio and gap and ratio.mean == pytest.approx(1 - repaired.mean() / plain.mean())
     assert ratio.low <= ratio.mean + 1e-9 and ratio.mean <= ratio.high + 1e-9
-    bounded, known = math.isfinite(ratio.low), of_gaps(plain)
+    bounded, known = math.isfinite(ratio.low), mean_difference(plain)
     assert known and bounded == (not known.includes_zero) == math.isfinite(ratio.high)
     if bounded and min(abs(gap.low), abs(gap.high)) > 1e-6:
         assert ratio.includes_zero == gap.includes_zero
-    other = of_ratio(unit * (plain - repaired), unit * plain)
+    other = ratio_of_means(unit * (plain - repaired), unit * plain)
     assert other and (other.low, other.high) == pytest.approx((ratio.low, ratio.high), rel=1e-3, abs=1e-6)
 
 
 def test_a_ratio_whose_lower_part_may_be_zero_has_no_bound():
-    d = of_ratio(pd.Series([1.0, 2.0, 3.0]), pd.Series([0.1, 0.1, 4.0]))
+    d = ratio_of_means(pd.Series([1.0, 2.0, 3.0]), pd.Series([0.1, 0.1, 4.0]))
     assert d is not None and (d.low, d.high) == (-math.inf, math.inf) and d.includes_zero
     assert repair.percent(d) == "+1\N{NO-BREAK SPACE}% [no\N{NO-BREAK SPACE}bound]"
     # By hand: d̄ = 2, x̄ = 4, s_d² = s_x² = 1, s_dx = 1 over 3 seeds, t² = 18.51, so that t²/3 = 6.171:
     # (16 − 6.171)·q² − 2·(8 − 6.171)·q + (4 − 6.171) ≤ 0 → q = (1.829 ± √(1.829² + 9.829·2.171)) / 9.829.
-    d = of_ratio(pd.Series([1.0, 2.0, 3.0]), pd.Series([3.0, 4.0, 5.0]))
+    d = ratio_of_means(pd.Series([1.0, 2.0, 3.0]), pd.Series([3.0, 4.0, 5.0]))
     assert d is not None and (d.low, d.mean, d.high) == pytest.approx((-0.3194, 0.5, 0.6916), abs=2e-4)
-    assert of_ratio(pd.Series([np.nan]), pd.Series([1.0])) is None
+    assert ratio_of_means(pd.Series([np.nan]), pd.Series([1.0])) is None
 
 
 def test_the_figure_of_repairs_and_of_none():

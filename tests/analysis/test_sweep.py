@@ -7,9 +7,9 @@ from fakes import write_cell
 
 from lrd import ROOT, results
 from lrd.analysis import sweep
-from lrd.analysis.stats import NOTHING
 from lrd.cell import grid
 from lrd.report import figures, rates
+from lrd.report.text import NOTHING
 
 AXIS = "learning_rate"
 

@@ -16,7 +16,8 @@ from lrd.data.codebook import DIGITS, LETTERS, Codebook
 from lrd.data.problems import held_out, train_pool
 from lrd.models.policy import Policy
 from lrd.rewards import supervised
-from lrd.runs.directory import Run, read_jsonl
+from lrd.runs.directory import Run
+from lrd.runs.files import read_jsonl
 from lrd.sampling.torch import TorchSampler
 from lrd.testbed.corpus import tokenizer as corpus_tokenizer
 from lrd.train import recall

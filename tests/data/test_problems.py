@@ -21,7 +21,8 @@ from lrd.cell import grid
 from lrd.data import problems
 from lrd.data.arithmetic import LEVELS, THEMES, Story, story
 from lrd.data.problems import Chain, Problem, as_problem, held_out, in_held_out_tenth, prompts_at, stream, train_pool
-from lrd.runs.directory import Run, read_json
+from lrd.runs.directory import Run
+from lrd.runs.files import read_json
 from lrd.train.loop import train
 from lrd.verifier import is_correct
 

@@ -13,7 +13,8 @@ from lrd.models.loading import load_tokenizer
 from lrd.models.policy import Policy
 from lrd.rewards.process import newline_ids, read, split_steps
 from lrd.rollouts import Completion, collate
-from lrd.runs.directory import Run, read_json
+from lrd.runs.directory import Run
+from lrd.runs.files import read_json
 from lrd.sampling.torch import TorchSampler
 from lrd.testbed.prm import label_steps
 from lrd.train import evaluate, recall

@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from lrd import ROOT, UserError, cell as cell_module, results
 from lrd.cell import Cell, grid, read_preset
 from lrd.checks.verification import TIMES
-from lrd.runs import directory as run_module, redact
-from lrd.runs.directory import Run, provenance, read_json, read_jsonl, reason, state
+from lrd.runs import directory, provenance as prov, redact
+from lrd.runs.directory import Run, reason, state
+from lrd.runs.files import read_json, read_jsonl
+from lrd.runs.provenance import provenance
 from lrd.train import checkpoint
 from lrd.train.loop import train
 
@@ -220,7 +222,7 @@ def test_whatever_lies_in_a_directory_its_state_can_be_told(tmp_path_factory, co
 
 def test_a_clock_that_jumps_makes_no_negative_duration(make_cell, tmp_path, monkeypatch):
     times = iter(["2030-01-01T00:00:00+00:00"] + ["2020-01-01T00:00:00+00:00"] * 9)
-    monkeypatch.setattr(run_module, "_now", lambda: next(times))
+    monkeypatch.setattr(directory, "now", lambda: next(times))
     run = Run(make_cell(**SHORT), tmp_path)
     list(train(run))
     run.finish()
@@ -359,8 +361,8 @@ def test_no_secret_reaches_provenance_or_the_reason_of_a_failure(make_cell, tmp_
     monkeypatch.setenv("HF_TOKEN", "hf_planted_token")
     monkeypatch.setenv("DB_PASSWORD", 'planted "pass\\word')
     monkeypatch.setattr("sys.argv", ["lrd", "--password=hf_planted_token"])
-    real = run_module._git
-    monkeypatch.setattr(run_module, "_git", lambda *a, **k: "+hf_planted_token" if a[0] == "diff" else real(*a, **k))
+    real = prov.git
+    monkeypatch.setattr(prov, "git", lambda *a, **k: "+hf_planted_token" if a[0] == "diff" else real(*a, **k))
     run = Run(make_cell(**SHORT), tmp_path)
     run.begin(step=None, about={"device": 'planted "pass\\word'})
     run.fail(RuntimeError("401 for hf_planted_token"), 1)
@@ -398,12 +400,12 @@ def clone(tmp_path, monkeypatch) -> Path:
     git = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], check=True)
-    monkeypatch.setattr(run_module, "ROOT", root)
+    monkeypatch.setattr(prov, "ROOT", root)
     return root
 
 
 def test_the_diff_of_a_dirty_tree_rebuilds_it(clone, tmp_path):
-    assert run_module._changes() == {"diff": "", "untracked": {}}
+    assert prov.changes() == {"diff": "", "untracked": {}}
     for setting in ("diff.noprefix true", "color.ui always", "diff.bin.textconv false", "core.quotePath true"):
         subprocess.run(["git", "-C", clone, "config", *setting.split()], check=True)
     odd = {"lrd/table.bin": bytes(range(256)), "lrd/crlf.py": b"x = 1\r\n", "lrd/\xe9 \xfb.py": b"y = 2\n"}
@@ -411,13 +413,13 @@ def test_the_diff_of_a_dirty_tree_rebuilds_it(clone, tmp_path):
         (clone / name).write_bytes(content)
     (clone / "lrd" / "known.py").write_text("new\n")
     (clone / "lrd" / "a reward.py").write_text("def load(): ...\n")
-    (clone / "notebooks" / "long.ipynb").write_text("x" * (run_module.LONGEST + 1))
+    (clone / "notebooks" / "long.ipynb").write_text("x" * (prov.LONGEST + 1))
     (clone / "runs" / "metrics.jsonl").write_text("{}")
     (clone / "private.txt").write_text("not part of the code")
     index = (clone / ".git" / "index").read_bytes()
-    changes = run_module._changes()
+    changes = prov.changes()
     assert (clone / ".git" / "index").read_bytes() == index  # git's own state is untouched
-    assert changes["untracked"] == {"notebooks/long.ipynb": run_module.LONGEST + 1}
+    assert changes["untracked"] == {"notebooks/long.ipynb": prov.LONGEST + 1}
     assert "private" not in changes["diff"] and "metrics" not in changes["diff"]
     copy = tmp_path / "copy"
     subprocess.run(["git", "clone", "-q", clone, copy], check=True)
@@ -428,35 +430,38 @@ def test_the_diff_of_a_dirty_tree_rebuilds_it(clone, tmp_path):
 
 
 def test_no_other_repository_is_taken_for_the_projects(clone, tmp_path, monkeypatch):
-    ours = run_module._git("rev-parse", "HEAD")
+    ours = prov.git("rev-parse", "HEAD")
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", clone, other], check=True)
     git = ["git", "-C", str(other), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another"], check=True)
     (clone / "lrd" / "known.py").write_text("new\n")
-    changes = run_module._changes()
+    changes = prov.changes()
     assert len(ours) == 40 and "+new" in changes["diff"]
     # What a git hook or a shell may have set.
     for name, value in {"DIR": other / ".git", "WORK_TREE": other, "INDEX_FILE": other / ".git/index"}.items():
         monkeypatch.setenv(f"GIT_{name}", str(value))
-    assert run_module._git("rev-parse", "HEAD") == ours and run_module._changes() == changes
+    assert prov.git("rev-parse", "HEAD") == ours and prov.changes() == changes
     # An export without a history of its own, inside of another repository.
     export = other / "export"
     shutil.copytree(clone, export, ignore=shutil.ignore_patterns(".git"))
-    monkeypatch.setattr(run_module, "ROOT", export)
+    monkeypatch.setattr(prov, "ROOT", export)
     for name in ("DIR", "WORK_TREE", "INDEX_FILE"):
-        assert run_module._git("rev-parse", "HEAD") is None
-        assert run_module._changes() == {"diff": None, "untracked": {}}
+        assert prov.git("rev-parse", "HEAD") is None
+        assert prov.changes() == {"diff": None, "untracked": {}}
         monkeypatch.delenv(f"GIT_{name}")
-    assert run_module._git("rev-parse", "HEAD") is None and run_module._changes() == {"diff": None, "untracked": {}}
+    assert prov.git("rev-parse", "HEAD") is None and prov.changes() == {
+        "diff": None,
+        "untracked": {},
+    }
 
 
 def test_a_worktree_is_a_repository_of_its_own(clone, tmp_path, monkeypatch):
-    ours = run_module._git("rev-parse", "HEAD")
+    ours = prov.git("rev-parse", "HEAD")
     subprocess.run(["git", "-C", clone, "worktree", "add", "-q", tmp_path / "tree"], check=True)
-    monkeypatch.setattr(run_module, "ROOT", tmp_path / "tree")
+    monkeypatch.setattr(prov, "ROOT", tmp_path / "tree")
     (tmp_path / "tree" / "lrd" / "known.py").write_text("new\n")
-    assert run_module._git("rev-parse", "HEAD") == ours and "+new" in run_module._changes()["diff"]
+    assert prov.git("rev-parse", "HEAD") == ours and "+new" in prov.changes()["diff"]
 
 
 def test_provenance_without_git_or_gpu_says_so(make_cell, monkeypatch):
@@ -470,7 +475,7 @@ def test_gpus_are_named_as_their_driver_names_them(tmp_path, monkeypatch):
     tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559 MiB, 570.86'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert run_module.gpus() == ["NVIDIA H100 80GB HBM3, 81559 MiB, 570.86"]
+    assert prov.gpus() == ["NVIDIA H100 80GB HBM3, 81559 MiB, 570.86"]
 
 
 def test_records_that_a_resume_cuts_keep_their_digits_though_a_short_secret_has_them(

@@ -15,7 +15,8 @@ from fakes import write_run
 from lrd import ROOT
 from lrd.cell import Cell
 from lrd.report import book
-from lrd.runs.directory import Run, read_json, read_jsonl, state
+from lrd.runs.directory import Run, state
+from lrd.runs.files import read_json, read_jsonl
 
 
 @pytest.fixture(scope="module")

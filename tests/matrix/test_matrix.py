@@ -24,7 +24,8 @@ from lrd.cell import Cell, grid
 from lrd.checks.verification import TIMES
 from lrd.matrix import execute, launch as driver, notebook
 from lrd.matrix.execute import Outcome
-from lrd.runs.directory import LAUNCH, LOCK, Run, read_json, read_jsonl, state
+from lrd.runs.directory import LAUNCH, LOCK, Run, state
+from lrd.runs.files import read_json, read_jsonl
 from lrd.train.loop import train
 
 WAIT = 400  # seconds, on a machine with much else to do

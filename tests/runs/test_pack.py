@@ -10,7 +10,7 @@ from lrd import UserError, results
 from lrd.__main__ import main
 from lrd.analysis import budget
 from lrd.runs import status
-from lrd.runs.directory import pack, read_jsonl
+from lrd.runs.files import pack, read_jsonl
 
 
 @pytest.fixture

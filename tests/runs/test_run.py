@@ -19,7 +19,9 @@ import torch
 from lrd import ROOT, UserError
 from lrd.__main__ import _parser, _settings
 from lrd.cell import Cell
-from lrd.runs.directory import Held, Run, describe, provenance, read_json, read_jsonl, state, write_json
+from lrd.runs.directory import Held, Run, describe, state
+from lrd.runs.files import read_json, read_jsonl, write_json
+from lrd.runs.provenance import provenance
 
 
 def test_a_cell_is_absent_then_running_then_interrupted_then_finished(make_cell, tmp_path):

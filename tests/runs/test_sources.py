@@ -10,8 +10,9 @@ import pytest
 
 from lrd import ROOT, UserError
 from lrd.cell import REGIMES
-from lrd.runs import directory as run_module, sources
-from lrd.runs.directory import Run, few, read_json
+from lrd.runs import provenance as prov, sources
+from lrd.runs.directory import Run, few
+from lrd.runs.files import read_json
 from lrd.train.loop import train
 
 SHORT = {"steps": 4, "eval_every": 2, "eval_problems": 5, "max_completion_tokens": 12, "logged_completions": 2}
@@ -34,11 +35,15 @@ def edit(path: Path) -> None:
 
 def test_what_decides_a_result_counts_and_what_only_shows_it_does_not():
     found = sources.digests("cell", ["process"])
-    names = "cell train grpo policy models verifier problems codebook evaluate checkpoint rewards/process sampling/vllm"
+    names = "cell grpo rollouts data/problems models/policy rewards/process sampling/vllm runs/directory runs/files"
+    names += " train/loop train/evaluate train/recall train/checkpoint verifier/grader"
     assert {f"lrd/{name}.py" for name in names.split()} < found.keys()
-    assert {"lrd/__init__.py", "lrd/rewards/__init__.py", "notebooks/cell.ipynb"} < found.keys()
-    pages = "results figures display stats status matrix __main__ book law tracking rewards/outcome"
-    assert not {f"lrd/{name}.py" for name in pages.split()} & found.keys()
+    packages = {f"lrd/{name}/__init__.py" for name in ("rewards", "models", "train", "verifier", "runs", "sampling")}
+    assert {"lrd/__init__.py", "notebooks/cell.ipynb"} | packages < found.keys()
+    assert all((ROOT / name).is_file() for name in found)
+    pages = ("results", "__main__", "train/tracking", "runs/status", "runs/sync", "rewards/outcome")
+    assert not {f"lrd/{name}.py" for name in pages} & found.keys()
+    assert not [name for name in found if re.match("lrd/(matrix|testbed|analysis|report|checks)/", name)]
     assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in found.values())
     assert {"lrd/rewards/outcome.py", "lrd/rewards/process.py"} < sources.digests("rewards", REGIMES).keys()
 
@@ -104,15 +109,15 @@ def stop_at_3(run: Run) -> None:
 def test_going_on_with_other_code_is_refused_by_name_unless_it_is_asked_for(make_cell, tmp_path, clone, monkeypatch):
     cell = make_cell(**SHORT)
     diffs = iter(["", "+ changed"])
-    real = run_module._git
-    monkeypatch.setattr(run_module, "_git", lambda *a, **k: next(diffs) if a[0] == "diff" else real(*a, **k))
+    real = prov.git
+    monkeypatch.setattr(prov, "git", lambda *a, **k: next(diffs) if a[0] == "diff" else real(*a, **k))
     stop_at_3(Run(cell, tmp_path))
-    edit(clone / "lrd" / "figures.py")
+    edit(clone / "lrd" / "results.py")
     Run(cell, tmp_path).close()
     for name in ("grpo", "rewards/outcome"):
         edit(clone / "lrd" / f"{name}.py")
-    (clone / "lrd" / "signals.py").unlink()
-    said = r"with other code: lrd/grpo\.py, lrd/rewards/outcome\.py, lrd/signals\.py changed since; .* by --other-code"
+    (clone / "lrd" / "runs" / "signals.py").unlink()
+    said = r"other code: lrd/grpo\.py, lrd/rewards/outcome\.py, lrd/runs/signals\.py changed since; .* by --other-code"
     before = (tmp_path / "test" / cell.name / "provenance.json").read_bytes()
     for hold in (True, False):  # in the kernel, and by who would start it
         with pytest.raises(UserError, match=said):
@@ -142,6 +147,22 @@ def test_a_cell_that_has_no_checkpoint_yet_begins_with_the_new_code(make_cell, t
     run.close()
     edit(clone / "lrd" / "grpo.py")
     Run(make_cell(**SHORT), tmp_path).close()
+
+
+def test_a_checkpoint_of_the_library_before_its_packages_is_refused_by_the_names_of_its_files(make_cell, tmp_path):
+    """Its modules lay in one folder: to resume it, what moved counts as changed, whatever is in it."""
+    cell = make_cell(**SHORT)
+    stop_at_3(Run(cell, tmp_path))
+    path = tmp_path / "test" / cell.name / "provenance.json"
+    record = read_json(path)
+    (code,) = record["code"].values()
+    code["files"] = {re.sub("(?<=lrd/)(train|runs|models|data)/", "", name): d for name, d in code["files"].items()}
+    path.write_text(json.dumps(record))
+    said = r"with other code: (lrd/[\w/]+\.py, ){4}lrd/[\w/]+\.py and \d+ more changed since; .* --other-code, or give"
+    with pytest.raises(UserError, match=said):
+        Run(cell, tmp_path)
+    run = Run(cell, tmp_path, other_code=True)
+    assert [metrics["step"] for metrics in train(run)] == [3, 4]
 
 
 def test_a_run_from_before_code_was_recorded_goes_on(make_cell, tmp_path, clone):

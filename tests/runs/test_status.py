@@ -16,7 +16,8 @@ from hypothesis import given, strategies as st
 from lrd import ROOT, cell as cell_module
 from lrd.cell import grid
 from lrd.runs import status
-from lrd.runs.directory import Run, provenance
+from lrd.runs.directory import Run
+from lrd.runs.provenance import provenance
 from lrd.runs.status import Row
 
 

@@ -29,11 +29,13 @@ from lrd import UserError, rewards
 from lrd.data import problems
 from lrd.matrix import plan
 from lrd.models import loading as models
-from lrd.models.loading import positions, token_logps
+from lrd.models.limits import positions
+from lrd.models.logps import token_logps
 from lrd.rewards.outcome import on_last_token
 from lrd.rewards.process import tells_apart
 from lrd.rollouts import Completion, collate
-from lrd.runs.directory import Run, read_json
+from lrd.runs.directory import Run
+from lrd.runs.files import read_json
 from lrd.train import evaluate, inputs
 from lrd.train.loop import credit, train
 

@@ -11,7 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lrd import UserError
-from lrd.runs.directory import Run, read_json, read_jsonl, state
+from lrd.runs.directory import Run, state
+from lrd.runs.files import read_json, read_jsonl
 from lrd.train import tracking
 from lrd.train.loop import train
 from lrd.train.tracking import tracked

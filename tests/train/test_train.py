@@ -14,7 +14,8 @@ import torch
 from lrd import UserError, grpo, rewards
 from lrd.checks.verification import TIMES
 from lrd.data.problems import train_pool
-from lrd.runs.directory import Run, read_json, read_jsonl, state
+from lrd.runs.directory import Run, state
+from lrd.runs.files import read_json, read_jsonl
 from lrd.sampling.scripted import ScriptedSampler
 from lrd.train import checkpoint, loop as training
 from lrd.train.loop import Diverged, train
