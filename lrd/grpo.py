@@ -8,48 +8,41 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lrd.rewards import Deposits
+from lrd.rollouts import Deposits
 
 
 def advantages(
     deposits: Deposits, group: Int[Tensor, " N"], eps: float = 1e-8, norm: str = "group", to_go: str = "sum"
 ) -> Float[Tensor, "N T"]:
-    """Per-token advantages from raw deposits: normalized within each prompt's group, then summed to go unless dense.
+    """Per-token advantages from raw deposits: normalized within each prompt's group; of sparse ones the return.
 
     DeepSeekMath §4.1.2–4.1.3. A group of equal deposits, or of a single one, carries no signal: exactly zero. With
-    `norm` "none" deposits stay as they are; with `to_go` "mean" their sum from a token on is divided by their number.
+    `norm` "none" deposits stay as they are; with `to_go` "mean" the return from a token on is divided by the number of
+    deposits that it sums.
     """
     unit = deposits.token_rewards if norm == "none" else _group_normalize(deposits, group, eps)
-    # A dense reward deposits on every token, so a sum to go would grow like the square root of the length.
+    # A dense reward deposits on every token, so a return would grow like the square root of the length.
     if deposits.dense:
         return unit
-    return _sum_to_go(unit) if to_go == "sum" else _sum_to_go(unit) / left_to_go(deposits).clamp(min=1)
+    return _returns(unit) if to_go == "sum" else _returns(unit) / deposits.remaining.clamp(min=1)
 
 
 def _group_normalize(deposits: Deposits, group: Int[Tensor, " N"], eps: float) -> Float[Tensor, "N T"]:
     """(r − μ_p) / (σ_p + ε) on deposits, 0 elsewhere; μ and the unbiased σ over all deposits of a prompt's samples."""
     row, column = deposits.deposit_mask.nonzero(as_tuple=True)
-    order = group[row].argsort(stable=True)  # a group's deposits side by side: to look for them is quadratic
+    order = group[row].argsort(stable=True)  # a group's deposits side by side: searching for them is quadratic
     row, column = row[order], column[order]
     values = deposits.token_rewards[row, column].double()  # in fp32, rounding over ε would turn equal ones into noise
-    for of_group in values.split(group[row].unique(return_counts=True)[1].tolist()):
-        if (of_group == of_group[0]).all():
-            of_group.zero_()
-        else:
-            of_group.copy_((of_group - of_group.mean()) / (of_group.std() + eps))
+    for r in values.split(group[row].unique(return_counts=True)[1].tolist()):  # views of one group each
+        r.copy_(torch.zeros_like(r) if (r == r[0]).all() else (r - r.mean()) / (r.std() + eps))
     unit = torch.zeros_like(deposits.token_rewards)
     unit[row, column] = values.to(unit.dtype)
     return unit
 
 
-def _sum_to_go(x: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+def _returns(x: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """Σ_{t' ≥ t} x_{t'}."""
     return x.double().flip(1).cumsum(1).flip(1).to(x.dtype)
-
-
-def left_to_go(deposits: Deposits) -> Int[Tensor, "N T"]:
-    """Deposits from a token on, its own included."""
-    return deposits.deposit_mask.flip(1).long().cumsum(1).flip(1)
 
 
 def bounded(advantages: Float[Tensor, "N T"], cap: float) -> Float[Tensor, "N T"]:

@@ -1,6 +1,6 @@
-"""The batch that samplers make and rewards read: N = P·G trajectories, G of them a prompt.
+"""The batch that samplers make and rewards read, N = P·G trajectories, G of them a prompt; and what they deposit on it.
 
-It lies on the CPU, as deposits and advantages do: it is small, and each look at a tensor on a GPU waits for the GPU.
+Both lie on the CPU, as advantages do: they are small, and each look at a tensor on a GPU waits for the GPU.
 """
 
 from dataclasses import dataclass
@@ -47,6 +47,53 @@ class Rollouts:
     def ids_of(self, i: int) -> list[int]:
         """The valid completion tokens of trajectory `i`."""
         return self.completion_ids[i, self.completion_mask[i]].tolist()
+
+
+@dataclass(frozen=True)
+class Deposits:
+    """Raw rewards on tokens: zero off-deposit, and a deposit may itself be 0.0.
+
+    `dense` says how deposits become advantages: each on its own token (dense), or as the return, their sum from a
+    token on (sparse).
+    Raises `ValueError` where the tensors do not fit each other, or lie elsewhere than rollouts do, on the CPU.
+    """
+
+    token_rewards: Float[Tensor, "N T"]
+    deposit_mask: Bool[Tensor, "N T"]
+    dense: bool
+
+    def __post_init__(self):
+        rewards, mask = self.token_rewards, self.deposit_mask
+        if rewards.dim() != 2 or rewards.shape != mask.shape:
+            raise ValueError(f"token_rewards {tuple(rewards.shape)} and deposit_mask {tuple(mask.shape)}: want [N, T]")
+        if mask.dtype != torch.bool or not rewards.is_floating_point():
+            raise ValueError(f"token_rewards is {rewards.dtype}, deposit_mask {mask.dtype}: want floating point, bool")
+        if rewards.device.type != "cpu" or mask.device.type != "cpu":
+            raise ValueError(
+                f"deposits lie on {rewards.device} and {mask.device}: want them on the CPU, as rollouts are"
+            )
+        if (rewards[~mask] != 0).any():
+            raise ValueError("token_rewards has values where deposit_mask says that nothing was deposited")
+
+    def check(self, rollouts: Rollouts) -> None:
+        """Raises `ValueError` where the deposits are not on the tokens of these rollouts."""
+        mask = rollouts.completion_mask
+        if self.deposit_mask.shape != mask.shape:
+            raise ValueError(
+                f"deposits are {list(self.deposit_mask.shape)}: want {list(mask.shape)}, as the rollouts are"
+            )
+        if (self.deposit_mask & ~mask).any():
+            raise ValueError("something was deposited behind the end of a completion")
+
+    @property
+    def trajectory_rewards(self) -> Float[Tensor, " N"]:
+        """Sum over a trajectory's deposits, for logging."""
+        return self.token_rewards.sum(1)
+
+    @property
+    def remaining(self) -> Int[Tensor, "N T"]:
+        """Deposits from a token on, its own included."""
+        return self.deposit_mask.flip(1).long().cumsum(1).flip(1)
 
 
 def collate(

@@ -1,18 +1,22 @@
 """What several tests share: runs written by hand, a notebook that was executed, deposits, the command line."""
 
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from matplotlib.text import Text
 
 from lrd import ROOT
-from lrd.cell import Cell
+from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits
 
@@ -41,12 +45,20 @@ NOTEBOOK: dict[str, Any] = {
 }
 
 
-def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **advantage_std) -> Path:
-    """A finished run of the tiny preset with 20 problems: how many are right at each evaluated step."""
-    return write_cell(runs, Cell.load("tiny", regime=regime, rank=rank, seed=seed), correct, **advantage_std)
+def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **options) -> Path:
+    """A finished run of the tiny preset: how many of its 20 `problems` are right at each evaluated step."""
+    return write_cell(runs, Cell.load("tiny", regime=regime, rank=rank, seed=seed), correct, **options)
 
 
-def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std) -> Path:
+def write_cell(
+    runs: Path,
+    cell: Cell,
+    correct: dict[int, int],
+    *,
+    advantage_std: float = 1.0,
+    deposits: float = 1.0,
+    problems: int = 20,
+) -> Path:
     path, rank = runs / cell.preset / cell.name, cell.rank
     path.mkdir(parents=True)
     (path / "lock").touch()
@@ -55,16 +67,16 @@ def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std)
     evals = [
         {"step": step, "problem": f"p{i}", "correct": i < right, "answered": True, "length": 10 + i, "truncated": False}
         for step, right in correct.items()
-        for i in range(20)
+        for i in range(problems)
     ]
     steps = [
         {
             "step": step,
-            "advantage_std": advantage_std.get("advantage_std", 1.0) * step,
+            "advantage_std": advantage_std * step,
             "step_time": 0.5,
             "reward": 0.1 * step,
             "kl": None,
-            "deposits_per_episode": 1.0,
+            "deposits_per_episode": deposits,
             "completions/mean_length": 30.0,
             "completions/clipped_ratio": 0.25,
         }
@@ -75,6 +87,37 @@ def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std)
     (path / "cell.ipynb").write_text(json.dumps(NOTEBOOK))
     (path / "done.json").write_text("{}")
     return path
+
+
+def intervened(**about: tuple[float, float]) -> pd.DataFrame:
+    """As `interventions.table`, from what each loses of 0.9 and its peak magnitude: three seeds of two arms.
+
+    A seed loses 0.01 more than the one before, but for none's.
+    """
+    rows = [
+        dict(cell=f"{name}-{arm}-{seed}", intervention=name, gold=name == "outcome", arm=arm, seed=seed,
+             rank=1.0 if arm == "r1" else math.nan, parameters=100.0, lost=lost + 0.01 * seed * (name != "none"),
+             final=0.9 - lost + 0.1 * (arm == "full"), magnitude=size, length=20.0, blind=0.9)
+        for name, (lost, size) in about.items() for arm in ("r1", "full") for seed in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def small_sweep(root: Path) -> Path:
+    """Rank 16 likes 3e-4 and 1e-3 the same, rank 4 the middle, rank 64 the largest; of rank 1 a cell is missing."""
+    right = {"r16": {3e-4: 16, 1e-3: 16, 3e-3: 2}, "r64": {3e-4: 8, 1e-3: 9, 3e-3: 10}}
+    right |= {"r4": {3e-4: 8, 1e-3: 10, 3e-3: 2}, "r1": {3e-4: 9, 1e-3: 9}}
+    for cell in grid("small-lr"):
+        if cell.learning_rate in right.get(cell.arm, {}):
+            seeds = 1 if cell.seed == 101 else -1  # the mean over seeds is the number above
+            write_cell(root, cell, {0: 4, 10: right[cell.arm][cell.learning_rate] + seeds})
+    return root
+
+
+def change_metrics(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Adds to each step's metrics of a run, or puts other values in their place."""
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    write_lines(path / "metrics.jsonl", [row | change(row) for row in rows])
 
 
 def write_lines(path: Path, rows: list[Any]) -> None:
@@ -127,6 +170,42 @@ def one_evaluation(root):
         for rank in (1, 4, None):
             for seed in (0, 1, 2):
                 write_run(root, regime, rank, seed, {0: 0})
+    return root
+
+
+def collapse(path: Path, at: int = 10) -> None:
+    """Rewrites a run's logs: magnitude, length, truncation, missing answers, each `at` steps after the one before."""
+    steps = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for row in steps:
+        row["advantage_std"] = 1.0 if row["step"] < at + 5 else 4.0
+        row["completions/mean_length"] = 30.0 if row["step"] < 2 * at + 5 else 80.0
+        row["completions/clipped_ratio"] = 0.0 if row["step"] < 3 * at + 5 else 0.9
+    evals = [json.loads(line) for line in (path / "evals.jsonl").read_text().splitlines()]
+    for row in evals:
+        row["answered"] = row["step"] < 5 * at
+    write_lines(path / "metrics.jsonl", steps)
+    write_lines(path / "evals.jsonl", evals)
+
+
+def matrix(root):
+    """Under outcome no arm differs; under process adapters collapse; under distillation rank 1 ends below, 4 above."""
+    return _matrix(root, outcome={}, process={1: 2, 4: 5}, distillation={1: 40, 4: 95})
+
+
+def falling(root):
+    """Adapters end the further below full fine-tuning the denser the reward, whatever their rank."""
+    return _matrix(root, outcome={}, process={1: 50, 4: 50}, distillation={1: 40, 4: 41})
+
+
+def _matrix(root, **ends: dict[int, int]):
+    """Three seeds of ranks 1, 4 and full; how many of 100 problems are right at the end, 60 unless said otherwise."""
+    for density, (regime, by_rank) in enumerate(ends.items()):
+        for rank, seed in itertools.product((1, 4, None), range(3)):
+            end = by_rank.get(rank, 60) + seed
+            correct = {step: 20 + seed if not step else 50 if step < 60 else end for step in range(0, 81, 10)}
+            path = write_run(root, regime, rank, seed, correct, problems=100, deposits=10.0**density)
+            if end < 10:
+                collapse(path)
     return root
 
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from lrd import grpo
-from lrd.models.loading import token_logps
+from lrd.models.logps import token_logps
 
 SAME = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}  # our aggregation → TRL's loss type
 BETA, EPSILON, MAX_TOKENS = 0.07, 0.2, 24

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM
 
 from lrd import UserError
 from lrd.cell import Cell, codebook_name
-from lrd.models.loading import LOGITS_AT_ONCE, load_config
+from lrd.models.loading import CausalLM, skeleton
+from lrd.models.logps import LOGITS_AT_ONCE
 from lrd.models.placement import adapted
 from lrd.models.shape import Shape
 from lrd.rollouts import TOKENS_PER_PASS
@@ -35,15 +35,13 @@ class Size:
     words: int  # of the vocabulary
 
 
-def size(config, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> Size:
-    """Of the causal LM that `config` describes, built without memory; `targets` and `layers` place its adapter.
+def size(model: CausalLM, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> Size:
+    """The sizes of a causal LM, whose weights are not read; `targets` and `layers` place its adapter.
 
     A layer keeps, a token: its input and its second norm's, both norms' outputs, queries and keys before and behind the
     rotation, values, attention's output, and gate, up and their product.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    shape = Shape.from_config(config)
+    shape = Shape.from_config(model.config)
     hidden, inner = shape.hidden_size, shape.intermediate_size
     plain = 0 if importlib.util.find_spec("liger_kernel") else inner + 4 * hidden  # SiLU's output, norms in fp32
     return Size(
@@ -87,7 +85,7 @@ def check(cell: Cell, device: torch.device, scorer: str | None = None, *, has_en
     Free memory of the GPU counts, or the machine's where there is none; `has_engine`: an engine has its share already.
     """
     sizes = [
-        size(load_config(name, role), cell.lora_targets, cell.lora_layers)
+        size(skeleton(name, role), cell.lora_targets, cell.lora_layers)
         for name, role in ((getattr(cell, role.lower()), role) for role in ("student", scorer) if role)
     ]
     if device.type == "cuda":

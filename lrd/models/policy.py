@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lrd.cell import Cell
 from lrd.models import placement
-from lrd.models.loading import CausalLM, TokenLogps, load_model, load_tokenizer, token_logps
+from lrd.models.loading import CausalLM, load_model, load_tokenizer
+from lrd.models.logps import TokenLogps, token_logps
 from lrd.rollouts import Rollouts
 
 

@@ -10,58 +10,15 @@ log-probabilities of it, which lie where the learner does. Its module gives
 import importlib
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float
-from torch import Tensor, bool as torch_bool
+from jaxtyping import Float
+from torch import Tensor
 
 from lrd import UserError
 from lrd.cell import REGIMES, Cell
 from lrd.data.problems import Problem
-from lrd.rollouts import Rollouts
-
-
-@dataclass(frozen=True)
-class Deposits:
-    """Raw rewards on tokens: zero off-deposit, and a deposit may itself be 0.0.
-
-    `dense` says how deposits become advantages: each on its own token (dense), or summed to go (sparse).
-    Raises `ValueError` where the tensors do not fit each other, or lie elsewhere than rollouts do, on the CPU.
-    """
-
-    token_rewards: Float[Tensor, "N T"]
-    deposit_mask: Bool[Tensor, "N T"]
-    dense: bool
-
-    def __post_init__(self):
-        rewards, mask = self.token_rewards, self.deposit_mask
-        if rewards.dim() != 2 or rewards.shape != mask.shape:
-            raise ValueError(f"token_rewards {tuple(rewards.shape)} and deposit_mask {tuple(mask.shape)}: want [N, T]")
-        if mask.dtype != torch_bool or not rewards.is_floating_point():
-            raise ValueError(f"token_rewards is {rewards.dtype}, deposit_mask {mask.dtype}: want floating point, bool")
-        if rewards.device.type != "cpu" or mask.device.type != "cpu":
-            raise ValueError(
-                f"deposits lie on {rewards.device} and {mask.device}: want them on the CPU, as rollouts are"
-            )
-        if (rewards[~mask] != 0).any():
-            raise ValueError("token_rewards has values where deposit_mask says that nothing was deposited")
-
-    def check(self, rollouts: Rollouts) -> None:
-        """Raises `ValueError` where the deposits are not on the tokens of these rollouts."""
-        mask = rollouts.completion_mask
-        if self.deposit_mask.shape != mask.shape:
-            raise ValueError(
-                f"deposits are {list(self.deposit_mask.shape)}: want {list(mask.shape)}, as the rollouts are"
-            )
-        if (self.deposit_mask & ~mask).any():
-            raise ValueError("something was deposited behind the end of a completion")
-
-    @property
-    def trajectory_rewards(self) -> Float[Tensor, " N"]:
-        """Sum over a trajectory's deposits, for logging."""
-        return self.token_rewards.sum(1)
-
+from lrd.rollouts import Deposits, Rollouts
 
 Reward = Callable[[Rollouts, Float[Tensor, "N T"]], Deposits]
 

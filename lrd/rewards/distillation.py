@@ -13,7 +13,9 @@ from torch import Tensor
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.models.loading import check_positions, load_model, load_tokenizer, token_logps
+from lrd.models.limits import check_positions
+from lrd.models.loading import load_model, load_tokenizer
+from lrd.models.logps import token_logps
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 

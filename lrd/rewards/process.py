@@ -16,7 +16,8 @@ from lrd import UserError
 from lrd.cell import Cell
 from lrd.data.problems import Problem
 from lrd.data.tokens import beginnings, continuations, end_ids, solutions, texts, unended
-from lrd.models.loading import CausalLM, check_positions, check_tokens, load_config, load_model, load_tokenizer
+from lrd.models.limits import check_positions, check_tokens
+from lrd.models.loading import CausalLM, load_config, load_model, load_tokenizer
 from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Completion, Rollouts, by_length, collate, pad
 

@@ -5,9 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.cell import Cell
-from lrd.grpo import left_to_go
-from lrd.rewards import Deposits
-from lrd.rollouts import Rollouts
+from lrd.rollouts import Deposits, Rollouts
 from lrd.verifier import is_correct
 
 RAMP = 0.2  # of the longest length: where DAPO's penalty rises (4,096 of 20,480 tokens)
@@ -61,4 +59,4 @@ def added_at_end(deposits: Deposits, values: Float[Tensor, " N"]) -> Deposits:
 
 def last(deposits: Deposits) -> Bool[Tensor, "N T"]:
     """Where each trajectory's last deposit lies."""
-    return deposits.deposit_mask & (left_to_go(deposits) == 1)
+    return deposits.deposit_mask & (deposits.remaining == 1)

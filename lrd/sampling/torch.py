@@ -21,7 +21,8 @@ from transformers.activations import ACT2FN
 
 from lrd import UserError
 from lrd.data.tokens import end_ids
-from lrd.models.loading import CausalLM, varies
+from lrd.models.limits import varies
+from lrd.models.loading import CausalLM
 from lrd.models.shape import Shape
 from lrd.rollouts import Completion, pad
 from lrd.sampling.draw import draw

@@ -20,7 +20,7 @@ from lrd import UserError
 from lrd.cell import Cell
 from lrd.data import hub
 from lrd.data.tokens import end_ids
-from lrd.models.loading import positions
+from lrd.models.limits import positions
 from lrd.models.memory import ROOM
 from lrd.models.shape import Shape
 from lrd.rollouts import Completion

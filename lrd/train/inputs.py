@@ -5,7 +5,7 @@ import warnings
 from lrd import UserError, rewards
 from lrd.cell import Cell, codebook_name
 from lrd.data.problems import Problem
-from lrd.models.loading import check_positions, check_tokens, check_weights
+from lrd.models.limits import check_positions, check_tokens, check_weights
 from lrd.train import recall
 
 

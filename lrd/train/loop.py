@@ -17,9 +17,10 @@ from lrd.cell import Cell, codebook_name
 from lrd.data import problems
 from lrd.data.tokens import solutions
 from lrd.models import loading as models, memory
+from lrd.models.logps import TokenLogps
 from lrd.models.policy import Policy, seed_of
 from lrd.rewards import shaping
-from lrd.rollouts import Completion, Rollouts, collate
+from lrd.rollouts import Completion, Deposits, Rollouts, collate
 from lrd.runs.directory import Run
 from lrd.runs.signals import on_stop
 from lrd.sampling import Sampler
@@ -186,7 +187,7 @@ def sample(
     return collate(chosen, prompts, completions, cell.samples_per_prompt, policy.tokenizer)
 
 
-def credit(deposits: rewards.Deposits, batch: Rollouts, cell: Cell) -> Float[Tensor, "N T"]:
+def credit(deposits: Deposits, batch: Rollouts, cell: Cell) -> Float[Tensor, "N T"]:
     """Advantages of a batch, by the cell's options. Raises `ValueError` where deposits are not on its tokens."""
     deposits.check(batch)
     deposits = shaping.shaped(deposits, batch, cell)
@@ -200,7 +201,7 @@ def update(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     batch: Rollouts,
-    learner: models.TokenLogps,
+    learner: TokenLogps,
     ref_logps: Float[Tensor, "N T"],
     advantages: Float[Tensor, "N T"],
 ) -> dict[str, float]:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrd import grpo, rewards
+from lrd import grpo
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.models.loading import TokenLogps
+from lrd.models.logps import TokenLogps
 from lrd.models.policy import Policy
 from lrd.rewards import shaping
-from lrd.rollouts import Rollouts
+from lrd.rollouts import Deposits, Rollouts
 from lrd.sampling import Sampler
 from lrd.verifier import is_correct
 
@@ -45,7 +45,7 @@ class Laps:
 
 @torch.no_grad()
 def describe(
-    batch: Rollouts, deposits: rewards.Deposits, advantages: Tensor, learner: TokenLogps, cell: Cell
+    batch: Rollouts, deposits: Deposits, advantages: Tensor, learner: TokenLogps, cell: Cell
 ) -> dict[str, Any]:
     """What is logged of a batch before its update, under TRL's names where TRL has one."""
     mask, lengths = batch.completion_mask, batch.lengths.float()
@@ -78,7 +78,7 @@ def _mean(values: Tensor) -> float:
 
 
 def logged(
-    step: int, batch: Rollouts, deposits: rewards.Deposits, advantages: Tensor, tokenizer, cell: Cell
+    step: int, batch: Rollouts, deposits: Deposits, advantages: Tensor, tokenizer, cell: Cell
 ) -> list[dict[str, Any]]:
     """The first trajectories of a batch, token by token, as `completions.jsonl` keeps them."""
     rows = []

@@ -6,12 +6,12 @@ import re
 
 import pytest
 import torch
-from transformers import AutoConfig, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, MistralConfig, Qwen3Config
 
 from lrd import UserError, rewards
 from lrd.cell import Cell
 from lrd.models import memory
-from lrd.models.loading import load_config
+from lrd.models.loading import skeleton
 from lrd.models.memory import needed_gib, size
 from lrd.models.shape import Shape
 from lrd.rollouts import TOKENS_PER_PASS
@@ -31,6 +31,12 @@ MISTRAL_7B = dict(
 )  # fmt: skip
 
 
+def hollow(config):
+    """A model of this configuration, without memory for its weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["fused", "plain"])
 def fused(request):
     """With Liger's kernels and without, whatever is installed."""
@@ -41,15 +47,15 @@ def fused(request):
 
 @pytest.fixture(scope="module")
 def student(fused):
-    return size(Qwen3Config(**QWEN_1_7B), Cell.lora_targets)
+    return size(hollow(Qwen3Config(**QWEN_1_7B)), Cell.lora_targets)
 
 
 @pytest.fixture(scope="module")
 def models(fused):
     return {
         "outcome": None,
-        "process": size(MistralConfig(**MISTRAL_7B), Cell.lora_targets),
-        "distillation": size(Qwen3Config(**QWEN_8B), Cell.lora_targets),
+        "process": size(hollow(MistralConfig(**MISTRAL_7B)), Cell.lora_targets),
+        "distillation": size(hollow(Qwen3Config(**QWEN_8B)), Cell.lora_targets),
     }
 
 
@@ -115,8 +121,8 @@ def test_a_reward_model_stands_beside(student, models):
 def test_any_causal_lm_has_a_size(kind, pretrained, checkpoint):
     names = {"gpt2": ("c_attn", "c_proj", "c_fc"), "neox": ("query_key_value", "dense")}
     model = pretrained(kind)
-    got = size(AutoConfig.from_pretrained(checkpoint(kind)), names.get(kind, Cell.lora_targets))
-    half = size(AutoConfig.from_pretrained(checkpoint(kind)), names.get(kind, Cell.lora_targets), (1,))
+    got = size(skeleton(checkpoint(kind), "student"), names.get(kind, Cell.lora_targets))
+    half = size(skeleton(checkpoint(kind), "student"), names.get(kind, Cell.lora_targets), (1,))
     assert half == dataclasses.replace(got, adapter=got.adapter // 2)  # one of two layers
     assert got.parameters == model.num_parameters() and got.adapter > 0 and got.kept > 0
 
@@ -138,7 +144,7 @@ def published(monkeypatch):
     """The paper's configurations without the Hub."""
     configs = {"Qwen/Qwen3-1.7B-Base": Qwen3Config(**QWEN_1_7B), "Qwen/Qwen3-8B": Qwen3Config(**QWEN_8B)}
     configs["peiyi9979/math-shepherd-mistral-7b-prm"] = MistralConfig(**MISTRAL_7B)
-    monkeypatch.setattr(memory, "load_config", lambda name, role: configs[name])
+    monkeypatch.setattr(memory, "skeleton", lambda name, role: hollow(configs[name]))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +174,7 @@ def test_enough_memory_is_not_remarked_on(card, published, monkeypatch):
 def test_an_engine_that_is_there_already_is_not_counted_again(card, published):
     """Process and full fine-tuning: of all that is needed, 15.5 GiB are the engine's."""
     cell = paper("process", rank="full")
-    models = [size(memory.load_config(name, "model"), cell.lora_targets) for name in (cell.student, cell.prm)]
+    models = [size(memory.skeleton(name, "model"), cell.lora_targets) for name in (cell.student, cell.prm)]
     needed = needed_gib(cell, *models)
     gib = sum(needed.values()) - 1
     assert needed["engine"] == pytest.approx(15.5, abs=0.1)
@@ -178,7 +184,7 @@ def test_an_engine_that_is_there_already_is_not_counted_again(card, published):
 
 
 def test_a_tiny_cell_takes_next_to_nothing(make_cell):
-    student = size(load_config(make_cell().student, "student"), Cell.lora_targets)
+    student = size(skeleton(make_cell().student, "student"), Cell.lora_targets)
     assert sum(needed_gib(make_cell(max_completion_tokens=96), student).values()) < memory.CUDA + 0.2
 
 

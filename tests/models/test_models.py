@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from lrd import UserError, rollouts as rollouts_module
-from lrd.models import loading as models
-from lrd.models.loading import of_tokens, token_logps
+from lrd.models import loading, logps
+from lrd.models.logps import target_logps, token_logps
 from lrd.models.policy import Policy
 from lrd.rollouts import by_length
 
@@ -38,7 +38,7 @@ def test_a_pass_is_split_where_padding_costs_more_than_a_pass(monkeypatch):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probabilities_and_gradients_are_those_of_all_logits_at_once(bias, temperature, monkeypatch):
-    monkeypatch.setattr(models, "LOGITS_AT_ONCE", 3 * 11)  # 7 tokens: slices of 3, 3 and 1
+    monkeypatch.setattr(logps, "LOGITS_AT_ONCE", 3 * 11)  # 7 tokens: slices of 3, 3 and 1
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (7, 11))
     offset = torch.randn(11, generator=generator, dtype=torch.float64) if bias else None
@@ -49,7 +49,7 @@ def test_log_probabilities_and_gradients_are_those_of_all_logits_at_once(bias, t
     def whole(hidden, weight, offset=None):
         return torch.log_softmax(torch.nn.functional.linear(hidden, weight, offset) / temperature, -1)
 
-    got = of_tokens(inputs[0], inputs[1], inputs[2] if bias else None, targets, temperature)
+    got = target_logps(inputs[0], inputs[1], inputs[2] if bias else None, targets, temperature)
     want = whole(*exact)
     torch.testing.assert_close(got.logps.double(), want.gather(1, targets[:, None])[:, 0], atol=1e-6, rtol=0)
     torch.testing.assert_close(got.entropy.double(), -(want.exp() * want).sum(1), atol=1e-6, rtol=0)
@@ -78,7 +78,7 @@ def test_micro_batches_and_slices_change_nothing(rank, make_cell, rollouts, monk
     whole, of_whole = measured()
     monkeypatch.setattr(rollouts_module, "PASS_COSTS", 0)
     monkeypatch.setattr(rollouts_module, "TOKENS_PER_PASS", 1)  # a pass a row
-    monkeypatch.setattr(models, "LOGITS_AT_ONCE", 5 * policy.base.config.vocab_size)
+    monkeypatch.setattr(logps, "LOGITS_AT_ONCE", 5 * policy.base.config.vocab_size)
     parts, of_parts = measured()
     torch.testing.assert_close(parts.logps, whole.logps, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(parts.entropy, whole.entropy, atol=1e-6, rtol=1e-6)
@@ -103,9 +103,9 @@ def test_bfloat16_gradients_are_those_of_float32_to_rounding(make_cell, rollouts
         logits = plain.model(input_ids=ids, attention_mask=mask.long(), position_ids=positions).logits[
             :, -width - 1 : -1
         ]
-        logps = torch.log_softmax(logits, -1).gather(-1, rollouts.completion_ids[..., None])[..., 0]
-        weights = torch.randn(logps.shape, generator=torch.Generator().manual_seed(0)) * rollouts.completion_mask
-        want = torch.autograd.grad((logps * weights).sum(), list(plain.trainable.values()))
+        full = torch.log_softmax(logits, -1).gather(-1, rollouts.completion_ids[..., None])[..., 0]
+        weights = torch.randn(full.shape, generator=torch.Generator().manual_seed(0)) * rollouts.completion_mask
+        want = torch.autograd.grad((full * weights).sum(), list(plain.trainable.values()))
         out = mixed.logps(rollouts).logps
         got = torch.autograd.grad((out * weights).sum(), list(mixed.trainable.values()))
         assert all(g.dtype == torch.float32 for g in got)
@@ -130,7 +130,7 @@ def test_a_model_that_scales_its_logits_is_refused(checkpoint, tmp_path):
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="does more to its logits"):
-        models.load_model(str(tmp_path), "student", "float32", CPU)
+        loading.load_model(str(tmp_path), "student", "float32", CPU)
 
 
 def test_padding_reaches_no_value(make_rollouts, pretrained):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertGenerationConf
 
 from lrd import UserError
 from lrd.models import placement
-from lrd.models.loading import token_logps
+from lrd.models.logps import token_logps
 from lrd.models.policy import Policy, seed_of
 from lrd.rollouts import collate
 from lrd.sampling.torch import TorchSampler

@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from lrd import UserError, rewards
-from lrd.models.loading import load_model, load_tokenizer, token_logps
+from lrd.models.loading import load_model, load_tokenizer
+from lrd.models.logps import token_logps
 from lrd.rewards import process
 from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
 from lrd.rollouts import pad

@@ -130,7 +130,7 @@ def test_the_outcome_is_added_where_it_is_right(raw, rollouts, make_cell):
 
 def test_how_sure_the_reward_is_of_wrong_endings(raw, rollouts, make_cell):
     """The mean over the two wrong completions of their last deposit: one of each length."""
-    from lrd.models.loading import TokenLogps
+    from lrd.models.logps import TokenLogps
 
     cell = make_cell(samples_per_prompt=2, prompts_per_step=2)
     zero = torch.zeros(raw.token_rewards.shape)

@@ -10,7 +10,7 @@ from scipy import stats
 from transformers import TopPLogitsWarper
 
 from lrd.data.problems import Problem
-from lrd.models.loading import token_logps
+from lrd.models.logps import token_logps
 from lrd.models.policy import Policy
 from lrd.rollouts import Completion, collate
 from lrd.sampling import graphs, static as fixed, torch as engine
