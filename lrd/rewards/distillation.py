@@ -43,7 +43,7 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 
 def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
-    """Raises `UserError` where the teacher's vocabulary has no or another id for a token, or a completion is too long."""
+    """Raises `UserError` where the teacher has no or another id for a token, or a completion is too long for it."""
     ours, theirs = tokenizer.get_vocab(), load_tokenizer(cell.teacher, "teacher").get_vocab()
     differing = [token for token, i in ours.items() if theirs.get(token) != i]
     if differing:
