@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("preset", nargs="?", default=DEFAULT, help=f"one of {', '.join(presets())} ({DEFAULT})")
     doctor.add_argument("--runs", **RUNS)
 
-    publish = command("publish", _publish, "keep what the book needs of a preset's runs and models: book/PRESET.json")
+    publish = command("publish", _publish, "keep what the book needs of a preset's runs and models, in runs/published/")
     publish.add_argument("--runs", **RUNS)
 
     command("bench", _bench, "time our step and sampler against TRL's and transformers'")

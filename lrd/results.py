@@ -28,6 +28,7 @@ from lrd import ROOT, UserError
 from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown, with_defaults
 from lrd.runs.directory import off_grid, reason, state
 from lrd.runs.files import broken_lines, read_json, read_jsonl, read_log, runs_root
+from lrd.runs.published import record
 
 PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
@@ -304,22 +305,14 @@ def published() -> dict[str, Any]:
     return tomllib.loads((ROOT / "book" / "published.toml").read_text(encoding="utf-8"))
 
 
-def kept(preset: str) -> dict[str, Any] | None:
-    """What `lrd publish` left of a preset's runs and models in book/<preset>.json; None where it left nothing."""
-    try:
-        return read_json(ROOT / "book" / f"{preset}.json")
-    except UserError:
-        return None
-
-
 def card(preset: str, runs: str | Path | None = None) -> dict[str, Any] | None:
     """The card of the testbed that the preset's runs were trained with, or None where it is not at hand.
 
     It is the published one if the runs began from the published student, and else the one that lies with the models.
     """
-    published = kept(preset) or {}
-    if trained_with(preset, runs) & set(published.get("environment", {}).get("student", [])):
-        return published.get("card")
+    kept = record(preset) or {}
+    if trained_with(preset, runs) & set(kept.get("environment", {}).get("student", [])):
+        return kept.get("card")
     try:
         return read_json(ROOT / "models" / preset / "card.json")
     except UserError:

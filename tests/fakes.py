@@ -44,12 +44,20 @@ NOTEBOOK: dict[str, Any] = {
 }
 
 
-def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **advantage_std) -> Path:
-    """A finished run of the tiny preset with 20 problems: how many are right at each evaluated step."""
-    return write_cell(runs, Cell.load("tiny", regime=regime, rank=rank, seed=seed), correct, **advantage_std)
+def write_run(runs: Path, regime: str, rank: int | None, seed: int, correct: dict[int, int], **options) -> Path:
+    """A finished run of the tiny preset: how many of its 20 `problems` are right at each evaluated step."""
+    return write_cell(runs, Cell.load("tiny", regime=regime, rank=rank, seed=seed), correct, **options)
 
 
-def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std) -> Path:
+def write_cell(
+    runs: Path,
+    cell: Cell,
+    correct: dict[int, int],
+    *,
+    advantage_std: float = 1.0,
+    deposits: float = 1.0,
+    problems: int = 20,
+) -> Path:
     path, rank = runs / cell.preset / cell.name, cell.rank
     path.mkdir(parents=True)
     (path / "lock").touch()
@@ -58,16 +66,16 @@ def write_cell(runs: Path, cell: Cell, correct: dict[int, int], **advantage_std)
     evals = [
         {"step": step, "problem": f"p{i}", "correct": i < right, "answered": True, "length": 10 + i, "truncated": False}
         for step, right in correct.items()
-        for i in range(20)
+        for i in range(problems)
     ]
     steps = [
         {
             "step": step,
-            "advantage_std": advantage_std.get("advantage_std", 1.0) * step,
+            "advantage_std": advantage_std * step,
             "step_time": 0.5,
             "reward": 0.1 * step,
             "kl": None,
-            "deposits_per_episode": 1.0,
+            "deposits_per_episode": deposits,
             "completions/mean_length": 30.0,
             "completions/clipped_ratio": 0.25,
         }
@@ -130,6 +138,42 @@ def one_evaluation(root):
         for rank in (1, 4, None):
             for seed in (0, 1, 2):
                 write_run(root, regime, rank, seed, {0: 0})
+    return root
+
+
+def collapse(path: Path, at: int = 10) -> None:
+    """Rewrites a run's logs: magnitude, length, truncation, missing answers, each `at` steps after the one before."""
+    steps = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for row in steps:
+        row["advantage_std"] = 1.0 if row["step"] < at + 5 else 4.0
+        row["completions/mean_length"] = 30.0 if row["step"] < 2 * at + 5 else 80.0
+        row["completions/clipped_ratio"] = 0.0 if row["step"] < 3 * at + 5 else 0.9
+    evals = [json.loads(line) for line in (path / "evals.jsonl").read_text().splitlines()]
+    for row in evals:
+        row["answered"] = row["step"] < 5 * at
+    write_lines(path / "metrics.jsonl", steps)
+    write_lines(path / "evals.jsonl", evals)
+
+
+def matrix(root):
+    """Under outcome no arm differs; under process adapters collapse; under distillation rank 1 ends below, 4 above."""
+    return _matrix(root, outcome={}, process={1: 2, 4: 5}, distillation={1: 40, 4: 95})
+
+
+def falling(root):
+    """Adapters end the further below full fine-tuning the denser the reward, whatever their rank."""
+    return _matrix(root, outcome={}, process={1: 50, 4: 50}, distillation={1: 40, 4: 41})
+
+
+def _matrix(root, **ends: dict[int, int]):
+    """Three seeds of ranks 1, 4 and full; how many of 100 problems are right at the end, 60 unless said otherwise."""
+    for density, (regime, by_rank) in enumerate(ends.items()):
+        for rank, seed in itertools.product((1, 4, None), range(3)):
+            end = by_rank.get(rank, 60) + seed
+            correct = {step: 20 + seed if not step else 50 if step < 60 else end for step in range(0, 81, 10)}
+            path = write_run(root, regime, rank, seed, correct, problems=100, deposits=10.0**density)
+            if end < 10:
+                collapse(path)
     return root
 
 

@@ -21,8 +21,9 @@ from lrd import ROOT
 from lrd.cell import Cell, grid
 from lrd.models.shape import Shape, published
 from lrd.report.text import NOTHING, arm_name, counted, listed
-from lrd.results import Results, kept, root
+from lrd.results import Results, root
 from lrd.runs.files import read_jsonl, read_log
+from lrd.runs.published import record
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
 LEVELS = 256  # values that a real-valued deposit is told apart to: 8 bits, 1/256 of a probability or of a nat
@@ -40,7 +41,7 @@ def shape_of(model: str) -> Shape | None:
         try:
             about = json.loads((ROOT / model / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/<role>
-            shapes = (kept(Path(model).parent.name) or {}).get("shapes", {})
+            shapes = (record(Path(model).parent.name) or {}).get("shapes", {})
             about = shapes.get(model, {})
     names = Shape.__dataclass_fields__
     return Shape(**{name: about[name] for name in names}) if all(name in about for name in names) else None

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrd import ROOT, UserError, results
+from lrd import UserError, results
 from lrd.analysis import budget
 from lrd.analysis.budget import times
 from lrd.analysis.stats import mean_difference
 from lrd.cell import codebook_name, grid, read_preset
 from lrd.report.text import NBSP, NOTHING, listed
 from lrd.results import Results
+from lrd.runs import published
 
 DRAWS = 1000
 LEAST = 5  # replicates of an interval: of four, the rarest resamples are likelier than its tails, and it covers 87 %
@@ -80,9 +81,8 @@ def table(found: Results) -> pd.DataFrame:
     Of cells that are not at hand, the rows that were published. Cells that are not evaluated on all of their codebook
     have none. `looks` says how often each key had been asked for by then.
     """
-    here, published = _at_hand(found), kept(found.preset)
-    published = published[~published.cell.isin(here.cell)]
-    both = [rows for rows in (here, published) if len(rows)]
+    here, rest = _at_hand(found), kept(found.preset)
+    both = [rows for rows in (here, rest[~rest.cell.isin(here.cell)]) if len(rows)]
     frame = pd.concat(both, ignore_index=True) if both else here
     cells = {cell.name: cell for cell in grid(found.preset)}
     asked = frame.step * frame.cell.map({name: cell.prompts_per_step for name, cell in cells.items()})
@@ -90,11 +90,9 @@ def table(found: Results) -> pd.DataFrame:
 
 
 def kept(preset: str) -> pd.DataFrame:
-    """The rows that `lrd publish` left in book/<preset>.csv: a grid of cells is larger than a repository should be."""
-    path = ROOT / "book" / f"{preset}.csv"
-    if not path.is_file():
-        return pd.DataFrame(columns=[*ABOUT, "bits", "bits_raw", "pass@1"])
-    return pd.read_csv(path, dtype={"replicate": str})
+    """The rows that `lrd publish` left: a grid of cells is larger than a repository should be."""
+    rows = published.rows(preset, ["replicate"])
+    return pd.DataFrame(columns=[*ABOUT, "bits", "bits_raw", "pass@1"]) if rows is None else rows
 
 
 def with_kept(found: Results) -> Results:
@@ -377,7 +375,7 @@ def versions(*presets: str) -> str:
 
 def _ran_on(preset: str) -> dict[str, list[str]]:
     """What the preset's published cells rest on, see `publish.ran_on`."""
-    return (results.kept(preset) or {}).get("environment", {})
+    return (published.record(preset) or {}).get("environment", {})
 
 
 def fit_rows(

@@ -11,9 +11,9 @@ import pandas as pd
 
 from lrd import ROOT
 from lrd.results import Results
-from lrd.runs.files import read_json
+from lrd.runs import published
 
-RECORD = ROOT / "book" / "verification.json"
+RECORD = "verification"  # its name in runs/published/
 PAIRS = ROOT / "tests" / "grading.tsv"
 GAP = "sampling/sampling_logp_difference"
 
@@ -41,7 +41,7 @@ def recorded() -> dict[str, Any]:
 
     Each is what `lrd.checks.verification.check_<part>` returned.
     """
-    return read_json(RECORD) or {}
+    return published.record(RECORD) or {}
 
 
 def grading_pairs(path: Path = PAIRS) -> list[Pair]:

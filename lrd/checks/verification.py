@@ -1,8 +1,8 @@
 """Checks of the machinery whose results the book shows: `python -m lrd.checks.verification` records them anew.
 
-What cannot be computed while the book is built is recorded in `book/verification.json`: the loss against TRL's trainer
-(TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository), cells run twice, the
-forward pass that is left out, and how far weights move at either precision.
+What cannot be computed while the book is built is recorded in `runs/published/verification.json.xz`: the loss against
+TRL's trainer (TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository), cells
+run twice, the forward pass that is left out, and how far weights move at either precision.
 Nothing of the record should depend on the machine: a test records again and compares. Torch-free at import.
 """
 
@@ -21,8 +21,9 @@ from typing import Any
 from lrd import ROOT, UserError, verifier
 from lrd.analysis.verification import RECORD, grading_pairs, recorded
 from lrd.cell import Cell
+from lrd.runs import published
 from lrd.runs.directory import Run
-from lrd.runs.files import read_jsonl, write_json
+from lrd.runs.files import read_jsonl
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
@@ -340,11 +341,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with random_models() as (student, teacher, prm):
         record |= {"loss": check_loss(student), "twice": check_twice(student, teacher, prm)}
         record["forward"] = check_forward(student, teacher, prm)
-    published = Cell.load("paper", regime="outcome", rank="full", seed=0)
+    original = Cell.load("paper", regime="outcome", rank="full", seed=0)
     with random_models(WEIGHT_STD) as (student, teacher, _):
-        record["precision"] = check_precision(student, teacher, published.learning_rate)
-    write_json(RECORD, {key: record[key] for key in PARTS if key in record})
-    print(f"verification: {RECORD.relative_to(ROOT)}")
+        record["precision"] = check_precision(student, teacher, original.learning_rate)
+    path = published.write(RECORD, {key: record[key] for key in PARTS if key in record})
+    print(f"verification: {path.relative_to(ROOT)}")
     return 0
 
 

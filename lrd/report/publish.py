@@ -1,8 +1,8 @@
-"""What the book keeps of a preset beside its runs: `lrd publish PRESET` writes book/<preset>.json, which is committed.
+"""What the book keeps of a preset beside its runs: `lrd publish PRESET` writes runs/published/, which is committed.
 
-It holds what is lost with models that are too large for git (their card, their shapes, their fingerprints), what the
-runs ran on, and a line of numbers a cell, so that a reader's own runs of the preset can be set beside them. Of cells
-that learn a codebook, book/<preset>.csv holds the bits: they are too many for all of their runs to be committed.
+The record holds what is lost with models that are too large for git (their card, their shapes, their fingerprints),
+what the runs ran on, and a line of numbers a cell, so that a reader's own runs of the preset can be set beside them. Of
+cells that learn a codebook a table holds the bits: they are too many for all of their runs to be committed.
 """
 
 # pandas types a selection as any of Series, DataFrame and ndarray:
@@ -16,7 +16,8 @@ from typing import Any
 from lrd import ROOT, UserError, results
 from lrd.analysis import budget, law
 from lrd.cell import grid
-from lrd.runs.files import read_json, write_json, write_text
+from lrd.runs import published
+from lrd.runs.files import read_json
 from lrd.runs.provenance import fingerprint
 
 NUMBERS = ["base", "final", "peak", "area", "peak_advantage_std"]  # of a cell, as `results.summary` has them
@@ -45,11 +46,9 @@ def write(preset: str, runs: str | Path | None = None) -> Path:
     shapes = {name: dataclasses.asdict(shape) for name in names if (shape := budget.shape_of(name))}
     cells = found.finished.set_index("cell")[NUMBERS].astype(float).to_dict("index")
     card = read_json(ROOT / "models" / preset / "card.json")
-    path = ROOT / "book" / f"{preset}.json"
-    write_json(path, {"environment": environment, "card": card, "shapes": shapes, "cells": cells})
-    if len(bits := law.table(found)):
-        write_text(path.with_suffix(".csv"), bits.drop(columns="looks").to_csv(index=False, float_format="%.8g"))
-    return path
+    record = {"environment": environment, "card": card, "shapes": shapes, "cells": cells}
+    bits = law.table(found).drop(columns="looks")
+    return published.write(preset, record, bits if len(bits) else None)
 
 
 def ran_on(records: Iterable[dict[str, Any]]) -> dict[str, list[str]]:

@@ -136,10 +136,16 @@ def pack(path: Path) -> None:
     if not (path / "done.json").is_file():
         raise UserError(f"{path.parent.name}/{path.name} is not finished, and only what is finished is packed")
     for log in path.glob("*.jsonl"):
-        part, packed = log.with_name(f".{log.name}.part"), log.with_name(f"{log.name}.xz")
-        part.write_bytes(lzma.compress(log.read_bytes(), preset=9))
-        replace(part, packed)
-        log.unlink()
+        compress(log)
+
+
+def compress(path: Path) -> Path:
+    """Puts `<name>.xz` in a file's place, and returns its path; `read_log` reads either."""
+    part, packed = path.with_name(f".{path.name}.part"), path.with_name(f"{path.name}.xz")
+    part.write_bytes(lzma.compress(path.read_bytes(), preset=9))
+    replace(part, packed)
+    path.unlink()
+    return packed
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from lrd import UserError, results
 from lrd.analysis import again, budget
 from lrd.cell import Cell, grid
 from lrd.report import publish
+from lrd.runs import published as records
 
 MODELS = {"student": "s0", "teacher": "t0", "prm": "p0"}
 
@@ -32,6 +33,7 @@ def book(tmp_path, monkeypatch):
     (tmp_path / "book" / "models.toml").write_text("")
     for module in (publish, results, budget):
         monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "FOLDER", tmp_path / "runs" / "published")
     monkeypatch.setattr(publish, "fingerprint", lambda name: MODELS[name.rsplit("/", 1)[1]])
     folder = tmp_path / "models" / "tiny" / "student"
     folder.mkdir(parents=True)
@@ -45,7 +47,7 @@ def book(tmp_path, monkeypatch):
 def published(book):
     runs(book / "published")
     publish.write("tiny", book / "published")
-    return results.kept("tiny")
+    return records.record("tiny")
 
 
 def test_what_is_published(published):

@@ -16,6 +16,7 @@ from lrd.analysis.law import Measured
 from lrd.cell import grid, read_preset
 from lrd.data import codebook
 from lrd.report import display, figures
+from lrd.runs import published
 
 PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 14592, 29184, 57936])
 INFORMATION = np.array([256.0, 1024, 4096])
@@ -218,7 +219,7 @@ def test_longer_runs_give_every_key_as_many_looks():
 
 def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
     """64 keys in 480 steps and 32 in 240, at 32 prompts a step: evaluations of other steps, of the same looks."""
-    monkeypatch.setattr(law, "ROOT", tmp_path)
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
     books, arms = ("codebook-32x2-1", "codebook-64x2-1"), ("rank-1", "full")
     for cell in grid("law-long"):
         known = (cell.regime, cell.seed) == ("outcome", 0) and cell.train_data in books
@@ -236,7 +237,7 @@ def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
 def test_what_is_said_of_students(monkeypatch):
     known = {"a": ["x"], "b": ["x"], "c": ["y", "z"]}
     kept = {name: {"environment": {"student": began}} for name, began in known.items()}
-    monkeypatch.setattr(results, "kept", kept.get)
+    monkeypatch.setattr(published, "record", kept.get)
     assert law.students("a", "b") == "all began from one training of it"
     assert law.students("a", "c") == "began from 3 trainings of it"
     assert "not all are on record" in law.students("a", "d")
@@ -263,14 +264,13 @@ def test_the_spread_of_bits_a_parameter():
 
 
 def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkeypatch):
-    monkeypatch.setattr(law, "ROOT", tmp_path)
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
     first, second, *_ = (cell for cell in grid("law") if cell.eval_problems == 64)
     write_cell(tmp_path, first, {0: 0, 60: 8})  # the bits that it lacks count as none
     found = results.load("law", tmp_path)
     assert list(law.table(found).cell.unique()) == [first.name] and law.with_kept(found).problems == found.problems
     rows = law.table(found).assign(bits=7.0)
-    (tmp_path / "book").mkdir()
-    pd.concat([rows, rows.assign(cell=second.name)]).to_csv(tmp_path / "book" / "law.csv", index=False)
+    published.write("law", {}, pd.concat([rows, rows.assign(cell=second.name)]))
     bits = law.table(found).groupby("cell").bits.sum()
     assert bits.to_dict() == {first.name: 0.0, second.name: 14.0}
     assert law.table(found).replicate.tolist() == ["0/1"] * 4
@@ -290,7 +290,7 @@ def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkey
 
 
 def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
-    monkeypatch.setattr(law, "ROOT", tmp_path)
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
     frame = law.table(results.load("law", tmp_path))
     found = {regime: law.measured(frame, regime) for regime in ("supervised", "outcome")}
     assert not len(frame) and set(found.values()) == {None}
@@ -302,7 +302,7 @@ def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
 def test_the_versions_of_several_presets(monkeypatch):
     kept = {"a": ["2.11.0"], "b": ["2.13.0", "2.11.0"]}
     monkeypatch.setattr(
-        results, "kept", lambda preset: {"environment": {"torch": kept[preset]}} if preset in kept else None
+        published, "record", lambda preset: {"environment": {"torch": kept[preset]}} if preset in kept else None
     )
     said = [law.versions("a"), law.versions("a", "b", "c"), law.versions("c")]
     assert said == ["PyTorch 2.11.0", "PyTorch 2.11.0 and 2.13.0", f"PyTorch {law.NOTHING}"]

@@ -1,6 +1,5 @@
 """The verification page's record, made anew and compared."""
 
-import json
 import math
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from lrd import ROOT, UserError
 from lrd.analysis.verification import bf16_barrier, grading_pairs, recorded
 from lrd.cell import Cell
 from lrd.checks import verification
+from lrd.runs import published
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +103,16 @@ def test_a_differing_run_is_noticed(models, monkeypatch):
 
 
 def test_recording_without_math500_keeps_the_verifiers_part(tmp_path, monkeypatch, record, capsys):
-    kept = tmp_path / "verification.json"
-    kept.write_text(json.dumps({"verifier": record["verifier"]}))
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    published.write("verification", {"verifier": record["verifier"]})
     monkeypatch.setattr(verification, "check_grading", lambda: {"kinds": {}})
-    monkeypatch.setattr(verification, "RECORD", kept)
     monkeypatch.setattr(verification, "ROOT", tmp_path)
     monkeypatch.setattr(verification, "check_loss", lambda student: {"batches": 0})
     monkeypatch.setattr(verification, "check_twice", lambda *models: {"steps": 0})
     monkeypatch.setattr(verification, "check_forward", lambda *models: {"arms": []})
     monkeypatch.setattr(verification, "check_precision", lambda student, teacher, rate: {"learning_rate": rate})
     assert verification.main(["--math500", str(tmp_path / "absent.jsonl")]) == 0
-    assert json.loads(kept.read_text()) == {
+    assert recorded() == {
         "verifier": record["verifier"],
         "grading": {"kinds": {}},
         "loss": {"batches": 0},

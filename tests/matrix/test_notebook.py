@@ -391,11 +391,11 @@ def test_who_reads_what_a_kernel_says_may_leave(monkeypatch):
 
 def test_a_disk_that_fails_is_one_sentence(monkeypatch, capsys):
     def fails(*args):
-        raise OSError(errno.ENOSPC, "No space left on device", "book/tiny.json")
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/published/tiny.json")
 
     monkeypatch.setattr("lrd.report.publish.write", fails)
     assert main(["publish", "tiny"]) == 1
-    assert capsys.readouterr().err == "lrd: [Errno 28] No space left on device: 'book/tiny.json'\n"
+    assert capsys.readouterr().err == "lrd: [Errno 28] No space left on device: 'runs/published/tiny.json'\n"
 
 
 def test_version_and_help(capsys):

@@ -14,7 +14,8 @@ from lrd import ROOT
 
 MOST = 22 * 2**20  # bytes of all published runs together, as git packs and sends them
 RECORDS = re.compile(
-    r"runs/[\w.-]+/(?:"
+    r"runs/published/[\w-]+\.(?:json|csv)\.xz|"
+    r"runs/(?!published/)[\w.-]+/(?:"
     r"(?!baseline/|rewards/)[^/]+/(?:cell\.ipynb|(?:config|provenance|done)\.json|(?:metrics|evals|validation|completions)\.jsonl\.xz)"
     r"|baseline/(?:baseline\.ipynb|samples\.jsonl\.xz|done\.json)|rewards/(?:rewards\.ipynb|done\.json))"
 )
@@ -74,6 +75,9 @@ def test_a_finished_cell_is_committed_whole(kept):
         ("runs/small/baseline/cell.ipynb", "no record"),
         ("runs/small/outcome-r1-s0/evals.jsonl", "no record"),  # not packed
         ("runs/small/card.json", "no record"),
+        ("runs/small/small.json.xz", "no record"),
+        ("runs/published/law.csv", "no record"),
+        ("runs/published/outcome-r1-s0/done.json", "no record"),
         ("runs/tiny/outcome-r1-s0/done.json", "a user's own"),
     ],
 )
@@ -109,4 +113,6 @@ def test_git_takes_the_records_and_nothing_else(ignored):
         assert [n for n in others if not ignored(f"{cell}/{n}")] == []
     studies = ("baseline/baseline.ipynb", "baseline/samples.jsonl.xz", "baseline/done.json", "rewards/rewards.ipynb")
     assert not any(ignored(f"runs/small/{name}") for name in studies)
+    assert [n for n in ("small.json", "law.csv") if ignored(f"runs/published/{n}.xz")] == []
+    assert [n for n in ("law.csv", "note.txt", "law/x.json.xz") if not ignored(f"runs/published/{n}")] == []
     assert ignored("runs/tiny/outcome-r1-s0/done.json")
