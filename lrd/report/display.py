@@ -21,10 +21,9 @@ from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
 from lrd.analysis import budget, timings
-from lrd.analysis.stats import below_base, paired
 from lrd.cell import Cell, read_preset
-from lrd.report.text import NBSP, NOTHING, arm_name, interval, mean_sd, signed
-from lrd.results import Results, pass_at_k
+from lrd.report.text import NOTHING, arm_name
+from lrd.results import Results
 
 GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey
 VISIBLE = {"\n": "⏎\n", "\t": "⇥"}
@@ -92,51 +91,6 @@ def completions(rows: Sequence[dict[str, Any]]) -> Html:
     return Html("".join(_completion(row, scale) for row in rows))
 
 
-def outcome_table(results: Results, published: dict[str, Any]) -> Html:
-    """The study in one table: final and peak pass@1 of every regime and arm, the published value, a link a seed."""
-    head = "".join(f"<th>{html.escape(regime)}</th>" for regime in results.regimes)
-    body = ""
-    for arm in results.arms:
-        cells = "".join(f"<td>{_arm_cell(results, published, regime, arm)}</td>" for regime in results.regimes)
-        body += f"<tr><th>{arm_name(arm)}{_size(results, arm)}</th>{cells}</tr>"
-    return Html(
-        f"<table class='lrd-table lrd-outcomes'><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
-
-
-def _size(results: Results, arm: str) -> str:
-    """What an arm trains and can hold, beneath its name; nothing where none of its cells says."""
-    sizes = results.cells[results.cells.arm == arm].trainable_parameters.dropna().unique()
-    if not len(sizes):
-        return ""
-    held = ", ".join(f"{size:,.0f} parameters, {budget.capacity(size):,.0f} bits" for size in sorted(sizes))
-    return f"<br><small>{held}</small>"
-
-
-def _arm_cell(results: Results, published: dict[str, Any], regime: str, arm: str) -> str:
-    cells = results.cells[(results.cells.regime == regime) & (results.cells.arm == arm)]
-    done = results.finished[results.finished.cell.isin(cells.cell)]
-    theirs = published.get("pass_at_1", {}).get(regime, {})
-    value = theirs.get(arm)
-    report = f"{value[0]:.3f}{NBSP}±{NBSP}{value[1]:.3f} ({theirs['statistic']})" if value else "none"
-    seeds = " ".join(_seed(results, row) for row in cells.itertuples())
-    lines = [
-        f"<span class='lrd-main'>{_mean_sd(done.final)}</span>",
-        f"<span class='lrd-row'><i>peak</i> {_mean_sd(done.peak)}</span>",
-        f"<span class='lrd-row'><i>published</i> {report}</span>",
-        f"<span class='lrd-row lrd-seeds'><i>seeds</i> {seeds}</span>",
-    ]
-    return "".join(lines)
-
-
-def _seed(results: Results, row: Any) -> str:
-    """A seed as a link to its cell's page, or with the state that explains why there is none."""
-    state = "" if row.state == "finished" else f" {row.state}"
-    if not row.page:
-        return f"<span title='{row.cell}: {row.state}'>{row.seed}{state or ' no page'}</span>"
-    return f"<a href='{page(results, row.cell)}' title='{row.cell}: {row.state}'>{row.seed}{state}</a>"
-
-
 def page(results: Results, cell: str) -> str:
     """Address of a cell's page, from a page of `notebooks/` or `book/`."""
     return f"../runs/{results.preset}/{cell}/cell.html"
@@ -170,38 +124,6 @@ def one_open(figures: Mapping[str, tuple[Figure, str]]) -> Html:
             f"</details>"
         )
     return Html("".join(parts))
-
-
-def difference_table(results: Results) -> Html:
-    """Every rank against full fine-tuning: final pass@1, paired by seed, with its 95 % interval over seeds."""
-    *ranks, full = results.arms
-    rows = []
-    for arm in ranks:
-        found = [paired(results.finished, regime, arm, full) for regime in results.regimes]
-        texts = [f"{signed(d.mean)}{interval(d)}" if d else NOTHING for d in found]
-        rows.append((arm_name(arm), *texts))
-    return table([f"minus {arm_name(full)}", *results.regimes], rows)
-
-
-def regime_table(results: Results, published: dict[str, Any]) -> Html:
-    """What became of each regime's cells: peak, final, how many end below the base, advantages beside the published."""
-    rows, below = [], below_base(results)
-    for regime in results.regimes:
-        cells = results.finished[results.finished.regime == regime]
-        low, n = below.get(regime, (0, 0))
-        theirs = published.get("peak_advantage_std", {}).get(regime)
-        rows.append(
-            (
-                regime,
-                _mean_sd(cells.peak),
-                _mean_sd(cells.final),
-                f"{low} of {n}",
-                _mean_sd(cells.peak_advantage_std, 2),
-                "none" if theirs is None else f"{theirs:.2f}",
-            )
-        )
-    head = ["regime", "peak pass@1", "final pass@1", "below the base", "peak advantage std", "published"]
-    return table(head, rows)
 
 
 def within(
@@ -267,65 +189,6 @@ def budget_cells(results: Results, frame: pd.DataFrame) -> Html:
         rows.append((link(results, row.cell), *shown, *ratios))
     head = "parameters,episodes,deposits an episode,at most,entropy,reverse KL,at most / capacity,measured / capacity"
     return folded(f"Every finished cell ({len(rows)})", table(["cell", *head.split(",")], rows))
-
-
-def settings_table(cells: Sequence[Cell]) -> Html:
-    """Every setting of a matrix; one that differs between cells shows its values and the cells that have each."""
-    rows = []
-    for key in cells[0].config:
-        by_value: dict[str, list[Cell]] = {}
-        for cell in cells:
-            value = cell.config[key]
-            listed = ", ".join(map(str, value)) or "all" if isinstance(value, list) else ""
-            text = listed or ("full" if value is None else repr(value))
-            by_value.setdefault(text, []).append(cell)
-        if len(by_value) == 1 or key in ("regime", "rank", "seed"):
-            shown = ", ".join(text.strip("'") for text in by_value)
-        else:
-            shown = "; ".join(f"{text} ({_which(those, cells)})" for text, those in by_value.items())
-        rows.append((Html(f"<code>{key}</code>"), shown))
-    return table(["setting", "value"], rows)
-
-
-def _which(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
-    """The cells that share a value, by the one axis that tells them from the others, or by name."""
-    for axis, name in (("arm", arm_name), ("regime", str), ("seed", lambda seed: f"seed {seed}")):
-        values = list(dict.fromkeys(getattr(cell, axis) for cell in some))
-        if len(some) == sum(getattr(cell, axis) in values for cell in cells):
-            return ", ".join(map(name, values))
-    return ", ".join(cell.name for cell in some)
-
-
-def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
-    """The testbed's card: what each model is and can do; or where the preset's models come from."""
-    if card is None:
-        names = ", ".join(f"<code>{html.escape(name)}</code>" for name in (cell.student, cell.teacher, cell.prm))
-        return Html(
-            f"<p>There is no card of <code>{html.escape(preset)}</code>: its models ({names}) were not trained here. "
-            f"<code>lrd testbed {html.escape(preset)}</code> trains those that lie below <code>models/</code>.</p>"
-        )
-    rows = []
-    models = card.get("models", {})
-    for model in sorted(models, key=["student", "teacher", "prm", "completer", *models].index):
-        about = models[model]
-        shape = card.get("recipe", {}).get(model, {}).get("shape", {})
-        size = f"{shape['hidden_size']} wide, {shape['num_hidden_layers']} layers" if shape else "as the completer"
-        scores = [number_or_dash(about.get(name), 3) for name in ("greedy", "pass@1", "pass@4", "pass@8")]
-        steps = number_or_dash(about.get("held_out_step_accuracy"), 3)
-        if "majority_step_accuracy" in about:
-            steps += f" ({number_or_dash(about['majority_step_accuracy'], 3)})"
-        rows.append((model, size, number_or_dash(about.get("parameters"), 0), *scores, steps))
-    return table(["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps"], rows)
-
-
-def baseline_table(preset: str, frame: pd.DataFrame | None) -> Html:
-    """Greedy pass@1 and pass@k of student and teacher, with a link to the notebook that measured them."""
-    if frame is None:
-        return Html(f"<p>Not measured yet: <code>lrd baseline {html.escape(preset)}</code> does.</p>")
-    scores = pass_at_k(frame)
-    rows = [(model, *values) for model, values in zip(scores.index, scores.to_numpy())]
-    link = f"<p><a href='../runs/{html.escape(preset)}/baseline/baseline.html'>The notebook that measured them</a></p>"
-    return Html(table(["model", *scores.columns], rows) + link)
 
 
 def step_table(bench: timings.Bench | None) -> Html:
@@ -410,11 +273,6 @@ def _linked(results: Results, problem: str) -> str:
     has_page = bool(results.cells.page[results.cells.cell == name].any())
     shown = f"<a href='{page(results, name)}'>{name}</a>" if has_page else f"<b>{html.escape(name)}</b>"
     return f"{shown}: {html.escape(text)}"
-
-
-def _mean_sd(values: pd.Series, digits: int = 3) -> str:
-    text = mean_sd(values.replace([np.inf, -np.inf], np.nan), digits)
-    return Html(f"<span class='lrd-none'>{text}</span>") if text == NOTHING else text
 
 
 def _completion(row: dict[str, Any], scale: float) -> str:

@@ -44,6 +44,11 @@ def interval(d: Difference, digits: int = 3) -> str:
     return f" [{signed(d.low, digits)},{NBSP}{signed(d.high, digits)}]" if d.n > 1 else ""
 
 
+def difference(d: Difference | None, digits: int = 3) -> str:
+    """`+0.038 [−0.053, +0.129]`, a mean difference and its interval."""
+    return f"{signed(d.mean, digits)}{interval(d, digits)}" if d else NOTHING
+
+
 def arm_name(arm: str) -> str:
     """`r16` → `rank 16`, `full` → `full fine-tuning`."""
     return "full fine-tuning" if arm == "full" else f"rank {arm[1:]}"

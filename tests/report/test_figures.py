@@ -12,7 +12,6 @@ from matplotlib.text import Text
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
-from lrd.cell import Cell, grid
 from lrd.report import display, figures
 
 DRAWN = [figures.rank_curves, figures.learning_curves, figures.over_steps]
@@ -105,29 +104,14 @@ def test_model_output_is_escaped():
     assert "&lt;img src=x onerror=alert(1)&gt;" in shown and "&amp;" in shown and "not a number" in shown
 
 
+def test_what_is_missing_of_nothing(empty):
+    assert "54 absent" in display.missing(empty)
+
+
 def test_reasons_of_failures_are_escaped(half):
     found = results.Results(half.preset, half.steps, half.evals, half.cells, ["outcome-r1-s0: failed: <i>x</i>"])
     assert "failed: &lt;i&gt;x&lt;/i&gt;" in display.missing(found)
     assert "outcome-r1-s0/cell.html" in display.missing(found)
-
-
-def test_the_table_leads_to_every_cell_that_has_a_page(half):
-    shown = display.outcome_table(half, results.published())
-    for cell, has_page in zip(half.cells.cell, half.cells.page):
-        assert (f"href='../runs/tiny/{cell}/cell.html'" in shown) == has_page
-    assert "0.775" in shown and "0.550" in shown and "1 absent" in shown
-
-
-def test_tables_of_nothing(empty):
-    published = results.published()
-    tables = [
-        display.outcome_table(empty, published),
-        display.regime_table(empty, published),
-        display.difference_table(empty),
-    ]
-    assert not any("nan" in shown for shown in tables)
-    assert "54 absent" in display.missing(empty)
-    assert "&lt;span" not in display.regime_table(empty, published)
 
 
 @pytest.mark.slow
@@ -145,15 +129,3 @@ def test_glued_as_myst_nb_glues():
     _, theirs, ours = NotebookClient(notebook).execute().cells
     assert len(ours.outputs) == 4 and ours.outputs == theirs.outputs
     assert "application/papermill.record/image/png" in ours.outputs[2].data
-
-
-def test_settings_that_differ_name_their_cells():
-    shown = display.settings_table(grid("tiny"))
-    assert "0.0003 (full fine-tuning)" in shown and "0, 1, 2" in shown
-
-
-def test_the_card_or_where_it_would_come_from():
-    cell = Cell.load("tiny", regime="outcome", rank=1, seed=0)
-    assert "lrd testbed tiny" in display.card_table("tiny", None, cell)
-    card = {"models": {"student": {"parameters": 1234, "greedy": 0.5}}}
-    assert "1,234" in display.card_table("tiny", card, cell) and "0.500" in display.card_table("tiny", card, cell)

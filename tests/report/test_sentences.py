@@ -15,7 +15,8 @@ import pytest
 from fakes import broken, falling, half, matrix, one_evaluation
 
 from lrd import results
-from lrd.report import answer, evidence
+from lrd.report import answer, evidence, setup
+from lrd.report.results import glued as results_page
 from lrd.report.text import NOTHING
 from lrd.results import Results
 
@@ -68,11 +69,25 @@ def stability(found: Results) -> Glued:
     )
 
 
+CARD = {
+    "seconds": 355.4,
+    "models": {"student": {"parameters": 23655680}, "teacher": {"parameters": 31522304}, "prm": {"parameters": 206688}},
+}
+
+
+def setups(runs: Path) -> Iterable[tuple[str, Glued]]:
+    """Presets with and without a card, and the original's."""
+    for preset, card in (("small", CARD), ("tiny", None), ("paper", None)):
+        yield f"{preset}, {'with' if card else 'without'} a card", setup.glued(preset, card) | setup.about(preset, card)
+
+
 # page → from the worlds' runs to (case, what the page glues); add a page here
 PAGES: dict[str, Callable[[Path], Iterable[tuple[str, Glued]]]] = {
     "answer": in_each_world(lambda found: answer.glued(found) | table("reward", answer.answers(found))),
     "equivalence": in_each_world(equivalence),
     "stability": in_each_world(stability),
+    "results": in_each_world(results_page),
+    "setup": setups,
 }
 
 

@@ -1,0 +1,151 @@
+"""The setup page: where the models come from, what their scale leaves out, what was tried; the tables of settings."""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+import html
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from lrd import ROOT
+from lrd.analysis import budget
+from lrd.cell import Cell, grid, is_path
+from lrd.report.display import Html, number_or_dash, table
+from lrd.report.text import NOTHING, arm_name, counted, listed
+from lrd.results import pass_at_k, published
+
+OTHERS = {"teacher": "the teacher", "prm": "the process reward model"}
+TASKS = {
+    "chain": "chains of one-digit arithmetic modulo ten",
+    "arithmetic": "arithmetic told as short stories, of five levels of difficulty",
+}
+
+
+def glued(preset: str, card: dict[str, Any] | None) -> dict[str, str]:
+    """Keyed by the names that they are glued under."""
+    cells = grid(preset)
+    return {
+        "preset_name": preset,
+        "cells_count": str(len(cells)),
+        "setup_models": models(cells[0], card),
+        "setup_tried": tried_count(preset),
+    }
+
+
+def about(preset: str, card: dict[str, Any] | None) -> dict[str, str]:
+    """What the start page glues of a preset's models."""
+    cell = grid(preset)[0]
+    return {"about_models": models(cell, card), "about_scale": scale(cell, card)}
+
+
+def models(cell: Cell, card: dict[str, Any] | None) -> str:
+    """Where the models come from and how large they are."""
+    task = TASKS.get(cell.train_data, cell.train_data)
+    if not is_path(cell.student):
+        return f"The models are the original's: {listed([cell.student, cell.teacher, cell.prm])}."
+    if card is None:
+        return f"The models of {cell.preset} are trained from scratch on {task}; their card is not at hand."
+    size = {role: _size(model["parameters"]) for role, model in card["models"].items()}
+    others = listed([f"{name} {size[role]}" for role, name in OTHERS.items()])
+    return (
+        f"The student has {size['student']} parameters, {others}. All three are trained from scratch, in "
+        f"{card['seconds'] / 60:.0f} minutes, on problems that a program writes: {task}."
+    )
+
+
+def scale(cell: Cell, card: dict[str, Any] | None) -> str:
+    """What that scale leaves out; empty where the models are the original's."""
+    if not is_path(cell.student):
+        return ""
+    theirs = budget.shape_of(grid(published()["preset"])[0].student)
+    ours = (card or {}).get("models", {}).get("student", {}).get("parameters")
+    times = ""
+    if theirs and ours:
+        factor = float(f"{theirs.parameters / ours:.2g}")
+        times = f"; the original's student has about {factor:,.0f} times as many parameters"
+    return (
+        f"They have never read a text of any other kind: they are no language models, and what holds of them need not "
+        f"hold of one{times}."
+    )
+
+
+def _size(parameters: float) -> str:
+    """`23.7 million`, `206,688`."""
+    return f"{parameters / 1e6:.1f} million" if parameters >= 1e6 else f"{parameters:,.0f}"
+
+
+def tried(preset: str) -> list[tuple[str, str, str]]:
+    """What was tried for a testbed and rejected: the change, what came of it and why it was not kept."""
+    entries = tomllib.loads((ROOT / "book" / "tried.toml").read_text(encoding="utf-8")).get(preset, [])
+    scores = [[f"{name} {entry[name]:.3f}" for name in ("greedy", "sampled") if name in entry] for entry in entries]
+    return [(entry["change"], ", ".join(s) or NOTHING, entry["reason"]) for entry, s in zip(entries, scores)]
+
+
+def tried_count(preset: str) -> str:
+    """How many recipes are on record as rejected, in one sentence."""
+    n = len(tried(preset))
+    if not n:
+        return f"Of preset {preset} no rejected recipe is on record."
+    return f"On record for preset {preset}: {counted(n, 'recipe')} that {'was' if n == 1 else 'were'} rejected."
+
+
+def settings_table(cells: Sequence[Cell]) -> Html:
+    """Every setting of a matrix; one that differs between cells shows its values and the cells that have each."""
+    rows = []
+    for key in cells[0].config:
+        by_value: dict[str, list[Cell]] = {}
+        for cell in cells:
+            value = cell.config[key]
+            listed = ", ".join(map(str, value)) or "all" if isinstance(value, list) else ""
+            text = listed or ("full" if value is None else repr(value))
+            by_value.setdefault(text, []).append(cell)
+        if len(by_value) == 1 or key in ("regime", "rank", "seed"):
+            shown = ", ".join(text.strip("'") for text in by_value)
+        else:
+            shown = "; ".join(f"{text} ({_which(those, cells)})" for text, those in by_value.items())
+        rows.append((Html(f"<code>{key}</code>"), shown))
+    return table(["setting", "value"], rows)
+
+
+def _which(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """The cells that share a value, by the one axis that tells them from the others, or by name."""
+    for axis, name in (("arm", arm_name), ("regime", str), ("seed", lambda seed: f"seed {seed}")):
+        values = list(dict.fromkeys(getattr(cell, axis) for cell in some))
+        if len(some) == sum(getattr(cell, axis) in values for cell in cells):
+            return ", ".join(map(name, values))
+    return ", ".join(cell.name for cell in some)
+
+
+def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
+    """The testbed's card: what each model is and can do; or where the preset's models come from."""
+    if card is None:
+        names = ", ".join(f"<code>{html.escape(name)}</code>" for name in (cell.student, cell.teacher, cell.prm))
+        return Html(
+            f"<p>There is no card of <code>{html.escape(preset)}</code>: its models ({names}) were not trained here. "
+            f"<code>lrd testbed {html.escape(preset)}</code> trains those that lie below <code>models/</code>.</p>"
+        )
+    rows = []
+    models = card.get("models", {})
+    for model in sorted(models, key=["student", "teacher", "prm", "completer", *models].index):
+        about = models[model]
+        shape = card.get("recipe", {}).get(model, {}).get("shape", {})
+        size = f"{shape['hidden_size']} wide, {shape['num_hidden_layers']} layers" if shape else "as the completer"
+        scores = [number_or_dash(about.get(name), 3) for name in ("greedy", "pass@1", "pass@4", "pass@8")]
+        steps = number_or_dash(about.get("held_out_step_accuracy"), 3)
+        if "majority_step_accuracy" in about:
+            steps += f" ({number_or_dash(about['majority_step_accuracy'], 3)})"
+        rows.append((model, size, number_or_dash(about.get("parameters"), 0), *scores, steps))
+    return table(["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps"], rows)
+
+
+def baseline_table(preset: str, frame: pd.DataFrame | None) -> Html:
+    """Greedy pass@1 and pass@k of student and teacher, with a link to the notebook that measured them."""
+    if frame is None:
+        return Html(f"<p>Not measured yet: <code>lrd baseline {html.escape(preset)}</code> does.</p>")
+    scores = pass_at_k(frame)
+    rows = [(model, *values) for model, values in zip(scores.index, scores.to_numpy())]
+    link = f"<p><a href='../runs/{html.escape(preset)}/baseline/baseline.html'>The notebook that measured them</a></p>"
+    return Html(table(["model", *scores.columns], rows) + link)
