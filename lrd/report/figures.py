@@ -249,16 +249,16 @@ def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
 
 def repairs(frame: pd.DataFrame) -> Figure:
     """Peak advantage std and final pass@1 under each repair, none in grey: a mark a cell, a bar the adapters' mean."""
-    names = list(frame.repair.unique())
+    names = list(frame.intervention.unique())
     markers = markers_of(list(frame.sort_values("rank").arm.unique()))  # full fine-tuning, without a rank, last
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.3 + 0.27 * max(len(names), 3)), sharey=True, squeeze=False)
     for ax, (value, label) in zip(axes[0], (("magnitude", "peak advantage std"), ("final", "final pass@1"))):
         _say_if_empty(ax, names)
         for cell in frame.itertuples():
-            colour, size = "0.4" if cell.repair == "none" else OKABE_ITO[1], 7 if cell.arm == "full" else 4
-            at = names.index(cell.repair)
+            colour, size = "0.4" if cell.intervention == "none" else OKABE_ITO[1], 7 if cell.arm == "full" else 4
+            at = names.index(cell.intervention)
             ax.plot(getattr(cell, value), at, markers[cell.arm], color=colour, markersize=size, alpha=0.55)
-        for i, mean in enumerate(frame[frame["rank"].notna()].groupby("repair")[value].mean().reindex(names)):
+        for i, mean in enumerate(frame[frame["rank"].notna()].groupby("intervention")[value].mean().reindex(names)):
             ax.plot([mean, mean], [i - 0.32, i + 0.32], color="0.15", linewidth=2)
         ax.set_xlabel(label)
         ax.grid(axis="x")

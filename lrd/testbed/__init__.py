@@ -49,6 +49,7 @@ def recipe_hash(name: str) -> str:
         "data/problems",
         "rewards/process",
         "sampling/draw",
+        "sampling/fused",
         "sampling/static",
         "sampling/torch",
     )

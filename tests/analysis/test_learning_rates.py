@@ -1,11 +1,14 @@
-"""Paces by hand: what has collapsed by when, and the sentences that say so."""
+"""What has collapsed by when at several learning rates, by hand."""
+
+import math
 
 import matplotlib.pyplot as plt
 import pytest
 from fakes import legible, write_cell
 
 from lrd import results
-from lrd.analysis import pace
+from lrd.analysis import learning_rates
+from lrd.analysis.learning_rates import Extent
 from lrd.cell import grid
 from lrd.report import figures
 
@@ -27,32 +30,30 @@ def found(tmp_path):
     for cell in grid("pace"):
         if cell.point["pace"] in PLAN:
             write_cell(tmp_path, cell, PLAN[cell.point["pace"]][cell.seed])
-    return pace.with_rates(results.load("pace", tmp_path))
+    return learning_rates.with_rates(results.load("pace", tmp_path))
 
 
 def test_what_has_collapsed_by_when(found):
-    counted = {p.name: (p.learning_rate, p.cells, p.soon, p.late, p.onsets) for p in pace.paces(found, SOON)}
-    assert counted == {
-        "rank-16": (1e-3, 3, 3, 3, [80, 80, 80]),
-        "rank-16-third": (3e-4, 3, 1, 3, [80, 160, 160]),
-        "rank-16-tenth": (1e-4, 3, 0, 3, [160, 160, 160]),
-        "full-third": (1e-4, 3, 0, 1, [160]),
-        "full-tenth": (3e-5, 3, 0, 0, []),
+    assert learning_rates.last_steps("pace") == (SOON, LATE)
+    cells = learning_rates.collapses(found, SOON)
+    by_name = {name: its for name, its in cells.groupby("pace", sort=False)}
+    onsets = {name: [step for step in its.collapse if not math.isnan(step)] for name, its in by_name.items()}
+    assert onsets == {
+        "rank-16": [80, 80, 80],
+        "rank-16-third": [80, 160, 160],
+        "rank-16-tenth": [160, 160, 160],
+        "full-third": [160],
+        "full-tenth": [],
     }
-    rows = {row[0]: row[1:] for row in pace.rows(pace.paces(found, SOON))}
-    plain = {name: [text.replace("\N{NO-BREAK SPACE}", " ") for text in row] for name, row in rows.items()}
-    assert plain["rank-16"][1:4] == ["0.90 ± 0.00", "0.10 ± 0.00", "0.00 ± 0.00"]
-    assert len(pace.head(SOON, LATE)) == 1 + len(rows["rank-16"])
-    assert plain["full-tenth"][-3:] == ["0 of 3", "0 of 3", "none"] and plain["full-third"][-1] == "160"
-
-
-def test_what_is_said(found):
-    assert pace.verdict(pace.paces(found, SOON), SOON, LATE) == (
-        "By step 80 every cell of rank-16 has collapsed. By step 80 some cells of rank-16-third have, and all have by "
-        "step 240. Of rank-16-tenth none has by then, and all have by step 240. Of full-third none has by then, and "
-        "some have by step 240. Of full-tenth none has by step 240."
-    )
-    assert pace.verdict([], SOON, LATE) == "Not run: no cell is finished."
+    assert [its.learning_rate.iloc[0] for its in by_name.values()] == [1e-3, 3e-4, 1e-4, 1e-4, 3e-5]
+    assert list(by_name["rank-16-third"].at_soon) == [0.1, 0.9, 0.9]
+    assert learning_rates.extents(cells, SOON, LATE) == {
+        "rank-16": (Extent.ALL, Extent.ALL),
+        "rank-16-third": (Extent.SOME, Extent.ALL),
+        "rank-16-tenth": (Extent.NONE, Extent.ALL),
+        "full-third": (Extent.NONE, Extent.SOME),
+        "full-tenth": (Extent.NONE, Extent.NONE),
+    }
 
 
 def test_the_figure_has_a_line_a_rate(found):
@@ -69,5 +70,5 @@ def test_the_figure_has_a_line_a_rate(found):
 
 def test_the_usual_rate_is_that_of_the_preset_below(tmp_path):
     for name, full in (("pace", 3e-4), ("pace-small", 3e-5)):
-        usual = pace.usual(results.load(name, tmp_path))
+        usual = learning_rates.usual(results.load(name, tmp_path))
         assert (usual["full"], usual["r16"]) == (full, 1e-3)
