@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
-from lrd.results import Results, estimates_at
+from lrd.analysis.baseline import estimates_at
+from lrd.results import Results
 
 if TYPE_CHECKING:  # a cell's own notebook needs neither
     from lrd.analysis.equivalence import Contrast
