@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lrd import ROOT
 from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits
+from lrd.rollouts import Completion
 
 NOTEBOOK: dict[str, Any] = {
     "cells": [
@@ -258,3 +259,27 @@ def write_begun(runs: Path, cell: Cell, step: int, *, evaluated: dict[int, int],
             ]
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return path
+
+
+class ScriptedSampler:
+    """Gives the scripted completions in turn, over and over; those longer than the cap are cut and say so."""
+
+    def __init__(self, script: list[list[int]]):
+        self._script = itertools.cycle(script)
+
+    def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        for _ in weights:
+            pass
+
+    def sample(
+        self,
+        prompts: list[list[int]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float = 1.0,
+        seed: int = 0,
+        logps: bool = False,
+    ) -> list[Completion]:
+        lines = [next(self._script) for _ in prompts]
+        return [Completion(ids[:max_tokens], None, len(ids) > max_tokens) for ids in lines]

@@ -581,11 +581,6 @@ def data_flow(results: Results) -> Figure:
     return figure
 
 
-def close(figure: Figure) -> None:
-    """Lets go of a figure that a page shows elsewhere, so that the notebook does not show it a second time."""
-    plt.close(figure)
-
-
 def colour_of(regime: str, results: Results) -> str:
     """The regime's colour, by its place in the matrix."""
     return OKABE_ITO[results.regimes.index(regime) % len(OKABE_ITO)]

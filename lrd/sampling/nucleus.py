@@ -40,8 +40,8 @@ class CapturedNucleus:
         if (rows, words) not in self._graphs:
             into, shares = logits.new_zeros(rows, words, dtype=torch.float32), top_p.new_ones(rows)
             self._graphs[rows, words] = (*graphs.capture(lambda: nucleus(into, shares)), into, shares)
-        graph, found, into, shares = self._graphs[rows, words]
+        graph, result, into, shares = self._graphs[rows, words]
         into[:n].copy_(logits)
         shares[:n].copy_(top_p)
         graph.replay()
-        return found[:n]
+        return result[:n]

@@ -2,6 +2,7 @@
 
 import math
 
+import matplotlib.pyplot as plt
 import pytest
 from fakes import legible, slowed
 
@@ -52,7 +53,7 @@ def test_the_figure_has_a_line_a_rate(found):
     base, *rates = drawn["rank 16"]
     assert list(base.get_ydata()) == pytest.approx([rates[0].get_ydata()[0]] * 2)
     assert [line.get_linewidth() > 2 for line in rates] == [False, False, True]  # 1e-4, 3e-4, 1e-3
-    figures.close(figure)
+    plt.close(figure)
 
 
 def test_the_usual_rate_is_that_of_the_preset_below(tmp_path):

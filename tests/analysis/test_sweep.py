@@ -2,6 +2,7 @@
 
 import math
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from fakes import small_sweep, write_cell
@@ -46,7 +47,7 @@ def test_a_sweep_that_was_not_run(tmp_path):
     assert sweep.chosen(sweep.areas(empty, AXIS)) == sweep.unlike(empty, AXIS) == {}
     figure = figures.sweep(empty, AXIS, {}, "learning rate")
     assert all("no finished cell" in [t.get_text() for t in ax.texts] for ax in figure.axes)
-    figures.close(figure)
+    plt.close(figure)
 
 
 def test_the_chosen_curve_is_bold(swept):
@@ -54,7 +55,7 @@ def test_the_chosen_curve_is_bold(swept):
     panel = next(ax for ax in figure.axes if ax.get_title(loc="left") == "rank 16")
     assert [line.get_linewidth() > 2 for line in panel.lines] == [False, True, False, False]  # the first is the base
     assert list(panel.lines[1].get_ydata()) == [0.2, 0.8]
-    figures.close(figure)
+    plt.close(figure)
 
 
 def test_an_experiment_on_another_preset_is_not_what_the_book_is_about(swept, tmp_path, monkeypatch):

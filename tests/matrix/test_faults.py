@@ -297,10 +297,10 @@ def test_no_name_leaves_the_runs_directory(make_cell, tmp_path, monkeypatch, nam
         shutil.copy(ROOT / "lrd" / "presets" / "tiny.toml", tmp_path / f"{name}.toml")
         with pytest.raises(UserError, match="is no name|unknown preset"):
             grid(name)
-    from lrd import testbed
+    from lrd.testbed import recipe
 
     with pytest.raises(UserError, match="preset .* is no name"):
-        testbed.recipe(name)
+        recipe.load(name)
 
 
 @pytest.mark.parametrize("axis", ["regime", "rank", "seed"])

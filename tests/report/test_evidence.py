@@ -1,5 +1,6 @@
 """The pages on equivalence and stability over full, half, broken and absent runs: always words, never a stack trace."""
 
+import matplotlib.pyplot as plt
 import pytest
 from fakes import broken, half, one_evaluation
 
@@ -27,7 +28,7 @@ def test_pages_say_something_true_whatever_was_run(make, tmp_path, monkeypatch):
         figures.lead_lag(found, other.leads),
     ):
         figure.canvas.draw()
-        figures.close(figure)
+        plt.close(figure)
 
 
 def test_what_half_a_matrix_says(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The page on the collapse under intervention: its tables and its figure; sentences.txt has its words."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from fakes import intervened, legible
@@ -30,7 +31,7 @@ def test_the_figure_of_interventions_and_of_none():
         legible(figure)
         said = [text.get_text() for text in figure.legends[0].get_texts()]
         assert said == (["rank 1", "FullFT"] if len(found) else [])
-        figures.close(figure)
+        plt.close(figure)
     full = [line for line in figures.repairs(FOUND).axes[1].lines if line.get_marker() == figures.FULL_MARKER]
     assert [list(line.get_ydata()) for line in full] == [[i] for i in range(4) for _ in range(3)]
     bars = [line.get_xdata() for line in figures.repairs(FOUND).axes[1].lines if len(line.get_xdata()) == 2]

@@ -32,7 +32,7 @@ from lrd.models import loading as models
 from lrd.models.limits import positions
 from lrd.models.logps import token_logps
 from lrd.rewards.outcome import on_last_token
-from lrd.rewards.process import tells_apart
+from lrd.rewards.process import probe
 from lrd.rollouts import Completion, collate
 from lrd.runs.directory import Run
 from lrd.runs.files import read_json
@@ -295,15 +295,20 @@ def test_what_a_prm_makes_of_right_and_wrong_answers_is_recorded(variant, make_c
 def test_the_probe_counts_right_above_wrong(make_cell, tokenizer):
     cell = make_cell()
     pool, _ = problems.train_pool("chain")
-    outcome = rewards.load(cell, tokenizer, CPU)
-    assert tells_apart(outcome, cell, tokenizer, pool, CPU) == (32, 32)
-    assert tells_apart(lambda r, _: on_last_token([0.5] * len(r.texts), r), cell, tokenizer, pool, CPU) == (0, 32)
-    shown = [replace(p, solution=f"a1\nThe answer is \\boxed{{{p.answer}}}.") for p in pool]
-    cell = replace(cell, max_completion_tokens=60)
     texts = []
-    tells_apart(
-        lambda r, _: (texts.extend(r.texts), on_last_token([0.5] * len(r.texts), r))[1], cell, tokenizer, shown, CPU
-    )
+
+    def same(batch, _):
+        texts.extend(batch.texts)
+        return on_last_token([0.5] * len(batch.texts), batch)
+
+    def right_answers(reward, cell, pool) -> tuple[int, int]:
+        return tuple(probe(reward, cell, tokenizer, pool, CPU)["prm_probe"].values())
+
+    assert right_answers(rewards.load(cell, tokenizer, CPU), cell, pool) == (32, 32)
+    assert right_answers(same, cell, pool) == (0, 32)
+    shown = [replace(p, solution=f"a1\nThe answer is \\boxed{{{p.answer}}}.") for p in pool]
+    texts.clear()
+    right_answers(same, replace(cell, max_completion_tokens=60), shown)
     assert all(text.startswith("a1\nThe answer is") for text in texts)
     assert texts[0].removeprefix("a1\nThe") != texts[1].removeprefix("a1\nThe")
 

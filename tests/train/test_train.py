@@ -10,13 +10,13 @@ from collections import Counter
 import pytest
 import safetensors
 import torch
+from fakes import ScriptedSampler
 
 from lrd import UserError, grpo, rewards
 from lrd.checks.verification import TIMES
 from lrd.data.problems import train_pool
 from lrd.runs.directory import Run, state
 from lrd.runs.files import read_json, read_jsonl
-from lrd.sampling.scripted import ScriptedSampler
 from lrd.train import checkpoint, loop as training
 from lrd.train.loop import Diverged, train
 
