@@ -68,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _testbed(args) -> int:
-    from lrd import testbed
+    from lrd.testbed import build
 
-    print(testbed.show(args.preset, testbed.build(args.preset)))
+    print(build.show(args.preset, build.build(args.preset)))
     return 0
 
 

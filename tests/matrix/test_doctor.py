@@ -49,7 +49,8 @@ def test_versions_as_pinned_and_otherwise(tmp_path, monkeypatch):
     assert not found.ok and "(pinned: 1.0.0)" in found.said and "`make` brings .venv up to date" in found.said
     here = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: "0.33.0" if name == "vllm" else here(name))
-    assert doctor.versions().ok and "vLLM 0.33.0 brings its own: torch is" in doctor.versions().said
+    found = doctor.versions()
+    assert found.ok and "vLLM 0.33.0 brings its own: torch is" in found.said
 
 
 def test_packages_that_do_not_fit_together_are_named(tmp_path, monkeypatch):
@@ -148,6 +149,7 @@ def test_what_the_cache_holds(monkeypatch, tmp_path):
 def test_nothing_is_tried_for_want_of_what_it_takes(preset, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(doctor, "gpus", lambda: [])
+    monkeypatch.setattr(doctor, "versions", lambda: Finding(True, "versions", "as pinned"))
     monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
     monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "silent"))
     name = preset(gpus=1, student="some/model", teacher="./models/nowhere/teacher")
@@ -162,6 +164,7 @@ def test_nothing_is_tried_for_want_of_what_it_takes(preset, monkeypatch, capsys)
 def test_all_is_well_if_all_that_is_of_the_hub_is_cached(preset, checkpoint, monkeypatch):
     monkeypatch.setattr(hub, "cached_folder", lambda name, role: Path(checkpoint("qwen3")))
     monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "HF_HUB_OFFLINE is set"))
+    monkeypatch.setattr(doctor, "versions", lambda: Finding(True, "versions", "as pinned"))
     monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
     monkeypatch.setattr(doctor, "trial", lambda cell: Finding(True, "cell", cell.name))
     models = {role: f"some/{role}" for role in ("student", "teacher", "prm")}
