@@ -104,6 +104,14 @@ def intervened(**about: tuple[float, float]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def chained() -> pd.DataFrame:
+    """`cap` lessens magnitude alone, `canonical` magnitude and blindness, `outcome` blindness with gold answers."""
+    found = intervened(**{"none": (0.8, 5.0), "cap": (0.6, 1.0), "canonical": (0.3, 1.0), "outcome": (0.1, 5.0)})
+    shift = {"canonical": 0.45, "outcome": 0.45}  # of blindness, from 0.9
+    found["blind"] -= found.intervention.map(shift).fillna(0) + 0.001 * found.seed * found.intervention.isin(shift)
+    return found
+
+
 def small_sweep(root: Path) -> Path:
     """Rank 16 likes 3e-4 and 1e-3 the same, rank 4 the middle, rank 64 the largest; of rank 1 a cell is missing."""
     right = {"r16": {3e-4: 16, 1e-3: 16, 3e-3: 2}, "r64": {3e-4: 8, 1e-3: 9, 3e-3: 10}}
@@ -112,6 +120,17 @@ def small_sweep(root: Path) -> Path:
         if cell.learning_rate in right.get(cell.arm, {}):
             seeds = 1 if cell.seed == 101 else -1  # the mean over seeds is the number above
             write_cell(root, cell, {0: 4, 10: right[cell.arm][cell.learning_rate] + seeds})
+    return root
+
+
+def slowed(root: Path) -> Path:
+    """Cells of `pace` that have collapsed by step 80, by step 160 or not; of its axis every extent there is."""
+    early, later = {0: 8, 40: 18, 80: 2, 120: 1, 240: 0}, {0: 8, 40: 12, 80: 18, 120: 18, 160: 3, 240: 2}
+    keeps = {0: 8, 40: 18, 80: 18, 120: 17, 240: 16}  # of 20 problems
+    plan = {"rank-16": [early] * 3, "rank-16-third": [early, later, later], "rank-16-tenth": [later] * 3}
+    plan |= {"full": [early, keeps, keeps], "full-third": [keeps, keeps, later], "full-tenth": [keeps] * 3}
+    for cell in grid("pace"):
+        write_cell(root, cell, plan[cell.point["pace"]][cell.seed])
     return root
 
 

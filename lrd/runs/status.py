@@ -70,14 +70,14 @@ class Row(NamedTuple):
 
 def read(cells: Sequence[Cell], runs: str | Path | None = None) -> list[Row]:
     """The rows of these cells. It never raises on a bad run."""
-    return [_read(runs_root(runs) / cell.preset / cell.name, cell.name, cell.steps, cell.config) for cell in cells]
+    return [_read(runs_root(runs) / cell.preset, cell.name, cell.steps, cell.config) for cell in cells]
 
 
 def read_all(preset: str, runs: str | Path | None = None) -> tuple[list[Row], list[Row]]:
     """The rows of a preset's matrix, and of the cells beside it that lie with its runs."""
-    cells, below = grid(preset), runs_root(runs) / preset
-    others = off_grid(below, {cell.name for cell in cells})
-    return read(cells, runs), [_read(path, path.name, 0, None) for path in others]
+    rows, below = read(grid(preset), runs), runs_root(runs) / preset
+    others = off_grid(below, {row.cell for row in rows})
+    return rows, [_read(below, path.name, 0, None) for path in others]
 
 
 def table(preset: str, runs: str | None = None) -> str:
@@ -191,8 +191,9 @@ class Watch:
         return shown
 
 
-def _read(path: Path, name: str, steps: int, asked: dict[str, Any] | None) -> Row:
-    """The row of a run directory; `asked` is its cell's configuration in the matrix, None where that has no such."""
+def _read(below: Path, name: str, steps: int, asked: dict[str, Any] | None) -> Row:
+    """The row of a cell's directory; `asked` is its configuration in the matrix, None where that has no such cell."""
+    path = below / name
     now, session, config = state(path), _session(path), {}
     with contextlib.suppress(UserError):
         config = read_json(path / "config.json") or {}

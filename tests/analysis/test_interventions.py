@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import intervened, write_cell, write_lines
+from fakes import chained, intervened, write_cell, write_lines
 from hypothesis import given, strategies as st
 
 from lrd import results
@@ -45,14 +45,6 @@ def test_shares_by_hand():
 
 def told_of(found):
     return {link.name: (link.alone, [*link.shares], link.unshown) for link in interventions.links(found)}
-
-
-def chained():
-    """`cap` lessens magnitude alone, `canonical` magnitude and blindness, `outcome` blindness with gold answers."""
-    found = intervened(**{"none": (0.8, 5.0), "cap": (0.6, 1.0), "canonical": (0.3, 1.0), "outcome": (0.1, 5.0)})
-    shift = {"canonical": 0.45, "outcome": 0.45}  # of blindness, from 0.9
-    found["blind"] -= found.intervention.map(shift).fillna(0) + 0.001 * found.seed * found.intervention.isin(shift)
-    return found
 
 
 def test_a_link_is_told_by_what_moves_it_alone():

@@ -4,33 +4,19 @@ import math
 
 import matplotlib.pyplot as plt
 import pytest
-from fakes import legible, write_cell
+from fakes import legible, slowed
 
 from lrd import results
 from lrd.analysis import learning_rates
 from lrd.analysis.learning_rates import Extent
-from lrd.cell import grid
 from lrd.report import figures
 
 SOON, LATE = 80, 240
-HOLDS = {0: 8, 40: 18, 80: 18, 120: 17, 240: 16}  # of 20 problems
-EARLY = {0: 8, 40: 18, 80: 2, 120: 1, 240: 0}
-LATER = {0: 8, 40: 12, 80: 18, 120: 18, 160: 3, 240: 2}
-PLAN = {
-    "rank-16": [EARLY] * 3,
-    "rank-16-third": [EARLY, LATER, LATER],
-    "rank-16-tenth": [LATER] * 3,
-    "full-third": [HOLDS, HOLDS, LATER],
-    "full-tenth": [HOLDS] * 3,
-}
 
 
 @pytest.fixture
 def found(tmp_path):
-    for cell in grid("pace"):
-        if cell.point["pace"] in PLAN:
-            write_cell(tmp_path, cell, PLAN[cell.point["pace"]][cell.seed])
-    return learning_rates.with_rates(results.load("pace", tmp_path))
+    return learning_rates.with_rates(results.load("pace", slowed(tmp_path)))
 
 
 def test_what_has_collapsed_by_when(found):
@@ -42,15 +28,17 @@ def test_what_has_collapsed_by_when(found):
         "rank-16": [80, 80, 80],
         "rank-16-third": [80, 160, 160],
         "rank-16-tenth": [160, 160, 160],
+        "full": [80],
         "full-third": [160],
         "full-tenth": [],
     }
-    assert [its.learning_rate.iloc[0] for its in by_name.values()] == [1e-3, 3e-4, 1e-4, 1e-4, 3e-5]
+    assert [its.learning_rate.iloc[0] for its in by_name.values()] == [1e-3, 3e-4, 1e-4, 3e-4, 1e-4, 3e-5]
     assert list(by_name["rank-16-third"].at_soon) == [0.1, 0.9, 0.9]
     assert learning_rates.extents(cells, SOON, LATE) == {
         "rank-16": (Extent.ALL, Extent.ALL),
         "rank-16-third": (Extent.SOME, Extent.ALL),
         "rank-16-tenth": (Extent.NONE, Extent.ALL),
+        "full": (Extent.SOME, Extent.SOME),
         "full-third": (Extent.NONE, Extent.SOME),
         "full-tenth": (Extent.NONE, Extent.NONE),
     }
@@ -61,7 +49,7 @@ def test_the_figure_has_a_line_a_rate(found):
     legible(figure)
     panels = {ax.get_title(loc="left"): ax for ax in figure.axes}
     drawn = {name: [line for line in ax.lines if len(line.get_xdata())] for name, ax in panels.items()}
-    assert {name: len(lines) for name, lines in drawn.items()} == {"rank 16": 1 + 3, "FullFT": 1 + 2}
+    assert {name: len(lines) for name, lines in drawn.items()} == {"rank 16": 1 + 3, "FullFT": 1 + 3}
     base, *rates = drawn["rank 16"]
     assert list(base.get_ydata()) == pytest.approx([rates[0].get_ydata()[0]] * 2)
     assert [line.get_linewidth() > 2 for line in rates] == [False, False, True]  # 1e-4, 3e-4, 1e-3
