@@ -117,7 +117,7 @@ def split_steps(ids: list[int], newlines: Set[int], tokenizer) -> tuple[list[int
 
 
 def canonical(ends: list[int], steps: list[str]) -> tuple[list[int], list[str]]:
-    """Without the steps that are blank or say what an earlier one said; where none is left, the last step alone."""
+    """Without the steps that are blank or repeat an earlier one; where none is left, the last step alone."""
     texts = [step.strip() for step in steps]
     kept = [i for i, text in enumerate(texts) if text and text not in texts[:i]] or list(range(len(steps)))[-1:]
     return [ends[i] for i in kept], [steps[i] for i in kept]

@@ -37,9 +37,9 @@ class Cache:
 
     def take(self, other: "Cache", rows: Tensor | slice = slice(None)) -> None:
         """Copies rows of a cache of no more columns to the first rows of this one; the rest of it is masked."""
-        for mine, theirs in zip([*self.keys, *self.values], [*other.keys, *other.values]):
-            chosen = theirs[rows]
-            mine[: len(chosen), :, : chosen.shape[2]] = chosen
+        for to, origin in zip([*self.keys, *self.values], [*other.keys, *other.values]):
+            chosen = origin[rows]
+            to[: len(chosen), :, : chosen.shape[2]] = chosen
         bias, position = other.bias[rows], other.position[rows]
         self.bias.fill_(torch.finfo(self.bias.dtype).min)
         self.bias[: len(bias), ..., : bias.shape[-1]] = bias

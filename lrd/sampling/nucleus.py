@@ -27,7 +27,7 @@ def nucleus(logits: Float[Tensor, "B V"], top_p: float | Float[Tensor, " B"]) ->
 
 
 class CapturedNucleus:
-    """`nucleus`, on CUDA as a graph. What it returns holds until the next call."""
+    """`nucleus`, on CUDA as a graph. The next call overwrites what it returned."""
 
     def __init__(self):
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
