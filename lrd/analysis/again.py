@@ -35,8 +35,7 @@ class Reading(Enum):
     SAME = "the same"
     WITHIN = "within tolerance"
     APART = "apart"
-    UNFINISHED = "not finished"
-    UNEVALUATED = "not evaluated"
+    UNFINISHED = "not finished"  # or not evaluated
     UNPUBLISHED = "not published"
     UNKNOWN = "not measured"
 
@@ -72,32 +71,28 @@ class Comparison:
     runs: str | Path | None = None
 
     @cached_property
-    def readings(self) -> dict[str, Reading]:
-        """Cell → how it compares with the published one."""
-        finished = set(self.results.finished.cell)
-        return {row.cell: self._read(row, row.cell in finished) for row in self.results.cells.itertuples()}
+    def numbers(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """`NUMBERS` here and published, one row a cell of the matrix; NaN where there is none."""
+        ours = self.results.cells.set_index("cell")[NUMBERS].astype(float)
+        theirs = pd.DataFrame.from_dict(self.published.get("cells", {}), orient="index", columns=NUMBERS)
+        return ours, theirs.reindex(ours.index).astype(float)
 
-    def _read(self, row: Any, finished: bool) -> Reading:
-        if not finished:
-            return Reading.UNEVALUATED if row.state == "finished" else Reading.UNFINISHED
-        if not self.numbers(row.cell):
-            return Reading.UNPUBLISHED
-        if all(_same(*pair) for pair in self.pairs(row).values()):
-            return Reading.SAME
-        return Reading.APART if self.apart(row) else Reading.WITHIN
-
-    def numbers(self, cell: str) -> dict[str, float]:
-        """`NUMBERS` of a published cell; empty where it was not published."""
-        return self.published.get("cells", {}).get(cell, {})
-
-    def pairs(self, row: Any) -> dict[str, tuple[float, float]]:
-        """`NUMBERS` of a row of cells, each beside the published cell's, NaN where it has none."""
-        theirs = self.numbers(row.cell)
-        return {name: (float(getattr(row, name)), float(theirs.get(name, math.nan))) for name in NUMBERS}
-
-    def apart(self, row: Any) -> list[str]:
-        """Of `NUMBERS`, those of a row of cells that do not lie within tolerance of the published cell's."""
-        return [name for name, pair in self.pairs(row).items() if not _close(name, *pair)]
+    @cached_property
+    def readings(self) -> dict[str, tuple[Reading, list[str]]]:
+        """Cell → how it compares with the published one, and which of `NUMBERS` are beyond tolerance."""
+        ours, theirs = self.numbers
+        same = np.isclose(ours, theirs, rtol=1e-9, atol=1e-12, equal_nan=True)  # but for the order of a sum
+        magnitudes = [name == "peak_advantage_std" for name in NUMBERS]
+        tolerance = np.where(magnitudes, MAGNITUDE * theirs.abs(), ACCURACY) + ROUNDING
+        close = same | ((ours - theirs).abs() <= tolerance).to_numpy()
+        cells, published = self.results.cells, theirs.notna().any(axis=1).to_numpy()
+        readings = np.select(
+            [~cells.cell.isin(self.results.finished.cell), ~published, same.all(1), close.all(1)],
+            [Reading.UNFINISHED, Reading.UNPUBLISHED, Reading.SAME, Reading.WITHIN],
+            Reading.APART,
+        )
+        apart = ([name for name, near in zip(NUMBERS, row) if not near] for row in close)
+        return dict(zip(cells.cell, zip(readings, apart)))
 
     @cached_property
     def differing(self) -> dict[str, tuple[list[str], list[str]]]:
@@ -147,19 +142,7 @@ def _agree(one: pd.DataFrame, other: pd.DataFrame) -> int:
     """The last step up to which what was sampled and learned is the same to the last digit; times do not count."""
     names = [name for name in ("reward", "loss", "grad_norm", "advantage_std") if name in one and name in other]
     first, second = (frame.set_index("step")[names].astype(float).sort_index() for frame in (one, other))
-    last = 0
-    for step in first.index.intersection(second.index):
-        if not np.array_equal(first.loc[step], second.loc[step], equal_nan=True):
-            break
-        last = int(step)
-    return last if names else 0
-
-
-def _same(one: float, other: float) -> bool:
-    """To the last digit, but for the order of a sum; two numbers that are missing are the same, too."""
-    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
-
-
-def _close(name: str, one: float, other: float) -> bool:
-    tolerance = MAGNITUDE * abs(other) if name == "peak_advantage_std" else ACCURACY + ROUNDING
-    return _same(one, other) or abs(one - other) <= tolerance
+    steps = first.index.intersection(second.index)
+    equal = [np.array_equal(first.loc[step], second.loc[step], equal_nan=True) for step in steps]
+    agreed = steps[np.cumprod(equal).astype(bool)] if names else steps[:0]
+    return int(agreed.max()) if len(agreed) else 0

@@ -156,12 +156,10 @@ def best_without_gold(frame: pd.DataFrame) -> str | None:
 
 def rank_effect(frame: pd.DataFrame, name: str) -> Difference | None:
     """Smallest rank minus full fine-tuning at the end, under one intervention, paired by seed; None without a pair."""
-    cells = frame[frame.intervention == name]
-    wide = cells.pivot_table(index="seed", columns="arm", values="final")
-    ranks = cells["rank"].dropna()
-    if not len(ranks) or not {"full", least := f"r{int(ranks.min())}"} <= set(wide):
+    ranks = frame["rank"][frame.intervention == name].dropna()
+    if not len(ranks):
         return None
-    return mean_difference(wide[least] - wide["full"])
+    return paired(frame.assign(regime=frame.intervention), name, f"r{int(ranks.min())}", "full")
 
 
 def rank_effects(results: Results) -> dict[str, Difference | None]:

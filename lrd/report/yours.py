@@ -3,11 +3,7 @@
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
-import math
 from collections import Counter
-from typing import Any
-
-import pandas as pd
 
 from lrd.analysis.again import ACCURACY, COMPARED, MAGNITUDE, ROLES, Comparison, Reading, Rerun
 from lrd.report.display import link, number_or_dash
@@ -33,7 +29,7 @@ def verdict(compared: Comparison) -> str:
         return f"No runs of {preset} are published to compare with."
     if not len(compared.results.finished):
         return f"No cell of {preset} has finished here, so that there is nothing to compare."
-    counts = Counter(compared.readings.values())
+    counts = Counter(reading for reading, _ in compared.readings.values())
     comparable = sum(counts[reading] for reading in COMPARED)
     return (
         f"Of {counted(comparable, 'cell')} that can be compared, {counts[Reading.SAME]} are the same to the last "
@@ -44,7 +40,7 @@ def verdict(compared: Comparison) -> str:
 
 def why(compared: Comparison) -> str:
     """What can have made a difference, of what was recorded, as sentences; nothing where there is none."""
-    if not compared.published or not {Reading.WITHIN, Reading.APART} & set(compared.readings.values()):
+    if not {Reading.WITHIN, Reading.APART} & {reading for reading, _ in compared.readings.values()}:
         return ""
     if models := [name for name in compared.differing if name in ROLES]:
         return (
@@ -66,28 +62,25 @@ def why(compared: Comparison) -> str:
 
 def rows(compared: Comparison) -> list[tuple[str, ...]]:
     """One row a cell, in the matrix's order: yours, the published in brackets, and how to read it."""
-    rows = []
-    for row in compared.results.cells.itertuples():
-        pairs = [f"{_number(ours)} ({_number(theirs)})" for ours, theirs in compared.pairs(row).values()]
-        rows.append((link(compared.results, row.cell), *pairs, reading(compared, row)))
+    rows, (ours, theirs) = [], compared.numbers
+    states = compared.results.cells.set_index("cell").state
+    for cell, (reading, apart) in compared.readings.items():
+        pairs = [f"{_number(mine)} ({_number(published)})" for mine, published in zip(ours.loc[cell], theirs.loc[cell])]
+        text = reading.value
+        if reading is Reading.APART:
+            text += f": {', '.join(name.replace('_', ' ') for name in apart)}"
+        elif reading is Reading.UNFINISHED:
+            text = states[cell] if states[cell] != "finished" else "not evaluated"
+        rows.append((link(compared.results, cell), *pairs, text))
     return rows
 
 
-def reading(compared: Comparison, row: Any) -> str:
-    """`the same`, `within tolerance`, which numbers are apart, or why a row of cells cannot be compared."""
-    found = compared.readings[row.cell]
-    if found is Reading.APART:
-        return f"{found.value}: {', '.join(name.replace('_', ' ') for name in compared.apart(row))}"
-    return row.state if found is Reading.UNFINISHED else found.value
-
-
 def regimes(compared: Comparison) -> list[tuple[str, ...]]:
-    """One row a regime: final pass@1 of all of its cells, mean ± sd, published and compared."""
-    rows, finished = [], compared.results.finished
+    """One row a regime: final pass@1 of all of its cells, mean ± sd, published and yours."""
+    rows, finished, (_, theirs) = [], compared.results.finished, compared.numbers
     for regime in compared.results.regimes:
-        cells = compared.results.cells.cell[compared.results.cells.regime == regime]
-        theirs = pd.Series([compared.numbers(cell).get("final", math.nan) for cell in cells], dtype=float)
-        rows.append((regime, mean_sd(theirs), mean_sd(finished.final[finished.regime == regime])))
+        published = theirs.final[(compared.results.cells.regime == regime).to_numpy()]
+        rows.append((regime, mean_sd(published), mean_sd(finished.final[finished.regime == regime])))
     return rows
 
 
