@@ -160,6 +160,11 @@ def deposits(rows: list[list[float | None]], dense: bool = False) -> Deposits:
     return Deposits(torch.tensor([[0.0 if x is None else x for x in row] for row in rows]), mask, dense)
 
 
+def deposited(row_mask: torch.Tensor) -> list[int]:
+    """Tokens of one trajectory that have a deposit."""
+    return row_mask.nonzero()[:, 0].tolist()
+
+
 def one_group(n: int) -> torch.Tensor:
     return torch.zeros(n, dtype=torch.long)
 
