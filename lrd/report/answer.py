@@ -7,6 +7,7 @@ import itertools
 
 from lrd.analysis.budget import outcome_budget
 from lrd.analysis.stats import below_base, paired
+from lrd.report.budget import consequence
 from lrd.report.text import NOTHING, arm_name, counted, interval, listed, mean_sd, signed
 from lrd.results import Results
 
@@ -35,7 +36,7 @@ def glued(results: Results) -> dict[str, str]:
         "parameters": f"{budget.parameters:,.0f}" if budget.parameters > 0 else "an unknown number of",
         "capacity": f"{budget.capacity:,.0f}" if budget.parameters > 0 else "an unknown number of",
         "episodes": f"{budget.episodes:,}",
-        "consequence": budget.consequence,
+        "consequence": consequence(budget),
     }
 
 

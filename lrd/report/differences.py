@@ -11,14 +11,14 @@ from typing import Any
 from lrd.analysis import budget, equivalence
 from lrd.analysis.verification import bf16_barrier
 from lrd.report import verification
-from lrd.report.text import NOTHING, arm_name, counted, percent, scientific, signed
+from lrd.report.text import NOTHING, arm_name, counted, percent, scientific, signed, times
 from lrd.results import Results
 
 PASSES = 3  # what an update times: the reference's forward pass, and a backward pass of about two
 
 
-def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
-    """Keyed by the names that they are glued under."""
+def facts(record: dict[str, Any], results: Results, original: str) -> dict[str, str]:
+    """Keyed by the names that they are glued under; `original` is the preset at the report's scale."""
     checked = verification.glued(record, results)
     return {
         **{name: checked[name] for name in ("bare", "bare_share", "problems", "boxed", "loss", "batches", "trl")},
@@ -27,7 +27,7 @@ def facts(record: dict[str, Any], results: Results) -> dict[str, str]:
         "third": third(results),
         "peaks": peaks(results),
         "bars": bars(results),
-        "law": law(),
+        "law": law(original),
     }
 
 
@@ -103,8 +103,8 @@ def _read(contrasts: list[equivalence.Contrast]) -> str:
     return f"within the margin: {close}, different: {differ}, undecided: {len(contrasts) - close - differ}"
 
 
-def law() -> str:
-    """What outcome rewards can deliver at the report's scale, as a multiple of what rank 1 holds there."""
-    frame = budget.scale()
+def law(preset: str) -> str:
+    """What outcome rewards can deliver at a preset's scale, as a multiple of what rank 1 holds there."""
+    frame = budget.scale(preset)
     row = frame[(frame.regime == "outcome") & (frame["rank"] == 1)]
-    return budget.times(row.largest_ratio.iloc[0]) if len(row) else NOTHING
+    return times(row.largest_ratio.iloc[0]) if len(row) else NOTHING

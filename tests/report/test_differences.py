@@ -21,7 +21,7 @@ def plain(text: str) -> str:
 
 @pytest.mark.parametrize("make", [half, broken, one_evaluation, lambda root: root])
 def test_something_true_whatever_was_run(make, tmp_path, record):
-    for text in differences.facts(record, results.load("tiny", make(tmp_path))).values():
+    for text in differences.facts(record, results.load("tiny", make(tmp_path)), "paper").values():
         assert text and "nan" not in text and "equal" not in text, text
 
 
