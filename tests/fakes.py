@@ -22,6 +22,7 @@ from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits
 from lrd.rollouts import Completion
+from lrd.sampling.torch import TorchSampler
 
 NOTEBOOK: dict[str, Any] = {
     "cells": [
@@ -376,3 +377,17 @@ def write_bench(runs: Path, **changes) -> Path:
     path = runs / "bench" / f"{len(list((runs / 'bench').iterdir()))}.json"
     path.write_text(json.dumps(BENCH | changes))
     return path
+
+
+def sampler_of(model, tokenizer) -> TorchSampler:
+    sampler = TorchSampler(model, tokenizer)
+    sampler.sync(model.named_parameters())
+    return sampler
+
+
+def likes_to_end(model, tokenizer):
+    """The end's logit becomes 1.3 times another token's: now and then it wins."""
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head[tokenizer.eos_token_id] = 1.3 * head[tokenizer.convert_tokens_to_ids("=")]
+    return model
