@@ -113,6 +113,7 @@ def _step(parts: Parts, step: int) -> dict[str, Any]:
     ref_logps = policy.reference_logps(batch) if cell.kl_coef else learner.logps.detach()
     clock.lap("reference")
     metrics |= update(policy, parts.optimizer, batch, learner, ref_logps, advantages)
+    metrics |= {} if cell.rank else {"weights_moved": moved(policy)}
     clock.lap("update")
     parts.sampler.sync(policy.weights())
     clock.lap("sync")
@@ -235,7 +236,5 @@ def update(
             skipped += 1
         optimizer.zero_grad()
         metrics = terms | {"loss": value, "grad_norm": size}
-    if not cell.kl_coef:
-        metrics["kl"] = math.nan  # nobody asks for it, and the reference was not read
-    moved_share = {} if cell.rank else {"weights_moved": moved(policy)}
-    return metrics | {"skipped_updates": skipped} | moved_share
+    metrics["skipped_updates"] = skipped
+    return metrics if cell.kl_coef else metrics | {"kl": math.nan}  # nobody asks for it; the reference was not read

@@ -41,7 +41,7 @@ def test_what_decides_a_result_counts_and_what_only_shows_it_does_not():
     packages = {f"lrd/{name}/__init__.py" for name in ("rewards", "models", "train", "verifier", "runs", "sampling")}
     assert {"lrd/__init__.py", "notebooks/cell.ipynb"} | packages < found.keys()
     assert all((ROOT / name).is_file() for name in found)
-    pages = ("results", "__main__", "train/tracking", "runs/status", "runs/sync", "rewards/outcome")
+    pages = ("results", "__main__", "train/tracking", "runs/status", "runs/sync", "rewards/distillation")
     assert not {f"lrd/{name}.py" for name in pages} & found.keys()
     assert not [name for name in found if re.match("lrd/(matrix|testbed|analysis|report|checks)/", name)]
     assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in found.values())
@@ -65,8 +65,8 @@ def test_a_start_costs_less_than_20_ms():
         ("lrd/rewards/helper.py", True),
         ("lrd/other.py", True),
         ("lrd/far.py", True),
-        ("lrd/rewards/outcome.py", False),
-        ("lrd/report/figures.py", False),
+        ("lrd/rewards/distillation.py", False),
+        ("lrd/report/publish.py", False),
         ("lrd/presets/tiny.toml", False),  # compared as settings
     ],
 )
