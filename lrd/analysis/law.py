@@ -21,7 +21,9 @@ from lrd import UserError
 from lrd.analysis import sweep
 from lrd.analysis.bootstrap import Estimate, bootstrap
 from lrd.analysis.stats import mean_difference
-from lrd.cell import codebook_name, grid, read_preset
+from lrd.cell import grid
+from lrd.names import codebook_name
+from lrd.presets import read_preset
 from lrd.results import Results, trained_with
 from lrd.runs import published
 

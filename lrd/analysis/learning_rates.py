@@ -13,7 +13,8 @@ from enum import Enum
 import pandas as pd
 
 from lrd.analysis import onset
-from lrd.cell import grid, read_preset
+from lrd.cell import grid
+from lrd.presets import read_preset
 from lrd.results import Results
 
 

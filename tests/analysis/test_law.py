@@ -12,8 +12,9 @@ from lrd import ROOT, UserError, results
 from lrd.analysis import bootstrap, law, sweep
 from lrd.analysis.bootstrap import Side
 from lrd.analysis.law import Measured
-from lrd.cell import grid, read_preset
+from lrd.cell import grid
 from lrd.data import codebook
+from lrd.presets import read_preset
 from lrd.report import display
 from lrd.runs import published
 
