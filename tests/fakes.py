@@ -22,6 +22,7 @@ from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits
 from lrd.rollouts import Completion
+from lrd.sampling.torch import TorchSampler
 
 NOTEBOOK: dict[str, Any] = {
     "cells": [
@@ -160,6 +161,11 @@ def deposits(rows: list[list[float | None]], dense: bool = False) -> Deposits:
     """None is a token without a deposit."""
     mask = torch.tensor([[x is not None for x in row] for row in rows])
     return Deposits(torch.tensor([[0.0 if x is None else x for x in row] for row in rows]), mask, dense)
+
+
+def deposited(row_mask: torch.Tensor) -> list[int]:
+    """Tokens of one trajectory that have a deposit."""
+    return row_mask.nonzero()[:, 0].tolist()
 
 
 def one_group(n: int) -> torch.Tensor:
@@ -371,3 +377,17 @@ def write_bench(runs: Path, **changes) -> Path:
     path = runs / "bench" / f"{len(list((runs / 'bench').iterdir()))}.json"
     path.write_text(json.dumps(BENCH | changes))
     return path
+
+
+def sampler_of(model, tokenizer) -> TorchSampler:
+    sampler = TorchSampler(model, tokenizer)
+    sampler.sync(model.named_parameters())
+    return sampler
+
+
+def likes_to_end(model, tokenizer):
+    """The end's logit becomes 1.3 times another token's: now and then it wins."""
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head[tokenizer.eos_token_id] = 1.3 * head[tokenizer.convert_tokens_to_ids("=")]
+    return model

@@ -1,10 +1,11 @@
-"""How rows share passes through a model."""
+"""How rows share passes through a model, and deposits that cannot be."""
 
 import pytest
+import torch
 from hypothesis import given, strategies as st
 
 from lrd import rollouts
-from lrd.rollouts import by_length
+from lrd.rollouts import Deposits, by_length
 
 
 @given(
@@ -27,3 +28,19 @@ def test_a_pass_is_split_where_padding_costs_more_than_a_pass(monkeypatch):
     # In one pass: 4 · 60 tokens and a start, 340. In two: 3 · 10 + 60 and two starts, 290. With 35: 240 against 265.
     assert [sorted(rows) for rows in by_length([10, 60, 10, 10])] == [[1], [0, 2, 3]]
     assert [sorted(rows) for rows in by_length([10, 35, 10, 10])] == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    "values, mask, says",
+    [
+        (torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool), "values where deposit_mask says that nothing"),
+        (
+            torch.zeros(2, 3, device="meta"),
+            torch.ones(2, 3, dtype=torch.bool),
+            "lie on meta and cpu: want them on the CPU",
+        ),
+    ],
+)
+def test_deposits_that_cannot_be(values, mask, says):
+    with pytest.raises(ValueError, match=says):
+        Deposits(values, mask, dense=False)
