@@ -12,7 +12,7 @@ from lrd.analysis import stats
 from lrd.cell import Cell, grid
 from lrd.report import answer, display
 from lrd.report.text import NOTHING
-from lrd.runs.files import broken_lines, read_jsonl
+from lrd.runs.files import parsed_lines, read_jsonl
 
 
 def row_of(found: results.Results, cell: str):
@@ -274,7 +274,7 @@ def test_an_order_of_differences_that_may_all_be_zero_is_no_trend(tmp_path):
 def test_a_line_separator_within_a_record_ends_no_line(tmp_path):
     path = tmp_path / "evals.jsonl"
     path.write_text('{"step": 0, "problem": "a\u2028b"}\n{"step": 0}\n{"ste', encoding="utf-8")
-    assert broken_lines(path) == [3] and len(read_jsonl(path)) == 2
+    assert [row is None for row in parsed_lines(path)] == [False, False, True] and len(read_jsonl(path)) == 2
 
 
 def test_nothing_measured_is_said_so(tmp_path):
