@@ -41,7 +41,7 @@ def paces(results: Results, soon: int) -> list[Pace]:
 
     Onsets by the stability page's rule.
     """
-    onsets = onset.found(results).set_index("cell").collapse
+    onsets = onset.onsets(results).set_index("cell").collapse
     at_soon = results.curves[results.curves.step == soon].set_index("cell")["pass@1"]
     found = []
     for name, mine in results.finished.groupby("pace", sort=False):
