@@ -14,25 +14,10 @@ from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
 from lrd.cell import DEFAULT, presets, settings, tried
-from lrd.runs.directory import notebook_ended
 from lrd.runs.files import runs_root
 
-SET = "a setting of all cells; `lrd cell --help` lists them"
-
-
-def _directory(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; give a directory")
-    return text
-
-
-RUNS: dict[str, Any] = {
-    "metavar": "DIR",
-    "type": _directory,
-    "help": "where run directories lie; a relative path counts from the clone (default: runs)",
-}
-
-OTHER_CODE = "go on from a checkpoint though the code has changed since"
+SET = "any other setting of the cells; `lrd cell --help` lists them"
+RUNS = "where run directories lie; a relative path counts from the clone (default: runs)"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,109 +55,38 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lrd", description=about)
     parser.add_argument("--version", action="version", version=f"lrd {__version__}")
-    parser.set_defaults(run=lambda args: parser.error(f"give a command: {', '.join(commands.choices)}"))
+    parser.set_defaults(run=lambda args: parser.error(f"give a command: {', '.join(COMMANDS)}"))
     commands = parser.add_subparsers(metavar="COMMAND")
-
-    def command(name: str, run, what: str, **options: Any) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=what, description=what, **options)
-        sub.set_defaults(run=run)
-        sub.add_argument("preset", help=f"one of {', '.join(presets())}")
-        return sub
-
-    command("testbed", _testbed, "train a preset's own student, teacher and PRM from scratch")
-
-    cell = command(
-        "cell",
-        _cell,
-        "run one cell of the matrix through its notebook",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_settings_table(),
-    )
-    cell.add_argument("--regime", help="the reward, unless the preset has one alone")
-    cell.add_argument("--rank", help="a LoRA rank, or 'full' for full fine-tuning")
-    cell.add_argument("--seed", type=_whole, help="decides prompts, samples and the adapter's first weights")
-    cell.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the cell: see below"
-    )
-    cell.add_argument("--other-code", action="store_true", help=OTHER_CODE)
-    cell.add_argument("--runs", **RUNS)
-
-    matrix = command("matrix", _matrix, "run every cell that is not finished, side by side")
-    matrix.add_argument("--regimes", nargs="+", help="in place of the preset's: the rewards")
-    matrix.add_argument("--ranks", nargs="+", help="in place of the preset's: LoRA ranks, and 'full'")
-    matrix.add_argument("--seeds", nargs="+", type=_whole, help="in place of the preset's")
-    matrix.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
-    matrix.add_argument(
-        "--jobs",
-        type=_whole,
-        metavar="N",
-        help="cells at a time (default: what the cores allow; on a cluster, all)",
-    )
-    matrix.add_argument(
-        "--address", metavar="HOST:PORT", help="a running Ray cluster (default: RAY_ADDRESS, else none)"
-    )
-    matrix.add_argument("--gpus-per-cell", type=_number, metavar="N", help="in place of the preset's; 0.5: two on one")
-    matrix.add_argument("--other-code", action="store_true", help=OTHER_CODE)
-    matrix.add_argument("--runs", **RUNS)
-
-    status = command("status", _status, "the state of every cell, from the files alone")
-    status.add_argument("--json", action="store_true", help="the same for machines")
-    status.add_argument("--runs", **RUNS)
-
-    sync = commands.add_parser("sync", help="gather the runs that other hosts kept on disks of their own")
-    sync.set_defaults(run=_sync)
-    sync.add_argument("sources", nargs="+", metavar="SOURCE", help="a runs directory, host:path or a path from here")
-    sync.add_argument("--all", action="store_true", help="cells that are not finished as well")
-    sync.add_argument("--runs", **RUNS)
-
-    pack = command("pack", _pack, "compress the logs of finished cells, for a repository to keep them")
-    pack.add_argument("--runs", **RUNS)
-
-    for name, what in (
-        ("baseline", "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k"),
-        ("rewards", "score one batch of rollouts with every reward: the pre-flight check of a reward"),
-    ):
-        study = command(name, _study, what)
-        study.set_defaults(notebook=name)
-        study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
-        study.add_argument("--runs", **RUNS)
-
-    doctor = commands.add_parser("doctor", help="what a preset's cells need, and whether this host has it")
-    doctor.set_defaults(run=_doctor)
-    doctor.add_argument("preset", nargs="?", default=DEFAULT, help=f"one of {', '.join(presets())} ({DEFAULT})")
-    doctor.add_argument("--runs", **RUNS)
-
-    publish = command("publish", _publish, "keep what the book needs of a preset's runs and models, in runs/published/")
-    publish.add_argument("--runs", **RUNS)
-
-    command("bench", _bench, "time our step and sampler against TRL's and transformers'")
-
-    book = commands.add_parser("book", help="build the book from what lies in runs/")
-    book.set_defaults(run=_book)
+    for name, (run, what, arguments) in COMMANDS.items():
+        sub = commands.add_parser(name, help=what, description=what)
+        sub.set_defaults(run=run, command=name)
+        for argument in arguments.split():
+            sub.add_argument(argument.strip("[]"), **ARGUMENTS[argument])
+        if name == "cell":
+            sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, _settings_table()
     return parser
 
 
 def _testbed(args) -> int:
-    from lrd import testbed
+    from lrd.testbed import build
 
-    print(testbed.show(args.preset, testbed.build(args.preset)))
+    print(build.show(args.preset, build.build(args.preset)))
     return 0
 
 
 def _cell(args) -> int:
-    from lrd import matrix
     from lrd.cell import Cell
+    from lrd.matrix import execute, plan
 
     overrides = _settings(args.set)
     given = {key: getattr(args, key) for key in ("regime", "rank", "seed") if getattr(args, key) is not None}
     cell = Cell.load(args.preset, **given, **overrides)
-    for run in matrix.check([cell], args.runs, args.other_code):
-        if notebook_ended(run.path):
-            print(f"{cell.name}: {run.finished_already}")
-            return 0
+    for run in plan.check([cell], args.runs, args.other_code):
+        print(f"{cell.name}: {run.finished_already}")
+        return 0
     path = _from_here(runs_root(args.runs) / cell.preset / cell.name)
     print(f"{cell.name}: {path}", flush=True)
-    state, reason, traceback = matrix.execute(cell, overrides, args.runs, show=True, other_code=args.other_code)
+    state, reason, traceback = execute.run_cell(cell, overrides, args.runs, show=True, other_code=args.other_code)
     if "/rewards/" in traceback:  # a reward may be one's own, and its writer looks for the line
         print(traceback.rstrip(), file=sys.stderr, flush=True)
     if state == "finished":
@@ -183,12 +97,11 @@ def _cell(args) -> int:
 
 
 def _matrix(args) -> int:
-    from lrd import matrix
+    from lrd.matrix import launch
 
-    narrowed = {"regime": args.regimes, "rank": args.ranks, "seed": args.seeds}
-    return matrix.run(
+    return launch.run(
         args.preset,
-        narrowed,
+        {"regime": args.regimes, "rank": args.ranks, "seed": args.seeds},
         _settings(args.set),
         jobs=args.jobs,
         address=args.address,
@@ -202,21 +115,22 @@ def _study(args) -> int:
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
-    from lrd import matrix
+    from lrd.matrix import execute, notebook
 
-    path = _from_here(runs_root(args.runs) / args.preset / args.notebook / f"{args.notebook}.ipynb")
+    name = args.command
+    path = _from_here(runs_root(args.runs) / args.preset / name / f"{name}.ipynb")
     try:
-        matrix.study(args.notebook, args.preset, _settings(args.set), args.runs)
+        execute.run_study(name, args.preset, _settings(args.set), args.runs)
         print(path)
         return 0
     except PapermillExecutionError as error:
-        print(matrix.plain(str(error)).rstrip(), file=sys.stderr)
+        print(notebook.plain(str(error)).rstrip(), file=sys.stderr)
         why = f"{error.ename}: {error.evalue}".splitlines()[0]
     except DeadKernelError:
         why = "its kernel died"
     except OSError as error:  # a full disk's names no file
         why = str(error)
-    print(f"lrd: {args.notebook} failed: {why}; see {path}", file=sys.stderr)
+    print(f"lrd: {name} failed: {why}; see {path}", file=sys.stderr)
     return 1
 
 
@@ -237,7 +151,7 @@ def _sync(args) -> int:
             print(f"{verdict.what:<8} {verdict.cell}: {verdict.why}")
         counts = Counter(verdict.what for verdict in verdicts)
         print(
-            f"{source}: " + ", ".join(f"{counts[what]} {what}" for what in ("copied", "skipped", "refused")), flush=True
+            f"{source}: {', '.join(f'{counts[what]} {what}' for what in ('copied', 'skipped', 'refused'))}", flush=True
         )
         refused += counts["refused"]
     return 1 if refused else 0
@@ -264,9 +178,7 @@ def _doctor(args) -> int:
     for finding in doctor.examine(args.preset, args.runs):
         print(f"{'ok ' if finding.ok else 'DO '} {finding.what:<11} {finding.said}", flush=True)
         todo += not finding.ok
-    print(
-        f"{todo} to do before preset {args.preset!r} can run here" if todo else f"preset {args.preset!r} can run here"
-    )
+    print(f"{f'{todo} to do before ' if todo else ''}preset {args.preset!r} can run here")
     return 1 if todo else 0
 
 
@@ -327,18 +239,10 @@ def _settings_table() -> str:
     return "\n".join(lines)
 
 
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+def _directory(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a directory")
+    return text
 
 
 def _there(runs: str | None) -> str | None:
@@ -351,6 +255,65 @@ def _there(runs: str | None) -> str | None:
 def _from_here(path: Path) -> str:
     """A path as the shell can use it: from its own directory where it lies below that, else whole."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "preset": {"help": f"one of {', '.join(presets())}"},
+    "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {', '.join(presets())} ({DEFAULT})"},
+    "--regime": {"help": "the reward, unless the preset has one alone"},
+    "--rank": {"help": "a LoRA rank, or 'full' for full fine-tuning"},
+    "--seed": {"type": int, "help": "decides prompts, samples and the adapter's first weights"},
+    "--regimes": {"nargs": "+", "help": "in place of the preset's: the rewards"},
+    "--ranks": {"nargs": "+", "help": "in place of the preset's: LoRA ranks, and 'full'"},
+    "--seeds": {"nargs": "+", "type": int, "help": "in place of the preset's"},
+    "--set": {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": SET},
+    "--jobs": {
+        "type": int,
+        "metavar": "N",
+        "help": "cells at a time (default: what the cores allow; on a cluster, all)",
+    },
+    "--address": {"metavar": "HOST:PORT", "help": "a running Ray cluster (default: RAY_ADDRESS, else none)"},
+    "--gpus-per-cell": {"type": float, "metavar": "N", "help": "in place of the preset's; 0.5: two on one"},
+    "--other-code": {"action": "store_true", "help": "go on from a checkpoint though the code has changed since"},
+    "--json": {"action": "store_true", "help": "the same for machines"},
+    "sources": {"nargs": "+", "metavar": "SOURCE", "help": "a runs directory, host:path or a path from here"},
+    "--all": {"action": "store_true", "help": "cells that are not finished as well"},
+    "--runs": {"type": _directory, "metavar": "DIR", "help": RUNS},
+}
+COMMANDS = {  # what runs, what it does, and its arguments
+    "testbed": (_testbed, "train a preset's own student, teacher and PRM from scratch", "preset"),
+    "cell": (
+        _cell,
+        "run one cell of the matrix through its notebook",
+        "preset --regime --rank --seed --set --other-code --runs",
+    ),
+    "matrix": (
+        _matrix,
+        "run every cell that is not finished, side by side",
+        "preset --regimes --ranks --seeds --set --jobs --address --gpus-per-cell --other-code --runs",
+    ),
+    "status": (_status, "the state of every cell, from the files alone", "preset --json --runs"),
+    "sync": (_sync, "gather the runs that other hosts kept on disks of their own", "sources --all --runs"),
+    "pack": (_pack, "compress the logs of finished cells, for a repository to keep them", "preset --runs"),
+    "baseline": (
+        _study,
+        "measure the untrained student and its teacher: greedy pass@1 and sampled pass@k",
+        "preset --set --runs",
+    ),
+    "rewards": (
+        _study,
+        "score one batch of rollouts with every reward: the pre-flight check of a reward",
+        "preset --set --runs",
+    ),
+    "doctor": (_doctor, "what a preset's cells need, and whether this host has it", "[preset] --runs"),
+    "publish": (
+        _publish,
+        "keep what the book needs of a preset's runs and models, in runs/published/",
+        "preset --runs",
+    ),
+    "bench": (_bench, "time our step and sampler against TRL's and transformers'", "preset"),
+    "book": (_book, "build the book from what lies in runs/", ""),
+}
 
 
 if __name__ == "__main__":

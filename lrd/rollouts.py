@@ -1,6 +1,6 @@
 """The batch that samplers make and rewards read, N = P·G trajectories, G of them a prompt; and what they deposit on it.
 
-Both lie on the CPU, as advantages do: they are small, and each look at a tensor on a GPU waits for the GPU.
+Both lie on the CPU, as advantages do: they are small, and each read of a tensor on a GPU waits for the GPU.
 """
 
 from dataclasses import dataclass

@@ -2,20 +2,24 @@
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from matplotlib.text import Text
 
 from lrd import ROOT
-from lrd.cell import Cell
+from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits
+from lrd.rollouts import Completion
 
 NOTEBOOK: dict[str, Any] = {
     "cells": [
@@ -84,6 +88,56 @@ def write_cell(
     (path / "cell.ipynb").write_text(json.dumps(NOTEBOOK))
     (path / "done.json").write_text("{}")
     return path
+
+
+def intervened(**about: tuple[float, float]) -> pd.DataFrame:
+    """As `interventions.table`, from what each loses of 0.9 and its peak magnitude: three seeds of two arms.
+
+    A seed loses 0.01 more than the one before, but for none's.
+    """
+    rows = [
+        dict(cell=f"{name}-{arm}-{seed}", intervention=name, gold=name == "outcome", arm=arm, seed=seed,
+             rank=1.0 if arm == "r1" else math.nan, parameters=100.0, lost=lost + 0.01 * seed * (name != "none"),
+             final=0.9 - lost + 0.1 * (arm == "full"), magnitude=size, length=20.0, blind=0.9)
+        for name, (lost, size) in about.items() for arm in ("r1", "full") for seed in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def chained() -> pd.DataFrame:
+    """`cap` lessens magnitude alone, `canonical` magnitude and blindness, `outcome` blindness with gold answers."""
+    found = intervened(**{"none": (0.8, 5.0), "cap": (0.6, 1.0), "canonical": (0.3, 1.0), "outcome": (0.1, 5.0)})
+    shift = {"canonical": 0.45, "outcome": 0.45}  # of blindness, from 0.9
+    found["blind"] -= found.intervention.map(shift).fillna(0) + 0.001 * found.seed * found.intervention.isin(shift)
+    return found
+
+
+def small_sweep(root: Path) -> Path:
+    """Rank 16 likes 3e-4 and 1e-3 the same, rank 4 the middle, rank 64 the largest; of rank 1 a cell is missing."""
+    right = {"r16": {3e-4: 16, 1e-3: 16, 3e-3: 2}, "r64": {3e-4: 8, 1e-3: 9, 3e-3: 10}}
+    right |= {"r4": {3e-4: 8, 1e-3: 10, 3e-3: 2}, "r1": {3e-4: 9, 1e-3: 9}}
+    for cell in grid("small-lr"):
+        if cell.learning_rate in right.get(cell.arm, {}):
+            seeds = 1 if cell.seed == 101 else -1  # the mean over seeds is the number above
+            write_cell(root, cell, {0: 4, 10: right[cell.arm][cell.learning_rate] + seeds})
+    return root
+
+
+def slowed(root: Path) -> Path:
+    """Cells of `pace` that have collapsed by step 80, by step 160 or not; of its axis every extent there is."""
+    early, later = {0: 8, 40: 18, 80: 2, 120: 1, 240: 0}, {0: 8, 40: 12, 80: 18, 120: 18, 160: 3, 240: 2}
+    keeps = {0: 8, 40: 18, 80: 18, 120: 17, 240: 16}  # of 20 problems
+    plan = {"rank-16": [early] * 3, "rank-16-third": [early, later, later], "rank-16-tenth": [later] * 3}
+    plan |= {"full": [early, keeps, keeps], "full-third": [keeps, keeps, later], "full-tenth": [keeps] * 3}
+    for cell in grid("pace"):
+        write_cell(root, cell, plan[cell.point["pace"]][cell.seed])
+    return root
+
+
+def change_metrics(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Adds to each step's metrics of a run, or puts other values in their place."""
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    write_lines(path / "metrics.jsonl", [row | change(row) for row in rows])
 
 
 def write_lines(path: Path, rows: list[Any]) -> None:
@@ -205,3 +259,27 @@ def write_begun(runs: Path, cell: Cell, step: int, *, evaluated: dict[int, int],
             ]
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return path
+
+
+class ScriptedSampler:
+    """Gives the scripted completions in turn, over and over; those longer than the cap are cut and say so."""
+
+    def __init__(self, script: list[list[int]]):
+        self._script = itertools.cycle(script)
+
+    def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        for _ in weights:
+            pass
+
+    def sample(
+        self,
+        prompts: list[list[int]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        top_p: float = 1.0,
+        seed: int = 0,
+        logps: bool = False,
+    ) -> list[Completion]:
+        lines = [next(self._script) for _ in prompts]
+        return [Completion(ids[:max_tokens], None, len(ids) > max_tokens) for ids in lines]

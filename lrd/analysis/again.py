@@ -1,15 +1,16 @@
-"""The same cells run again: a reader's runs beside the published ones, and a cell beside its rerun on the same GPU.
+"""The same cells run again: someone's runs beside the published ones, and a cell beside its rerun. Torch-free.
 
-Nothing is called the same that is not the same to the last digit; what lies within a tolerance is said to, and what
-does not is named, with what is known to differ between the two.
+Nothing is called the same that is not the same to the last digit; what lies within a tolerance is told from what does
+not.
 """
 
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
 import math
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,175 +18,131 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrd import results
-from lrd.report.display import link, number_or_dash
-from lrd.report.publish import NUMBERS, ROLES, ran_on
-from lrd.report.text import NBSP, NOTHING, counted, listed, mean_sd
-from lrd.results import Results
+from lrd.results import Results, read_provenance, root
 
+NUMBERS = ["base", "final", "peak", "area", "peak_advantage_std"]  # of a cell, as `results.summary` has them
+ROLES = ["student", "teacher", "prm"]
+PACKAGES = ["torch", "transformers", "tokenizers", "peft", "numpy"]  # those whose arithmetic or tokens may differ
 ACCURACY = 0.02  # of pass@1 and its mean over steps: 3 of 150 problems
 MAGNITUDE = 0.05  # of the published peak advantage std
 RERUN = 0.05  # of pass@1 at any evaluation of a rerun: 25 of 500 problems
-SAME, WITHIN, APART = "the same", "within tolerance", "apart"
+ROUNDING = 1e-9
+
+
+class Reading(Enum):
+    """How a cell compares with the same cell of other runs."""
+
+    SAME = "the same"
+    WITHIN = "within tolerance"
+    APART = "apart"
+    UNFINISHED = "not finished"  # or not evaluated
+    UNPUBLISHED = "not published"
+    UNKNOWN = "not measured"
+
+
+COMPARED = (Reading.SAME, Reading.WITHIN, Reading.APART)
+
+
+def environment(records: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """What a set of runs rests on, from their provenances: name → its distinct values, in the order of the runs."""
+    distinct: dict[str, dict[str, None]] = {}
+    for record in records:
+        run, hardware, packages, git = (
+            part if isinstance(part := record.get(name), dict) else {}
+            for name in ("run", "hardware", "packages", "git")
+        )
+        models = run.get("models")
+        values = {role: models.get(role) for role in ROLES} if isinstance(models, dict) else {}
+        values |= {"python": record.get("python")} | {name: packages.get(name) for name in PACKAGES}
+        values |= {"commit": git.get("sha"), "processor": hardware.get("cpu"), "device": run.get("device")}
+        values |= {"GPUs": ", ".join(map(str, hardware.get("gpus") or [])), "threads": run.get("threads")}
+        for name, value in values.items():
+            if value not in (None, ""):
+                distinct.setdefault(name, {})[str(value)] = None
+    return {name: list(values) for name, values in distinct.items()}
 
 
 @dataclass(frozen=True)
-class Yours:
-    """A reader's runs of a preset beside what `lrd publish` kept of the published ones, where it kept anything."""
+class Comparison:
+    """Someone's runs of a preset beside what `lrd publish` kept of the published ones, where it kept anything."""
 
-    found: Results
+    results: Results
     published: dict[str, Any]
     runs: str | Path | None = None
 
     @cached_property
-    def readings(self) -> dict[str, str]:
-        """Cell → `the same`, `within tolerance`, which numbers are apart, or why it cannot be compared."""
-        apart = {cell: ", ".join(names) for cell, (_, names) in self._compared.items()}
-        return {cell: f"{kind}: {apart[cell]}" if apart[cell] else kind for cell, (kind, _) in self._compared.items()}
+    def numbers(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """`NUMBERS` here and published, one row a cell of the matrix; NaN where there is none."""
+        ours = self.results.cells.set_index("cell")[NUMBERS].astype(float)
+        theirs = pd.DataFrame.from_dict(self.published.get("cells", {}), orient="index", columns=NUMBERS)
+        return ours, theirs.reindex(ours.index).astype(float)
 
     @cached_property
-    def _compared(self) -> dict[str, tuple[str, list[str]]]:
-        """Cell → `SAME`, `WITHIN`, `APART` or why it cannot be compared, and the numbers that are apart."""
-        return {row.cell: self._compare(row) for row in self.found.cells.itertuples()}
+    def readings(self) -> dict[str, tuple[Reading, list[str]]]:
+        """Cell → how it compares with the published one, and which of `NUMBERS` are beyond tolerance."""
+        ours, theirs = self.numbers
+        same = np.isclose(ours, theirs, rtol=1e-9, atol=1e-12, equal_nan=True)  # but for the order of a sum
+        magnitudes = [name == "peak_advantage_std" for name in NUMBERS]
+        tolerance = np.where(magnitudes, MAGNITUDE * theirs.abs(), ACCURACY) + ROUNDING
+        close = same | ((ours - theirs).abs() <= tolerance).to_numpy()
+        cells, published = self.results.cells, theirs.notna().any(axis=1).to_numpy()
+        readings = np.select(
+            [~cells.cell.isin(self.results.finished.cell), ~published, same.all(1), close.all(1)],
+            [Reading.UNFINISHED, Reading.UNPUBLISHED, Reading.SAME, Reading.WITHIN],
+            Reading.APART,
+        )
+        apart = ([name for name, near in zip(NUMBERS, row) if not near] for row in close)
+        return dict(zip(cells.cell, zip(readings, apart)))
 
     @cached_property
-    def differing(self) -> list[tuple[str, str, str]]:
-        """What the runs rest on and do not share: its name, the published value and yours."""
+    def differing(self) -> dict[str, tuple[list[str], list[str]]]:
+        """What the runs rest on and do not share: name → the published values and yours."""
+        folder = root(self.runs) / self.results.preset
+        ours = environment(read_provenance(folder / cell) for cell in self.results.finished.cell)
         theirs = self.published.get("environment", {})
-        ours = ran_on(
-            results.read_provenance(results.root(self.runs) / self.found.preset / cell)
-            for cell in self.found.finished.cell
-        )
-        names = dict.fromkeys([*theirs, *ours])
-        pairs = [(name, ", ".join(theirs.get(name, [])), ", ".join(ours.get(name, []))) for name in names]
-        return [(name, a or "none", b or "none") for name, a, b in pairs if a != b]
-
-    def facts(self) -> dict[str, str]:
-        """Keyed by the names that they are glued under."""
-        return {
-            "preset": self.found.preset,
-            "accuracy": f"{ACCURACY:g}",
-            "magnitude": f"{100 * MAGNITUDE:.0f}{NBSP}%",
-            "verdict": self._verdict(),
-            "why": self._why(),
-        }
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """One row a cell, in the matrix's order: yours, the published in brackets, and how to read it."""
-        rows = []
-        for row in self.found.cells.itertuples():
-            theirs = self._of(row.cell)
-            both = [[number_or_dash(x, 3) for x in (getattr(row, name), theirs.get(name))] for name in NUMBERS]
-            pairs = [f"{mine} ({published})" for mine, published in both]
-            rows.append((link(self.found, row.cell), *pairs, self.readings[row.cell]))
-        return rows
-
-    def regimes(self) -> list[tuple[str, ...]]:
-        """One row a regime: final pass@1 of all of its cells, mean ± sd, published and yours."""
-        rows = []
-        for regime in self.found.regimes:
-            names = self.found.cells.cell[self.found.cells.regime == regime]
-            theirs = pd.Series([self._of(name).get("final", math.nan) for name in names], dtype=float)
-            mine = self.found.finished[self.found.finished.regime == regime].final
-            rows.append((regime, mean_sd(theirs), mean_sd(mine)))
-        return rows
-
-    def _of(self, cell: str) -> dict[str, float]:
-        return self.published.get("cells", {}).get(cell, {})
-
-    def _compare(self, row: Any) -> tuple[str, list[str]]:
-        theirs = self._of(row.cell)
-        if row.cell not in set(self.found.finished.cell):
-            return row.state if row.state != "finished" else "not evaluated", []
-        if not theirs:
-            return "not published", []
-        pairs = {name: (getattr(row, name), theirs.get(name, math.nan)) for name in NUMBERS}
-        if all(_same(*pair) for pair in pairs.values()):
-            return SAME, []
-        apart = [name.replace("_", " ") for name, pair in pairs.items() if not _close(name, *pair)]
-        return APART if apart else WITHIN, apart
-
-    def _verdict(self) -> str:
-        if not self.published:
-            return f"No runs of {self.found.preset} are published to compare with."
-        if not len(self.found.finished):
-            return f"No cell of {self.found.preset} has finished here, so that there is nothing to compare."
-        counts = Counter(kind for kind, _ in self._compared.values())
-        compared = sum(counts[kind] for kind in (SAME, WITHIN, APART))
-        return (
-            f"Of {counted(compared, 'cell')} that can be compared, {counts[SAME]} are the same to the last digit, "
-            f"{counts[WITHIN]} within tolerance and {counts[APART]} apart; {len(self.readings) - compared} cannot "
-            f"be compared."
-        )
-
-    def _why(self) -> str:
-        """What can have made a difference, of what was recorded, as sentences; nothing where there is none."""
-        kinds = {kind for kind, _ in self._compared.values()}
-        if not self.published or not kinds & {WITHIN, APART}:
-            return ""
-        names = [name for name, _, _ in self.differing]
-        if models := [name for name in names if name in ROLES]:
-            return (
-                f"The models are not the published ones ({listed(models)}). They are trained from scratch on each "
-                "machine, and another processor or another PyTorch rounds their arithmetic otherwise, so that a cell "
-                "here does not begin where the published one began. Compare regimes, not cells."
-            )
-        if names:
-            return (
-                f"The models are the published ones; what differs is: {listed(names)}. A last digit that is rounded "
-                "otherwise changes a sampled token sooner or later, and from there on a run takes another way: most "
-                "under a reward that makes training unstable."
-            )
-        return (
-            "Nothing that is recorded differs, neither models, nor versions, nor processor. What is left is what no "
-            "record holds, such as a library of the operating system or a change of the code that was not committed."
-        )
+        pairs = {name: (theirs.get(name, []), ours.get(name, [])) for name in [*theirs, *ours]}
+        return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
 
 
-def rerun(original: Results, again: Results) -> list[tuple[str, ...]]:
-    """One row a cell of `again`: final pass@1 of both, the last step up to which their steps agree in every digit, the
-    largest difference of pass@1 at an evaluation, and whether that is within `RERUN`."""
-    rows = []
-    for row in again.cells.itertuples():
-        pair = [found.cells[found.cells.cell == row.cell] for found in (original, again)]
-        states = [str(cells.state.iloc[0]) if len(cells) else "absent" for cells in pair]
-        name = link(again, row.cell)
-        if states != ["finished", "finished"]:
-            rows.append((name, *[NOTHING] * 4, f"first: {states[0]}, again: {states[1]}"))
-            continue
-        finals = [number_or_dash(float(cells.final.iloc[0]), 3) for cells in pair]
-        curves = [
-            found.curves[found.curves.cell == row.cell].set_index("step")["pass@1"] for found in (original, again)
-        ]
-        gap = max((curves[0] - curves[1]).abs().dropna().tolist(), default=math.nan)
-        agree = _agree(*(found.steps[found.steps.cell == row.cell] for found in (original, again)))
-        whole = gap == 0 and agree == row.last_step
-        reading = SAME if whole else WITHIN if gap <= RERUN + 1e-9 else APART if gap > RERUN else NOTHING
-        rows.append((name, *finals, f"step {agree}" if agree else "none", number_or_dash(gap, 3), reading))
-    return rows
+@dataclass(frozen=True)
+class Rerun:
+    """A cell beside its rerun: the states of both, and where both are finished what they have in common."""
+
+    cell: str
+    states: tuple[str, str]
+    finals: tuple[float, float] = (math.nan, math.nan)  # pass@1
+    agree: int = 0  # the last step up to which all steps agree in every digit; 0 for none
+    gap: float = math.nan  # the largest difference of pass@1 at an evaluation of both
+    reading: Reading = Reading.UNFINISHED  # by `RERUN`
+
+
+def reruns(original: Results, again: Results) -> list[Rerun]:
+    """Every cell of `again` beside the same cell of `original`."""
+    return [_rerun(row.cell, row.last_step, original, again) for row in again.cells.itertuples()]
+
+
+def _rerun(cell: str, last_step: float, *both: Results) -> Rerun:
+    rows = [of.cells[of.cells.cell == cell] for of in both]
+    first, second = (str(row.state.iloc[0]) if len(row) else "absent" for row in rows)
+    if (first, second) != ("finished", "finished"):
+        return Rerun(cell, (first, second))
+    one, other = (of.curves[of.curves.cell == cell].set_index("step")["pass@1"] for of in both)
+    gap = max((one - other).abs().dropna().tolist(), default=math.nan)
+    agree = _agree(*(of.steps[of.steps.cell == cell] for of in both))
+    if gap == 0 and agree == last_step:
+        reading = Reading.SAME
+    elif math.isnan(gap):
+        reading = Reading.UNKNOWN
+    else:
+        reading = Reading.WITHIN if gap <= RERUN + ROUNDING else Reading.APART
+    return Rerun(cell, (first, second), tuple(float(row.final.iloc[0]) for row in rows), agree, gap, reading)
 
 
 def _agree(one: pd.DataFrame, other: pd.DataFrame) -> int:
     """The last step up to which what was sampled and learned is the same to the last digit; times do not count."""
     names = [name for name in ("reward", "loss", "grad_norm", "advantage_std") if name in one and name in other]
     first, second = (frame.set_index("step")[names].astype(float).sort_index() for frame in (one, other))
-    last = 0
-    for step in first.index.intersection(second.index):
-        if not np.array_equal(first.loc[step], second.loc[step], equal_nan=True):
-            break
-        last = int(step)
-    return last if names else 0
-
-
-def _same(one: Any, other: Any) -> bool:
-    """To the last digit, but for the order of a sum; two numbers that are missing are the same, too."""
-    one, other = float(one), float(other)
-    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
-
-
-def _close(name: str, one: Any, other: Any) -> bool:
-    if _same(one, other):
-        return True
-    if name == "peak_advantage_std":
-        return abs(one - other) <= MAGNITUDE * abs(other)
-    return abs(one - other) <= ACCURACY + 1e-9
+    steps = first.index.intersection(second.index)
+    equal = [np.array_equal(first.loc[step], second.loc[step], equal_nan=True) for step in steps]
+    agreed = steps[np.cumprod(equal).astype(bool)] if names else steps[:0]
+    return int(agreed.max()) if len(agreed) else 0

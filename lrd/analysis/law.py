@@ -374,7 +374,7 @@ def versions(*presets: str) -> str:
 
 
 def _ran_on(preset: str) -> dict[str, list[str]]:
-    """What the preset's published cells rest on, see `publish.ran_on`."""
+    """What the preset's published cells rest on, see `again.environment`."""
     return (published.record(preset) or {}).get("environment", {})
 
 

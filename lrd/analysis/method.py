@@ -15,9 +15,9 @@ PASSES = 3  # what an update times: the reference's forward pass, and a backward
 def third_pass(results: Results) -> dict[str, float]:
     """Regime → by which share a third forward pass would lengthen a step, reckoned from the time of updates."""
     steps = results.of_finished(results.steps).reindex(columns=["regime", "time/update", "step_time"]).dropna()
-    by_regime = steps.groupby("regime")
-    shares = by_regime["time/update"].sum() / PASSES / by_regime["step_time"].sum()
-    return {regime: float(shares[regime]) for regime in results.regimes if regime in shares}
+    total = steps.groupby("regime")[["time/update", "step_time"]].sum()
+    shares = {regime: update / PASSES / step for regime, update, step in total.itertuples()}
+    return {regime: shares[regime] for regime in results.regimes if regime in shares}
 
 
 def above_base(results: Results) -> dict[str, tuple[float, float]]:

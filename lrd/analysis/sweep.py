@@ -8,13 +8,12 @@ some cell has none yet. `areas` scores an arm by the area under its pass@1 curve
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lrd.cell import grid, read_preset
-from lrd.results import Results, trained_with
+from lrd.results import Results
 
 
 def scores(cells: pd.DataFrame, axis: str, score: str, rows: Sequence[str]) -> pd.DataFrame:
@@ -51,16 +50,3 @@ def unlike(results: Results, axis: str) -> dict[str, tuple[float, float]]:
     usual = {cell.arm: getattr(cell, axis) for cell in grid(read_preset(results.preset)["base"])}
     best = chosen(areas(results, axis))
     return {arm: (value, usual[arm]) for arm, value in best.items() if usual.get(arm) != value}
-
-
-def same_student(preset: str, base: str, runs: str | Path | None = None) -> bool | None:
-    """Whether the cells of two presets began from the same trainings of the student; None where one has no runs."""
-    ours, theirs = trained_with(preset, runs), trained_with(base, runs)
-    return ours == theirs if ours and theirs else None
-
-
-def past_best(results: Results, regime: str) -> tuple[pd.Series, pd.Series]:
-    """pass@1 that finished cells lose from their best evaluation to the last step: of adapters, of full fine-tuning."""
-    cells = results.finished[results.finished.regime == regime]
-    lost, full = cells.peak - cells.final, cells.arm == "full"
-    return lost[~full], lost[full]

@@ -4,22 +4,18 @@ Same model, same prompts, same shapes, one process and one thread, measured in t
 drifts drifts for both. TRL comes with the `test` extra.
 """
 
-import contextlib
-import logging
-import os
+import importlib.util
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from lrd import UserError
-from lrd.cell import Cell, location
+from lrd.cell import Cell
 from lrd.data import problems
 from lrd.models import loading as models
 from lrd.models.policy import Policy
@@ -28,7 +24,6 @@ from lrd.runs.directory import Run
 from lrd.sampling.torch import TorchSampler
 from lrd.train import evaluate
 from lrd.train.loop import train
-from lrd.verifier import is_correct
 
 ROUNDS, STEPS, TOKENS = 2, 10, 64
 WARM_UP = 3  # steps and calls that are not counted
@@ -37,10 +32,8 @@ PARTS = ("rollout", "learner", "reward", "reference", "update", "sync")
 
 def run(preset: str) -> str:
     """Measures and returns the table as text. Raises `UserError` where TRL is not installed."""
-    try:
-        import trl  # noqa: F401
-    except ImportError:
-        raise UserError("lrd bench compares with TRL, which is not installed: pip install -e '.[test]'") from None
+    if importlib.util.find_spec("trl") is None:
+        raise UserError("lrd bench compares with TRL, which is not installed: pip install -e '.[test]'")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         student = _endless(preset, Path(folder))
@@ -127,92 +120,8 @@ def _steps(cell: Cell, folder: Path) -> list[str]:
         parts.extend(steps)
         return [step["step_time"] for step in steps]
 
-    a, b = _in_turns(ours, lambda: trl_steps(cell, folder, STEPS)[WARM_UP:])
+    from lrd.checks import trl
+
+    a, b = _in_turns(ours, lambda: trl.step_seconds(cell, folder, STEPS)[WARM_UP:])
     shares = ", ".join(f"{name} {statistics.median(p[f'time/{name}'] for p in parts) / a:.0%}" for name in PARTS)
     return [_line("step", cell, a, "TRL's GRPOTrainer", b), f"           of ours: {shares}"]
-
-
-def trl_steps(cell: Cell, folder: Path, steps: int) -> list[float]:
-    """Seconds of each step of TRL's own trainer on the cell's model, prompts, shapes and engine."""
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    class Clock(TrainerCallback):
-        def __init__(self):
-            self.seconds: list[float] = []
-
-        def on_step_begin(self, args, state, control, **kwargs):
-            self.start = time.perf_counter()
-
-        def on_step_end(self, args, state, control, **kwargs):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.seconds.append(time.perf_counter() - self.start)
-
-    def reward(completions: Any, answer: Any, **kwargs: Any) -> Any:
-        return [float(is_correct(text, gold, cell.grading)) for text, gold in zip(completions, answer)]
-
-    pool, _ = problems.train_pool(cell.train_data)
-    rows = [
-        {"prompt": cell.prompt_template.replace("{problem}", p.problem), "answer": p.answer}
-        for p in pool[: 4 * steps * cell.prompts_per_step]
-    ]
-    # At the original's scale a batch's logits do not fit at once: as many passes as prompts.
-    passes = cell.prompts_per_step if cell.engine == "vllm" else 1
-    engine: dict[str, Any] = {}
-    if cell.engine == "vllm":
-        longest = cell.max_completion_tokens + 512
-        engine = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.2}
-        engine |= {"vllm_max_model_length": longest}
-    config = GRPOConfig(
-        output_dir=str(folder / "trl"),
-        per_device_train_batch_size=cell.prompts_per_step * cell.samples_per_prompt // passes,
-        gradient_accumulation_steps=passes,
-        num_generations=cell.samples_per_prompt,
-        max_completion_length=cell.max_completion_tokens,
-        max_steps=steps,
-        learning_rate=cell.learning_rate,
-        temperature=cell.temperature,
-        top_p=cell.top_p,
-        beta=cell.kl_coef,
-        loss_type="bnpo",
-        gradient_checkpointing=False,
-        bf16=cell.dtype == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        **engine,
-    )
-    adapter: Any = None
-    if cell.rank is not None:
-        targets = list(cell.lora_targets)
-        alpha = int(cell.lora_alpha)
-        adapter = LoraConfig(r=cell.rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
-    dtype = cell.master_dtype if cell.rank is None else cell.dtype
-    clock = Clock()
-    # Not into a string: vLLM asks standard output for its file descriptor.
-    with (
-        warnings.catch_warnings(),
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-    ):
-        warnings.simplefilter("ignore")
-        logging.getLogger("trl").setLevel(logging.ERROR)
-        trainer = GRPOTrainer(
-            # Loaded as TRL's users load it, without the kernels that our learner brings.
-            model=AutoModelForCausalLM.from_pretrained(
-                location(cell.student, "student"), dtype=getattr(torch, dtype), use_safetensors=True
-            ),
-            processing_class=models.load_tokenizer(cell.student, "student"),
-            reward_funcs=reward,
-            args=config,
-            train_dataset=Dataset.from_list(rows),
-            peft_config=adapter,
-            callbacks=[clock],
-        )
-        trainer.train()
-    return clock.seconds

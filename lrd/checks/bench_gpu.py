@@ -9,40 +9,35 @@ import datetime
 import gc
 import importlib.metadata
 import itertools
-import json
 import multiprocessing
 import os
-import random
 import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models as token_models, pre_tokenizers
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lrd import UserError, sampling
 from lrd.analysis.budget import shape_of
 from lrd.cell import Cell
 from lrd.checks import bench
+from lrd.checks.stand_ins import PROMPT, cell_of, make, shapes_of
 from lrd.data import problems
 from lrd.models import loading as models
 from lrd.models.policy import Policy
-from lrd.models.shape import published
 from lrd.runs.directory import Run
 from lrd.runs.files import runs_root, write_json
 from lrd.train import evaluate
 from lrd.train.loop import train
 
-PROMPT, SHORT = 100, 450  # tokens of a prompt; of a completion where length is varied
+SHORT = 450  # tokens of a completion where length is varied
 WARM_UP, STEPS = 2, 3  # steps that are not counted, and that are
 ROWS = [  # regime, arm, completion tokens (None: the preset's cap)
     ("outcome", 16, None),
@@ -70,29 +65,12 @@ def run(preset: str) -> str:
     """
     if not torch.cuda.is_available():
         raise UserError(f"lrd bench {preset} measures models of billions of parameters and needs a GPU")
-    shapes = shapes_of(preset)
-    gpu, today = torch.cuda.get_device_name(), datetime.date.today().isoformat()
-    path = runs_root() / "bench" / f"{re.sub(r'[^A-Za-z0-9]+', '-', gpu)}-{today}.json"
-    cell = Cell.load(preset, regime="outcome", rank=16, seed=0)
-    result: dict[str, Any] = {
-        "gpu": gpu,
-        "date": today,
-        "packages": {name: _version(name) for name in PACKAGES},
-        "shapes": {
-            "prompts": cell.prompts_per_step,
-            "samples": cell.samples_per_prompt,
-            "prompt_tokens": PROMPT,
-            "completion_tokens": cell.max_completion_tokens,
-        },
-        "rows": [],
-        "tokens": [],
-        "cells": [],
-        "notes": [],
-    }
+    shapes, result = shapes_of(preset), _about(preset)
+    path = runs_root() / "bench" / f"{re.sub(r'[^A-Za-z0-9]+', '-', result['gpu'])}-{result['date']}.json"
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)
-        _alone(stand_ins, shapes, folder)
+        _alone(make, shapes, folder)
         result |= _alone(ceilings, preset)
         write_json(path, result)
         os.environ |= {name: str(folder / name) for name in CACHES}  # empty ones
@@ -110,6 +88,24 @@ def run(preset: str) -> str:
     return show(result)
 
 
+def _about(preset: str) -> dict[str, Any]:
+    """What is measured where, with which packages; nothing measured yet."""
+    cell = Cell.load(preset, regime="outcome", rank=16, seed=0)
+    there = {d.name.replace("-", "_"): d.version for d in importlib.metadata.distributions()}
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "date": datetime.date.today().isoformat(),
+        "packages": {name: there.get(name) for name in PACKAGES},
+        "shapes": {
+            "prompts": cell.prompts_per_step,
+            "samples": cell.samples_per_prompt,
+            "prompt_tokens": PROMPT,
+            "completion_tokens": cell.max_completion_tokens,
+        },
+        **{part: [] for part in ("rows", "tokens", "cells", "notes")},
+    }
+
+
 def _alone(call: Callable[..., Any], *args: Any) -> Any:
     """The call in a process of its own, whose memory on the card ends with it."""
     spawn = multiprocessing.get_context("spawn")
@@ -117,71 +113,9 @@ def _alone(call: Callable[..., Any], *args: Any) -> Any:
         return pool.submit(call, *args).result()
 
 
-# --- stand-ins
-
-
-def shapes_of(preset: str) -> dict[str, dict[str, Any]]:
-    """The published shape of each of the preset's models, by role."""
-    cell = Cell.load(preset, regime="outcome", rank=16, seed=0)
-    known = published()
-    names = {role: getattr(cell, role) for role in ("student", "teacher", "prm")}
-    if unknown := sorted(set(names.values()) - known.keys()):
-        raise UserError(f"book/models.toml has no shape for {', '.join(unknown)}, so there is no stand-in to measure")
-    return {role: known[name] for role, name in names.items()}
-
-
-def stand_ins(shapes: dict[str, dict[str, Any]], folder: Path) -> None:
-    """Models of these shapes with random weights, their tokenizers, and problems of `PROMPT` tokens."""
-    with ProcessPoolExecutor(len(shapes), mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_stand_in, *zip(*[(folder / role, shape) for role, shape in shapes.items()])))
-    rng = random.Random(0)
-    texts = (" ".join(f"w{rng.randrange(10**4)}" for _ in range(PROMPT - 2)) for _ in range(512))
-    rows = [{"problem": text, "answer": "1"} for text in texts]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _stand_in(path: Path, shape: dict[str, Any]) -> None:
-    tokenizer = prm_words() if path.name == "prm" else student_words(shape["vocab_size"])
-    config = AutoConfig.for_model(**shape, eos_token_id=tokenizer.eos_token_id)
-    config.bos_token_id = config.pad_token_id = None
-    with models.device():
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-
-
-def student_words(size: int) -> PreTrainedTokenizerFast:
-    """Each token a word of its own; one in forty ends a line, as steps of a solution do."""
-    words = [f" w{i}\n" if i % 40 == 0 else f" w{i}" for i in range(size - 2)]
-    return _tokenizer(["<unk>", "<eos>", *words], r" ?\S+\n?")
-
-
-def prm_words() -> PreTrainedTokenizerFast:
-    """One token a word of the student, the step tag among them."""
-    return _tokenizer(["<unk>", "<eos>", "ки", "+", "-", *(f"w{i}" for i in range(30_000))], r"\S+")
-
-
-def _tokenizer(vocabulary: list[str], pattern: str) -> PreTrainedTokenizerFast:
-    raw = Tokenizer(token_models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
-    raw.decoder = decoders.Fuse()
-    kinds = {"eos_token": "<eos>", "pad_token": "<eos>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=raw, clean_up_tokenization_spaces=False, **kinds)
-
-
-def _cell(preset: str, folder: Path, regime: str, rank: int | str, tokens: int | None = None, **changes: Any) -> Cell:
-    at = {role: str(folder / role) for role in ("student", "teacher", "prm")}
-    data = dict.fromkeys(("train_data", "eval_data"), str(folder / "problems.jsonl"))
-    changes |= {"max_completion_tokens": tokens} if tokens else {}
-    return Cell.load(preset, regime=regime, rank=rank, seed=0, **at, **data, **changes)
-
-
-# --- contenders
-
-
 def first_step(preset: str, folder: Path) -> float:
     """Seconds from a process's start to the end of a first step: imports, models, engine, one problem, the step."""
-    cell = _cell(preset, folder, *ROWS[0], eval_problems=1)
+    cell = cell_of(preset, folder, *ROWS[0], eval_problems=1)
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         next(train(Run(cell, runs)))
     return time.time() - psutil.Process().create_time()
@@ -189,12 +123,12 @@ def first_step(preset: str, folder: Path) -> float:
 
 def our_rows(preset: str, folder: Path) -> dict[str, Any]:
     """Every row of `ROWS`, with one engine, which serves all cells of a student; and the seconds of an evaluation."""
-    first = _cell(preset, folder, *ROWS[0])  # an engine with room for a whole cell's evaluations
+    first = cell_of(preset, folder, *ROWS[0])  # an engine with room for a whole cell's evaluations
     policy = Policy(first, models.device())
     engine = sampling.load(first, policy.base, policy.tokenizer)
     rows = []
     for regime, rank, tokens in ROWS:
-        cell = _cell(preset, folder, regime, rank, tokens, eval_problems=1)
+        cell = cell_of(preset, folder, regime, rank, tokens, eval_problems=1)
         gc.collect()  # a model is a ring of references: what the last row held would still lie on the card
         torch.cuda.empty_cache()
         rows.append(_row("ours", cell, folder, engine))
@@ -226,7 +160,7 @@ def _row(who: str, cell: Cell, folder: Path, engine: sampling.Sampler | None = N
 
 def fallback_row(preset: str, folder: Path) -> dict[str, Any]:
     """Our step with PyTorch's engine, which is what a GPU without vLLM gets."""
-    cell = _cell(preset, folder, *ROWS[0], eval_problems=1, engine="torch")
+    cell = cell_of(preset, folder, *ROWS[0], eval_problems=1, engine="torch")
     return _row("ours without vLLM", cell, folder)
 
 
@@ -235,7 +169,7 @@ def token(preset: str, folder: Path, engine: str) -> dict[str, Any]:
 
     `clock` is without a profiler, `greedy` with nothing drawn; `card` are the kernels' own times, by kind.
     """
-    cell = _cell(preset, folder, "outcome", 16, SHORT, engine=engine)
+    cell = cell_of(preset, folder, "outcome", 16, SHORT, engine=engine)
     policy = Policy(cell, models.device())
     sampler = sampling.load(cell, policy.base, policy.tokenizer)
     sampler.sync(policy.weights())
@@ -271,8 +205,10 @@ def kind(kernel: str) -> str:
 
 def trl_row(preset: str, folder: Path, arm: int | str) -> dict[str, Any]:
     """TRL's GRPOTrainer with vLLM in its process."""
-    cell = _cell(preset, folder, "outcome", arm)
-    seconds = bench.trl_steps(cell, folder, WARM_UP + STEPS)[WARM_UP:]
+    cell = cell_of(preset, folder, "outcome", arm)
+    from lrd.checks import trl
+
+    seconds = trl.step_seconds(cell, folder, WARM_UP + STEPS)[WARM_UP:]
     return {
         "who": "trl",
         "regime": "outcome",
@@ -285,24 +221,25 @@ def trl_row(preset: str, folder: Path, arm: int | str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Least:
-    """What a student's step has to read and multiply, whatever the program."""
+def least_seconds(
+    parameters: int,
+    cache_bytes: int,
+    *,
+    rows: int,
+    prompt: int,
+    completion: int,
+    bytes_a_second: float,
+    products_a_second: float,
+) -> dict[str, float]:
+    """The least seconds of each part of a step at these rates, weights and cache in bf16, whatever the program.
 
-    parameters: int
-    cache_bytes: int  # of a token in the key-value cache
-
-    def seconds(
-        self, *, rows: int, prompt: int, completion: int, bytes_a_second: float, products_a_second: float
-    ) -> dict[str, float]:
-        """The least seconds of each part at these rates, weights and cache in bf16.
-
-        Decoding reads every weight once a token, and half of the longest cache on average. A pass over the batch takes
-        two operations a parameter and token; an adapter's gradient as many again, for the activations alone.
-        """
-        read = 2 * self.parameters + rows * self.cache_bytes * (prompt + completion / 2)
-        reference = 2 * self.parameters * rows * (prompt + completion) / products_a_second
-        return {"decode": completion * read / bytes_a_second, "learner": 2 * reference, "reference": reference}
+    `cache_bytes` are those of a token in the key-value cache. Decoding reads every weight once a token, and half of
+    the longest cache on average. A pass over the batch takes two operations a parameter and token; an adapter's
+    gradient as many again, for the activations alone.
+    """
+    read = 2 * parameters + rows * cache_bytes * (prompt + completion / 2)
+    reference = 2 * parameters * rows * (prompt + completion) / products_a_second
+    return {"decode": completion * read / bytes_a_second, "learner": 2 * reference, "reference": reference}
 
 
 def ceilings(preset: str) -> dict[str, Any]:
@@ -315,7 +252,9 @@ def ceilings(preset: str) -> dict[str, Any]:
     copy = 2 * a.numel() / _fastest(lambda: b.copy_(a))
     x, y = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     rate = 2 * 8192**3 / _fastest(lambda: x @ y)
-    least = Least(shape.parameters, 2 * shape.cached).seconds(
+    least = least_seconds(
+        shape.parameters,
+        2 * shape.cached,
         rows=cell.prompts_per_step * cell.samples_per_prompt,
         prompt=PROMPT,
         completion=cell.max_completion_tokens,
@@ -353,10 +292,3 @@ def show(result: dict[str, Any]) -> str:
     least = result["roofline"]
     lines.append(f"  bytes and products at the card's own rates: {sum(least.values()):.2f} s  {least}")
     return "\n".join(lines)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -3,7 +3,7 @@
 What cannot be computed while the book is built is recorded in `runs/published/verification.json.xz`: the loss against
 TRL's trainer (TRL is installed for tests only), the verifier on MATH-500 (which is not part of the repository), cells
 run twice, the forward pass that is left out, and how far weights move at either precision.
-Nothing of the record should depend on the machine: a test records again and compares. Torch-free at import.
+Nothing of the record should depend on the machine: a test records again and compares.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,35 +19,41 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lrd import ROOT, UserError, verifier
+import torch
+from math_verify import parse
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from lrd import ROOT, UserError, grpo, verifier
 from lrd.analysis.verification import RECORD, grading_pairs, recorded
 from lrd.cell import Cell
+from lrd.data import problems
+from lrd.models.loading import device
+from lrd.models.policy import Policy
 from lrd.runs import published
 from lrd.runs.directory import Run
 from lrd.runs.files import read_jsonl
+from lrd.sampling.torch import TorchSampler
+from lrd.testbed.corpus import tokenizer as corpus_tokenizer
+from lrd.train import loop
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
 TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
-LOSS_TYPES = {"token": "bnpo", "sequence": "grpo", "constant": "dr_grpo"}  # our aggregation → TRL's name for it
 PARTS = ("verifier", "grading", "loss", "twice", "forward", "precision")
 WEIGHT_STD = 0.02  # what Qwen3's weights are drawn with (`initializer_range` of its config.json)
 
 
-def check_verifier(problems: Path = MATH500) -> dict[str, Any]:
+def check_verifier(math500: Path = MATH500) -> dict[str, Any]:
     """MATH-500's reference solutions, graded against their own gold answers: ids only, none of its text.
 
     `bare_lost`: graded as the original did, with the bare gold string. `bare_unparsed`: those whose gold answer alone
     parses to nothing. `boxed_lost`: graded as we do. `next_paid`: solutions that verify against the next problem's
     answer as we grade, of `next_pairs` whose answers are different strings.
     """
-    import logging
-
-    from math_verify import parse
-
-    if not problems.is_file():
-        raise UserError(f"{problems.name} is not at hand; give its place with --math500 FILE")
-    text = problems.read_bytes()
+    if not math500.is_file():
+        raise UserError(f"{math500.name} is not at hand; give its place with --math500 FILE")
+    text = math500.read_bytes()
     rows = [json.loads(line) for line in text.decode().splitlines()]
 
     def lost(gold: str) -> list[str]:
@@ -86,73 +93,21 @@ def check_grading() -> dict[str, Any]:
 def check_loss(student: str, batches: int = BATCHES) -> dict[str, Any]:
     """Our loss and its gradients against TRL's own `GRPOTrainer`: the largest absolute difference, by aggregation.
 
-    Both get the same tokens, advantages, log π_old, log π_ref and the log π_θ of TRL's forward pass, off-policy by up
-    to e^±0.5 so that clipping acts; `clipped` is the smallest share of clipped tokens. `other_estimator` is the
-    smallest difference with the report's KL estimator in place of TRL's: that the comparison can tell.
+    `clipped` is the smallest share of clipped tokens. `other_estimator` is the smallest difference with the report's
+    KL estimator in place of TRL's: that the comparison can tell.
     """
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
+    from lrd.checks import trl  # which is installed for tests only
 
-    from lrd import grpo
-
-    beta, epsilon, width = 0.07, 0.2, 24
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer: Any = GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(student),
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
-            args=GRPOConfig(
-                output_dir=folder, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
-                per_device_train_batch_size=4, num_generations=4, max_completion_length=width, temperature=1.0,
-                beta=beta, epsilon=epsilon, use_bias_correction_kl=False, use_vllm=False,
-            ),
-            train_dataset=Dataset.from_dict({"prompt": ["Last digit:1a+2\n"]}),
-            processing_class=tokenizer,
-        )  # fmt: skip
-    model = trainer.model.eval()
-
-    def differences(aggregation: str, kl_estimator: str, seed: int) -> tuple[float, float, float]:
-        trainer.loss_type = LOSS_TYPES[aggregation]
-        generator = torch.Generator().manual_seed(seed)
-        prompts = torch.randint(2, len(tokenizer), (4, 9), generator=generator)
-        completions = torch.randint(2, len(tokenizer), (4, width), generator=generator)
-        lengths = torch.tensor([width, 1, 7, 15])
-        mask = torch.arange(width)[None] < lengths[:, None]
-        ids, seen = torch.cat([prompts, completions], 1), torch.cat([torch.ones_like(prompts), mask.long()], 1)
-        logps = trainer._get_per_token_logps_and_entropies(model, ids, seen, width)[0]
-        old, ref = (logps.detach() + torch.rand(4, width, generator=generator) - 0.5 for _ in range(2))
-        advantages = torch.randn(4, width, generator=generator)
-        theirs = trainer._compute_loss(
-            model,
-            dict(
-                prompt_ids=prompts, prompt_mask=torch.ones_like(prompts), completion_ids=completions,
-                completion_mask=mask.long(), advantages=advantages, old_per_token_logps=old, ref_per_token_logps=ref,
-            ),
-        )  # fmt: skip
-        ours, about = grpo.loss(
-            logps, old, ref, advantages, mask, clip_epsilon=epsilon, kl_coef=beta, kl_estimator=kl_estimator,
-            aggregation=aggregation, max_tokens=width,
-        )  # fmt: skip
-        gradients = []
-        for value in (theirs, ours):
-            model.zero_grad()
-            value.backward()
-            gradients.append([p.grad.clone() for p in model.parameters()])
-        gap = max((a - b).abs().max().item() for a, b in zip(*gradients))
-        return abs(theirs.item() - ours.item()), gap, about["clip_ratio/region_mean"]
-
-    found = {}
-    for aggregation, theirs in LOSS_TYPES.items():
-        runs = [differences(aggregation, "k3", seed) for seed in range(batches)]
+    trainer, found = trl.loss_trainer(student), {}
+    for aggregation, theirs in trl.LOSS_TYPES.items():
+        gaps = [trl.loss_gap(trainer, aggregation, "k3", seed) for seed in range(batches)]
         found[aggregation] = {
             "loss_type": theirs,
-            "loss": max(loss for loss, _, _ in runs),
-            "gradient": max(gradient for _, gradient, _ in runs),
-            "clipped": round(min(clipped for _, _, clipped in runs), 3),
+            "loss": max(gap.loss for gap in gaps),
+            "gradient": max(gap.gradient for gap in gaps),
+            "clipped": round(min(gap.clipped for gap in gaps), 3),
         }
-    other = min(differences("token", "paper", seed)[0] for seed in range(batches))
+    other = min(trl.loss_gap(trainer, "token", "paper", seed).loss for seed in range(batches))
     version = metadata.version("trl")
     return {"trl": version, "batches": batches, "aggregations": found, "other_estimator": round(other, 4)}
 
@@ -180,47 +135,36 @@ def check_forward(student: str, teacher: str, prm: str) -> dict[str, Any]:
     the loss with the one or the other as log π_old; `moved` is the largest difference after one update, where the two
     are different things: that the comparison can tell.
     """
-    import torch
+    cells = [_cell((student, teacher, prm), rank=rank, learning_rate=1e-2) for rank in (4, None)]
+    return {"arms": [{"arm": cell.arm} | _third_pass(cell) for cell in cells]}
 
-    from lrd import grpo
-    from lrd.data import problems
-    from lrd.models import loading as models
-    from lrd.models.policy import Policy
-    from lrd.sampling.torch import TorchSampler
-    from lrd.train import loop as train
 
-    found = []
-    for rank in (4, None):
-        cell = _cell((student, teacher, prm), rank=rank, learning_rate=1e-2)
-        policy = Policy(cell, models.device())
-        sampler = TorchSampler(policy.base, policy.tokenizer)
-        sampler.sync(policy.weights())
-        batch = train.sample(policy, sampler, problems.train_pool(cell.train_data)[0], 1)
-        mask, ref = batch.completion_mask.to(policy.device), policy.reference_logps(batch)
-        advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device) * mask
-        learner = policy.logps(batch).logps
-        with torch.no_grad():
-            third = policy.logps(batch).logps
-        gradients = []
-        for old in (learner.detach(), third):
-            loss, _ = grpo.loss(
-                learner, old, ref, advantages, mask, clip_epsilon=cell.clip_epsilon, kl_coef=cell.kl_coef,
-                kl_estimator=cell.kl_estimator, aggregation="token", max_tokens=cell.max_completion_tokens,
-            )  # fmt: skip
-            gradients.append(torch.autograd.grad(loss, list(policy.trainable.values()), retain_graph=True))
-        for p, g in zip(policy.trainable.values(), gradients[0]):
-            p.data -= cell.learning_rate * g.sign()
-        with torch.no_grad():
-            moved = policy.logps(batch).logps
-        found.append(
-            {
-                "arm": cell.arm,
-                "logps": _largest([learner], [third], mask),
-                "gradients": _largest(*gradients),
-                "moved": round(_largest([learner], [moved], mask), 3),
-            }
-        )
-    return {"arms": found}
+def _third_pass(cell: Cell) -> dict[str, float]:
+    policy = Policy(cell, device())
+    sampler = TorchSampler(policy.base, policy.tokenizer)
+    sampler.sync(policy.weights())
+    batch = loop.sample(policy, sampler, problems.train_pool(cell.train_data)[0], 1)
+    mask, ref = batch.completion_mask.to(policy.device), policy.reference_logps(batch)
+    advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device) * mask
+    learner = policy.logps(batch).logps
+    with torch.no_grad():
+        third = policy.logps(batch).logps
+    gradients = []
+    for old in (learner.detach(), third):
+        loss, _ = grpo.loss(
+            learner, old, ref, advantages, mask, clip_epsilon=cell.clip_epsilon, kl_coef=cell.kl_coef,
+            kl_estimator=cell.kl_estimator, aggregation="token", max_tokens=cell.max_completion_tokens,
+        )  # fmt: skip
+        gradients.append(torch.autograd.grad(loss, list(policy.trainable.values()), retain_graph=True))
+    for p, g in zip(policy.trainable.values(), gradients[0]):
+        p.data -= cell.learning_rate * g.sign()
+    with torch.no_grad():
+        moved = policy.logps(batch).logps
+    return {
+        "logps": _largest([learner], [third], mask),
+        "gradients": _largest(*gradients),
+        "moved": round(_largest([learner], [moved], mask), 3),
+    }
 
 
 def _largest(one: Sequence[Any], other: Sequence[Any], mask: Any = ...) -> float:
@@ -235,27 +179,14 @@ def check_precision(student: str, teacher: str, learning_rate: float, steps: int
     began, and the root mean square of their change in units of the learning rate. Distillation, because it alone has a
     gradient on every token whatever the student can do. `std` is the standard deviation of these weights.
     """
-    import torch
-    from safetensors.torch import load_file
-
-    from lrd.runs.directory import Run
-    from lrd.train.loop import train
-
-    def matrices(folder: str | Path, dtype: str) -> Any:
-        weights = load_file(Path(folder) / "model.safetensors").values()
-        return torch.cat([w.to(getattr(torch, dtype)).double().flatten() for w in weights if w.ndim > 1])
-
     found = []
     for dtype in ("bfloat16", "float32"):
         for n in (1, steps):
             cell = _cell((student, teacher, student), rank=None, steps=n, learning_rate=learning_rate,
                          master_dtype=dtype, eval_every=n)  # fmt: skip
             with tempfile.TemporaryDirectory() as folder:
-                run = Run(cell, Path(folder))
-                for _ in train(run):
-                    pass
-                change = matrices(run.weights, dtype) - matrices(student, dtype)
-                run.close()
+                run = _trained(cell, Path(folder))
+                change = _matrices(run.weights, dtype) - _matrices(Path(student), dtype)
             found.append(
                 {
                     "master_dtype": dtype,
@@ -264,11 +195,14 @@ def check_precision(student: str, teacher: str, learning_rate: float, steps: int
                     "distance": round(change.square().mean().sqrt().item() / learning_rate, 2),
                 }
             )
-    return {
-        "learning_rate": learning_rate,
-        "std": round(matrices(student, "float32").std().item(), 3),
-        "runs": found,
-    }
+    std = round(_matrices(Path(student), "float32").std().item(), 3)
+    return {"learning_rate": learning_rate, "std": std, "runs": found}
+
+
+def _matrices(folder: Path, dtype: str) -> Any:
+    """All matrix weights of a checkpoint in a row, rounded to `dtype`, as doubles."""
+    weights = load_file(folder / "model.safetensors").values()
+    return torch.cat([w.to(getattr(torch, dtype)).double().flatten() for w in weights if w.ndim > 1])
 
 
 def _cell(models: Sequence[str], regime: str = "distillation", **settings: Any) -> Cell:
@@ -285,12 +219,7 @@ def _cell(models: Sequence[str], regime: str = "distillation", **settings: Any) 
 
 def _finish(cell: Cell, runs: Path) -> dict[str, Any]:
     """A cell trained in `runs`, as what it left: file → its rows without times, or its bytes' hash."""
-    from lrd.train.loop import train
-
-    run = Run(cell, runs)
-    for _ in train(run):
-        pass
-    run.finish()
+    run = _trained(cell, runs)
     left: dict[str, Any] = {}
     for path in run.path.glob("*.jsonl"):
         left[path.name] = [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(path)]
@@ -299,17 +228,20 @@ def _finish(cell: Cell, runs: Path) -> dict[str, Any]:
     return left
 
 
+def _trained(cell: Cell, runs: Path) -> Run:
+    run = Run(cell, runs)
+    for _ in loop.train(run):
+        pass
+    run.finish()
+    return run
+
+
 @contextlib.contextmanager
 def random_models(std: float = 0.15):
     """Directories of three random two-layer models with the testbed's tokenizer: student, teacher, PRM.
 
     `std` is that of their matrices' weights.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, Qwen3Config
-
-    from lrd.testbed.corpus import tokenizer as corpus_tokenizer
-
     tokenizer: Any = corpus_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,

@@ -5,12 +5,13 @@ Torch is imported only where it is looked at: a broken installation is a finding
 
 import dataclasses
 import os
+import platform
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -44,54 +45,47 @@ class Finding(NamedTuple):
 def examine(preset: str, runs: str | None = None) -> Iterator[Finding]:
     """The findings, one after the other as they are made. Raises `UserError` for an unknown preset only."""
     cells, needs = grid(preset), {"gpus": 0} | read_preset(preset).get("resources", {})
+    missing = []
     yield versions()
-    found = [gpu(needs["gpus"], preset)]
-    yield found[-1]
-    found.append(disk(runs_root(runs)))
-    yield found[-1]
+    for finding in (gpu(needs["gpus"], preset), disk(runs_root(runs))):
+        yield finding
+        missing += [] if finding.ok else [finding.what]
     sources = sorted({(role, getattr(cell, role)) for cell in cells for role in ROLES})
     remote = [(role, name) for role, name in sources if on_hub(name)]
     answers = True
     if remote:
         online = reach()
-        answers, missing = online.ok, [name for role, name in remote if not hub.cached_folder(name, ROLES[role])]
-        yield online if missing else Finding(True, "hub", f"not needed, all is cached; {online.said}")
-    for role, name in sources:
-        found.append(source(role, name, answers))
-        yield found[-1]
-    needed = [finding.what for finding in found if not finding.ok]
-    yield Finding(False, "cell", f"not tried for want of {', '.join(needed)}") if needed else trial(cells[0])
+        answers, cached = online.ok, all(hub.cached_folder(name, ROLES[role]) for role, name in remote)
+        yield Finding(True, "hub", f"not needed, all is cached; {online.said}") if cached else online
+    for finding in (source(role, name, answers) for role, name in sources):
+        yield finding
+        missing += [] if finding.ok else [finding.what]
+    yield Finding(False, "cell", f"not tried for want of {', '.join(missing)}") if missing else trial(cells[0])
 
 
 def versions() -> Finding:
-    """Python and packages against pyproject.toml's bounds and the pins of constraints.txt."""
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-    from packaging.utils import canonicalize_name
-    from packaging.version import Version
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [
-        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
-    ]
-    pins: dict[str, str] = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in lines)}
-    here: dict[str, str] = {canonicalize_name(d.name): Version(d.version).public for d in metadata.distributions()}
-    python = ".".join(map(str, sys.version_info[:3]))
-    wrong = []
-    if not SpecifierSet(project["requires-python"]).contains(python):
-        wrong.append(f"Python is {python} (needed: {project['requires-python']})")
-    for requirement in map(Requirement, project["dependencies"]):
-        version = here.get(canonicalize_name(requirement.name))
-        if version is None or not requirement.specifier.contains(version):
-            wrong.append(f"{requirement.name} is {version or 'not installed'} (needed: {requirement})")
-    compared = sorted(pins.keys() & here.keys())
-    off = [f"{name} is {here[name]} (pinned: {pins[name]})" for name in compared if here[name] != pins[name]]
-    if off and not wrong and "vllm" in here:
-        return Finding(True, "versions", f"Python {python}; vLLM {here['vllm']} brings its own: {'; '.join(off)}")
+    """Whether the installed packages fit together (`pip check`), and are those pinned in constraints.txt."""
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, encoding="utf-8")
+    wrong = (done.stdout or done.stderr).splitlines() if done.returncode else []
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    here = {name: version for name in pins if (version := _version(name))}
+    off = [f"{name} is {version} (pinned: {pins[name]})" for name, version in here.items() if version != pins[name]]
+    python, vllm = platform.python_version(), _version("vllm")
+    if vllm and off and not wrong:
+        return Finding(True, "versions", f"Python {python}; vLLM {vllm} brings its own: {'; '.join(off)}")
     if wrong or off:
         mend = "`make` brings .venv up to date; elsewhere, pip install -c constraints.txt -e ."
         return Finding(False, "versions", f"{'; '.join(wrong + off)}. {mend}")
-    return Finding(True, "versions", f"Python {python}; {len(compared)} packages, all as pinned in constraints.txt")
+    return Finding(True, "versions", f"Python {python}; {len(here)} packages, all as pinned in constraints.txt")
+
+
+def _version(package: str) -> str:
+    """The installed version less a build's label, such as `+cpu`; empty where there is none."""
+    try:
+        return metadata.version(package).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def gpu(needed: float, preset: str) -> Finding:
@@ -200,13 +194,13 @@ def source(role: str, name: str, answers: bool) -> Finding:
 
 def trial(cell: Cell) -> Finding:
     """A few steps of a cell, through its notebook, in a directory that goes afterwards."""
-    from lrd import matrix
+    from lrd.matrix import execute
 
     short = {"steps": STEPS, "eval_every": STEPS, "eval_problems": min(4, cell.eval_problems)}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as runs:
         try:
-            outcome = matrix.execute(dataclasses.replace(cell, **short), short, runs)
+            outcome = execute.run_cell(dataclasses.replace(cell, **short), short, runs)
         except UserError as error:
             return Finding(False, "cell", str(error))
         metrics = read_jsonl(Path(runs) / cell.preset / cell.name / "metrics.jsonl")

@@ -25,14 +25,13 @@ CUDA = 1.0  # GiB: its context and kernels
 
 @dataclass(frozen=True)
 class Size:
-    """What of a model decides the memory that it takes."""
+    """What decides the memory that a model takes."""
 
     parameters: int
     adapter: int  # parameters of a rank-1 adapter
     kept: int  # values of a token that its layers keep for the gradient
-    cached: int  # values of a token in the key-value cache
     widest: int  # values of a token in one layer, while it is read
-    words: int  # of the vocabulary
+    shape: Shape
 
 
 def size(model: CausalLM, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> Size:
@@ -48,10 +47,14 @@ def size(model: CausalLM, targets: tuple[str, ...], layers: tuple[int, ...] = ()
         parameters=sum(p.numel() for p in model.parameters()),
         adapter=sum(sum(m.weight.shape) for m in adapted(model, targets, layers).values()),
         kept=shape.num_hidden_layers * (4 * hidden + 3 * shape.queries + 3 * shape.keys + 3 * inner + plain),
-        cached=shape.cached,
         widest=4 * hidden + 3 * inner,
-        words=shape.vocab_size,
+        shape=shape,
     )
+
+
+def decoded_rows(cell: Cell) -> int:
+    """The most rows that a cell's engine completes at once: a step's, or an evaluation's."""
+    return max(cell.prompts_per_step * cell.samples_per_prompt, min(cell.eval_batch, cell.eval_problems))
 
 
 def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[str, float]:
@@ -68,12 +71,12 @@ def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[st
     trained = student.adapter * cell.rank if cell.rank else student.parameters
     master = 4 if cell.rank else BYTES[cell.master_dtype]
     tokens = rows * ((KEY if codebook_name(cell.train_data) else PROMPT) + cell.max_completion_tokens)
-    decoded = max(rows, min(cell.eval_batch, cell.eval_problems))
+    cached = decoded_rows(cell) * (ROOM + cell.max_completion_tokens) * student.shape.cached
     used = {
         "student and reference": student.parameters * b,
         "what is trained": trained * (4 * master + b),
-        "engine": student.parameters * b + decoded * (ROOM + cell.max_completion_tokens) * student.cached * b,
-        "activations": tokens * student.kept * b + 3 * 4 * min(LOGITS_AT_ONCE, tokens * student.words),
+        "engine": student.parameters * b + cached * b,
+        "activations": tokens * student.kept * b + 3 * 4 * min(LOGITS_AT_ONCE, tokens * student.shape.vocab_size),
         "reward model": scorer.parameters * b + min(TOKENS_PER_PASS, tokens) * scorer.widest * b if scorer else 0,
     }
     return {name: n / GIB for name, n in used.items() if n} | {"CUDA": CUDA}

@@ -22,12 +22,12 @@ from lrd.models.loading import CausalLM, skeleton
 def linear_layers(model: CausalLM) -> dict[str, Any]:
     """The linear maps of a model's decoder layers by their full names.
 
-    Not the head: learner and rewards multiply by its weight and would not see an adapter on it (`models._Scorer`).
+    Not the head: learner and rewards multiply by its weight and would not see an adapter on it (`logps._Scorer`).
     """
     inside = set(model.get_decoder().modules())
-    named = {name: m for name, m in model.named_modules() if m in inside and _layer(name) is not None}
-    linear = {name: m for name, m in named.items() if isinstance(m, nn.Linear | Conv1D)}
-    return {name: m for name, m in linear.items() if "Router" not in type(m).__name__}  # it gives more than a product
+    linear = {name: m for name, m in model.named_modules() if m in inside and isinstance(m, nn.Linear | Conv1D)}
+    routers = {name for name, m in linear.items() if "Router" in type(m).__name__}  # they give more than a product
+    return {name: m for name, m in linear.items() if name not in routers and _layer(name) is not None}
 
 
 def adapted(model: CausalLM, targets: Sequence[str], layers: Sequence[int] = ()) -> dict[str, Any]:
@@ -46,14 +46,14 @@ def check(cell: Cell) -> None:
 
 def add(model: CausalLM, cell: Cell, rank: int) -> CausalLM:
     """The model with a fresh adapter of the cell's. Raises `UserError` where it has no place for it."""
-    there = linear_layers(model)
-    known = {name.rsplit(".", 1)[-1] for name in there}
+    linear = linear_layers(model)
+    known = {name.rsplit(".", 1)[-1] for name in linear}
     if absent := set(cell.lora_targets) - known:
         raise UserError(
             f"lora_targets names {', '.join(sorted(absent))}, which student {cell.student!r} does not have in its "
             f"decoder layers; the linear ones there are {', '.join(sorted(known))}"
         )
-    numbers = {number for name in there if (number := _layer(name)) is not None}
+    numbers = {number for name in linear if (number := _layer(name)) is not None}
     if beyond := set(cell.lora_layers) - numbers:
         raise UserError(
             f"lora_layers names {', '.join(map(str, sorted(beyond)))}, which student {cell.student!r} does not have; "
@@ -68,9 +68,9 @@ def add(model: CausalLM, cell: Cell, rank: int) -> CausalLM:
     )
     wanted = set(adapted(model, cell.lora_targets, cell.lora_layers))
     with contextlib.suppress(ValueError):
-        made = get_peft_model(model, config)  # adapters in fp32 whatever the base's dtype
+        with_adapter = get_peft_model(model, config)  # adapters in fp32 whatever the base's dtype
         if wanted == {name for name, m in model.named_modules() if isinstance(m, LoraLayer)}:
-            return made
+            return with_adapter
     raise UserError(
         f"PEFT cannot place adapters on the linear layers {', '.join(cell.lora_targets)} of student {cell.student!r} "
         f"alone: it has other modules of these names, such as fused experts, or other layers of these numbers"
@@ -78,6 +78,6 @@ def add(model: CausalLM, cell: Cell, rank: int) -> CausalLM:
 
 
 def _layer(name: str) -> int | None:
-    """Number of the decoder layer in a module's name; None of what stands outside of them."""
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else None
+    """Number of the decoder layer in a module's name; None for a module outside of them."""
+    number = re.search(r"\.(\d+)\.", name)
+    return int(number[1]) if number else None

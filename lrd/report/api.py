@@ -1,6 +1,6 @@
 """The page of the library's own functions, read from the source: nothing is imported, so no torch is needed.
 
-A Sphinx extension (see `_config.yml`): on `book/api.md`, each block `{rooms}` that names modules becomes their
+A Sphinx extension (see `_config.yml`): on `book/api.md`, `{modules}` becomes all modules, package by package: their
 docstrings and the signatures, fields and docstrings of what is public in them. A docstring is Markdown. On
 `book/run.md`, `{settings}` becomes the table of a cell's settings.
 """
@@ -9,6 +9,7 @@ import ast
 import inspect
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ from lrd import ROOT
 from lrd.cell import settings
 
 PAGE, RUN = "book/api", "book/run"
-SETTINGS = "```{settings}\n```"
-BLOCK = re.compile(r"^```\{rooms\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MODULES, SETTINGS = "```{modules}\n```", "```{settings}\n```"
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -31,7 +31,7 @@ def setup(app: Any) -> dict[str, Any]:
 
 def _expand(app: Any, document: str, source: list[str]) -> None:
     if document == PAGE:
-        source[0] = BLOCK.sub(lambda block: "\n".join(map(room, block[1].split())), source[0])
+        source[0] = source[0].replace(MODULES, "\n".join(described(*heading) for heading in outline()))
     if document == RUN:
         source[0] = source[0].replace(SETTINGS, settings_table())
 
@@ -43,19 +43,28 @@ def settings_table() -> str:
     return "\n".join(f"| {' | '.join(row)} |".replace("<", "\\<") for row in rows)
 
 
-def modules(root: Path = ROOT) -> list[str]:
-    """Every module of the library, by its dotted name."""
+def outline(root: Path = ROOT) -> list[tuple[str, str]]:
+    """Every module by its dotted name, with the marks of its heading: a package's modules stand beneath it.
+
+    Packages come in the order of the floors that import-linter holds them to (`pyproject.toml`), the highest first.
+    """
     paths = [path.relative_to(root).with_suffix("") for path in sorted((root / "lrd").rglob("*.py"))]
-    return [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    modules = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    linter = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    floors = [floor for contract in linter["contracts"] for floor in contract.get("layers", [])]
+    tops = dict.fromkeys(["lrd", *(name.strip() for floor in floors for name in floor.split("|"))])
+    place = {top: i for i, top in enumerate(tops)}
+    found = sorted(modules, key=lambda module: (place[".".join(module.split(".")[:2])], module))
+    return [(module, "##" if module in tops else "###") for module in found]
 
 
-def room(module: str, root: Path = ROOT) -> str:
+def described(module: str, marks: str = "###", root: Path = ROOT) -> str:
     """One module as Markdown with Sphinx's Python directives. Raises `FileNotFoundError` for an unknown one."""
     base = root.joinpath(*module.split("."))
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    parts = [f"### `{module}`", f"```{{py:module}} {module}\n```", ast.get_docstring(tree) or ""]
+    parts = [f"{marks} `{module}`", f"```{{py:module}} {module}\n```", ast.get_docstring(tree) or ""]
     for node in tree.body:
         if isinstance(node, Definition) and _public(node.name):
             parts.append(_function(node, "function"))

@@ -25,7 +25,7 @@ from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
-from lrd.cell import Cell, grid
+from lrd.cell import Cell, grid, read_preset
 from lrd.report.text import arm_name
 from lrd.runs.kernel import Kernel
 
@@ -33,27 +33,6 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very 
 CELLS = "book/cells"  # the page under which all cells hang
 ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs/ is shown as it ran
 AT_A_TIME = min(4, os.cpu_count() or 1)
-BESIDE = {  # preset → the page that reports it, if it is not the one that the book is about
-    "law": "notebooks/law",
-    "law-long": "notebooks/law",
-    "law-lr": "notebooks/law",
-    "law-ranks": "notebooks/law",
-    "law-ranks-lr": "notebooks/law",
-    "law-small": "notebooks/law",
-    "law-small-lr": "notebooks/law",
-    "repair": "notebooks/repair",
-    "repair-ranks": "notebooks/repair",
-    "repair-small": "notebooks/repair",
-    "pace": "notebooks/repair",
-    "pace-ranks": "notebooks/repair",
-    "pace-small": "notebooks/repair",
-    "tiny": "notebooks/yours",
-    "small-again": "notebooks/yours",
-    "small-bf16": "notebooks/variants",
-    "small-engine": "notebooks/variants",
-    "small-lr": "notebooks/rates",
-    "small-lr-full": "notebooks/rates",
-}
 STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
 
@@ -83,38 +62,39 @@ def build(root: Path = ROOT, *, output: Path | None = None) -> int:
 def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
     """The table of contents with all cells in it: the preset's under their regime's page, others' under theirs.
 
-    What has no page of its own, regime or preset, has its cells with the cells' own page.
+    Others name their `page` themselves. What has no page of its own has its cells with the cells' own page.
     """
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
-    for name, after in STUDIES.items():
+    chapters = {chapter["file"]: chapter for part in toc["parts"] for chapter in part["chapters"]}
+    for name, page in STUDIES.items():
         if (runs / preset / name / "done.json").is_file():
-            parent = next(chapter for chapter in chapters if chapter["file"] == after)
-            parent["sections"] = [{"file": f"runs/{preset}/{name}/{name}"}]
-    gallery = next(chapter for chapter in chapters if chapter["file"] == CELLS)
-    sections: list[dict[str, Any]] = []
+            chapters[page]["sections"] = [{"file": f"runs/{preset}/{name}/{name}"}]
+    hung = {CELLS: _by_regime(root, preset, runs)}
+    for other in results.with_runs(runs):
+        page = f"notebooks/{read_preset(other).get('page')}"
+        sections = hung.setdefault(page if page in chapters else CELLS, [])
+        if other != preset:
+            cells = [cell.name for cell in grid(other) if results.has_page(runs / other / cell.name)]
+            sections += [{"file": f"runs/{other}/{name}/cell", "title": f"{other}: {name}"} for name in cells]
+    for page, sections in hung.items():
+        if sections:
+            chapters[page].setdefault("sections", []).extend(sections)
+    return toc
+
+
+def _by_regime(root: Path, preset: str, runs: Path) -> list[dict[str, Any]]:
+    """The pages of the preset's regimes, each over its cells; a cell whose regime has no page stands by itself."""
+    sections: dict[str, dict[str, Any]] = {}
     for cell in sorted(grid(preset), key=lambda cell: (cell.rank is None, cell.rank or 0, cell.seed)):
         if not results.has_page(runs / preset / cell.name):
             continue
-        mine = {"file": f"runs/{preset}/{cell.name}/cell", "title": short_title(cell)}
-        regime = f"{CELLS}-{cell.regime}"
-        if not (root / f"{regime}.md").is_file():
-            sections.append(mine | {"title": cell.name})
-            continue
-        page = next((s for s in sections if s["file"] == regime), None)
-        if page is None:
-            page = {"file": regime, "sections": []}
-            sections.append(page)
-        page["sections"].append(mine)
-    for other in results.with_runs(runs):
-        for cell in grid(other) if other != preset else []:
-            if results.has_page(runs / other / cell.name):
-                page = {"file": f"runs/{other}/{cell.name}/cell", "title": f"{other}: {cell.name}"}
-                parent = next((chapter for chapter in chapters if chapter["file"] == BESIDE.get(other)), None)
-                (sections if parent is None else parent.setdefault("sections", [])).append(page)
-    if sections:
-        gallery["sections"] = sections
-    return toc
+        entry, regime = {"file": f"runs/{preset}/{cell.name}/cell"}, f"{CELLS}-{cell.regime}"
+        if (root / f"{regime}.md").is_file():
+            above = sections.setdefault(regime, {"file": regime, "sections": []})
+            above["sections"].append(entry | {"title": short_title(cell)})
+        else:
+            sections[cell.name] = entry | {"title": cell.name}
+    return list(sections.values())
 
 
 def short_title(cell: Cell) -> str:

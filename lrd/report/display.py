@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
@@ -38,22 +39,26 @@ class Html(str):
         return f"<HTML, {len(self):,} characters>"  # a notebook keeps both, and nobody reads markup
 
 
-def glue(name: str, value: Any) -> None:
-    """Stores what a notebook would show of a value, for the page's sentences and figures: `myst_nb.glue`, unseen.
+def glue(prefix: str = "", /, **values: Any) -> None:
+    """Stores what a notebook would show of each value, for the page's sentences and figures: `myst_nb.glue`, unseen.
 
-    Its own function imports the whole of Sphinx, in every notebook anew; a test compares the two.
+    Each is named by `prefix` and its keyword. Figures are closed, so that the notebook shows none a second time. Its
+    own function imports the whole of Sphinx, in every notebook anew; a test compares the two.
     """
-    shown, about = get_ipython().display_formatter.format(value)  # pyright: ignore[reportOptionalMemberAccess]
-    prefix = "application/papermill.record/"
-    about["scrapbook"] = {"name": name, "mime_prefix": prefix}
-    publish_display_data({prefix + kind: data for kind, data in shown.items()}, metadata=about)
+    kind = "application/papermill.record/"
+    for name, value in values.items():
+        shown, about = get_ipython().display_formatter.format(value)  # pyright: ignore[reportOptionalMemberAccess]
+        about["scrapbook"] = {"name": prefix + name, "mime_prefix": kind}
+        publish_display_data({kind + mime: data for mime, data in shown.items()}, metadata=about)
+        if isinstance(value, Figure):
+            plt.close(value)
 
 
 def glue_declared(*presets: str) -> None:
     """Question, prediction and statistic of presets, as `law_small_question`; glued text is shown as it is."""
     for preset in presets:
-        for name, text in read_preset(preset)["about"].items():
-            glue(f"{preset.replace('-', '_')}_{name}", str(text).replace("`", ""))
+        about = read_preset(preset)["about"]
+        glue(f"{preset.replace('-', '_')}_", **{name: str(text).replace("`", "") for name, text in about.items()})
 
 
 def config_table(cell: Cell) -> Html:
@@ -104,10 +109,14 @@ def folded(summary: str, body: str) -> Html:
 
 
 def one_open(figures: Mapping[str, tuple[Figure, str]]) -> Html:
-    """Title → figure and caption, behind titles of which one is open at a time, in the book and in a live notebook."""
+    """Title → figure and caption, behind titles of which one is open at a time, in the book and in a live notebook.
+
+    Closes the figures.
+    """
     parts = []
     for title, (figure, caption) in figures.items():
         image = base64.b64encode(str(print_figure(figure, "svg")).encode()).decode()
+        plt.close(figure)
         caption = html.escape(caption)
         parts.append(
             f"<details name='lrd-figures'{'' if parts else ' open'}><summary>{html.escape(title)}</summary><figure>"

@@ -6,6 +6,7 @@ A widget needs a kernel, and its JavaScript would come from elsewhere; `figures.
 from typing import Any
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 from IPython.display import display as show
 
 from lrd.report import display, figures
@@ -36,7 +37,7 @@ def draw(found: Results, metrics: tuple[str, ...], **chosen: Any) -> None:
     for metric in metrics:
         figure = figures.every_cell(found, metric, **chosen)
         show(figure)
-        figures.close(figure)
+        plt.close(figure)  # a notebook would show it a second time
     show(display.within(found, metrics, **chosen))
 
 

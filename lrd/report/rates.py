@@ -1,5 +1,8 @@
 """The words of the page on learning rates: what each arm gets by the rule of `lrd.analysis.sweep`."""
 
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pandas as pd
 from lrd.analysis import sweep
 from lrd.cell import read_preset
 from lrd.report.text import NOTHING, arm_name, mean_sd
-from lrd.results import Results
+from lrd.results import Results, trained_with
 
 
 def choice(table: pd.DataFrame, row: Any) -> str | None:
@@ -54,16 +57,18 @@ def in_use(results: Results, axis: str) -> str:
 def student(preset: str, runs: str | Path | None = None, *, base: str = "") -> str:
     """Whether the cells began from the student of `base`, else of the preset that they are for; empty without runs."""
     base = base or read_preset(preset)["base"]
-    if (same := sweep.same_student(preset, base, runs)) is None:
+    ours, theirs = trained_with(preset, runs), trained_with(base, runs)
+    if not ours or not theirs:
         return ""
-    which = "the student of" if same else "another training of the student than those of"
+    which = "the student of" if ours == theirs else "another training of the student than those of"
     return f"The cells of {preset} began from {which} {base}."
 
 
 def past_best(results: Results, regime: str) -> str:
     """What arms of a preset that a sweep is for lose of pass@1 from their best to the last step, as a sentence."""
-    adapters, full = map(mean_sd, sweep.past_best(results, regime))
+    cells = results.finished[results.finished.regime == regime]
+    lost, full = cells.peak - cells.final, cells.arm == "full"
     return (
-        f"From its best evaluation to the last step of {results.preset} an adapter's cell loses {adapters} of pass@1 "
-        f"under {regime}, one of full fine-tuning {full}."
+        f"From its best evaluation to the last step of {results.preset} an adapter's cell loses {mean_sd(lost[~full])} "
+        f"of pass@1 under {regime}, one of full fine-tuning {mean_sd(lost[full])}."
     )

@@ -1,9 +1,8 @@
 """Rewards deposit raw values on completion tokens; what becomes of them is `grpo.py`'s business (book: Method).
 
 A reward is a function of a batch of rollouts, which lie on the CPU as its deposits have to, and of the learner's own
-log-probabilities of it, which lie where the learner does. Its module gives
-`load(cell, tokenizer, device)`, which checks that the reward can serve this cell and returns the function, and may give
-`check(cell, tokenizer, pool)`, which says before anything starts that it cannot, and
+log-probabilities of it, which lie where the learner does. Its module gives `load(cell, tokenizer, device)`, which
+returns the function, and may give `check(cell, tokenizer, pool)`, which refuses a cell before any weights are read, and
 `probe(reward, cell, tokenizer, pool, device)`, which tries it on the problems and returns what the run records of that.
 """
 
@@ -24,7 +23,8 @@ Reward = Callable[[Rollouts, Float[Tensor, "N T"]], Deposits]
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
-    """The reward of the cell's regime, its models loaded and checked against the student's tokenizer."""
+    """The reward of the cell's regime, its models loaded. Raises `UserError` where it cannot serve the cell."""
+    check(cell, tokenizer, [])
     return _module(cell).load(cell, tokenizer, device)
 
 
@@ -34,7 +34,7 @@ def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
 
 
 def probe(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) -> dict[str, Any]:
-    """What the regime's module's `probe`, if any, finds of its reward before the first step."""
+    """What the run records of the reward before the first step: the regime's module's `probe`, if any."""
     return getattr(_module(cell), "probe", lambda *_: {})(reward, cell, tokenizer, pool, device)
 
 

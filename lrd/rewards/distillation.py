@@ -23,8 +23,7 @@ MODEL = "teacher"  # the cell's field names it
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
-    """Loads the teacher. Raises `UserError` where its vocabulary differs from the student's."""
-    check_same_vocabulary(cell, tokenizer)
+    """Loads the teacher."""
     teacher = load_model(cell.teacher, "teacher", cell.dtype, device)
     words = teacher.get_input_embeddings().num_embeddings
 
@@ -44,14 +43,7 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 
 def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
-    """As `load`, before any weights are read; and `UserError` where a completion would be too long for the teacher."""
-    check_same_vocabulary(cell, tokenizer)
-    rows = [(cell.prompt(p.problem), "") for p in pool]
-    check_positions(cell.teacher, "teacher", rows, cell.max_completion_tokens, tokenizer, cell.train_data)
-
-
-def check_same_vocabulary(cell: Cell, tokenizer) -> None:
-    """Every token of the student has to have the same id in the teacher's vocabulary."""
+    """Raises `UserError` where the teacher has no or another id for a token, or a completion is too long for it."""
     ours, theirs = tokenizer.get_vocab(), load_tokenizer(cell.teacher, "teacher").get_vocab()
     differing = [token for token, i in ours.items() if theirs.get(token) != i]
     if differing:
@@ -59,3 +51,5 @@ def check_same_vocabulary(cell: Cell, tokenizer) -> None:
             f"teacher {cell.teacher!r} cannot score {cell.student!r}'s tokens: {len(differing)} of {len(ours)} have no "
             f"or another id there (for one, {min(differing)!r}); choose a teacher that shares the student's tokenizer"
         )
+    rows = [(cell.prompt(p.problem), "") for p in pool]
+    check_positions(cell.teacher, "teacher", rows, cell.max_completion_tokens, tokenizer, cell.train_data)

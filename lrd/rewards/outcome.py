@@ -14,11 +14,14 @@ def load(cell: Cell, tokenizer, device) -> Reward:
     """The verifier, grading as the cell says."""
 
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
-        return on_last_token(
-            [is_correct(text, p.answer, cell.grading) for text, p in zip(rollouts.texts, rollouts.problems)], rollouts
-        )
+        return on_last_token(verified(rollouts, cell), rollouts)
 
     return reward
+
+
+def verified(rollouts: Rollouts, cell: Cell) -> list[bool]:
+    """Whether each trajectory's answer verifies against its problem's gold answer."""
+    return [is_correct(text, p.answer, cell.grading) for text, p in zip(rollouts.texts, rollouts.problems)]
 
 
 def on_last_token(values: list[bool] | list[float], rollouts: Rollouts) -> Deposits:

@@ -27,14 +27,13 @@ PROBE = 32  # problems that a PRM is asked; a coin gets 22 of them right in 2.5 
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
-    """Loads the PRM. Raises `UserError` where its tokenizer has no step tag or cannot tell `+` from `-`."""
-    newlines, its_own = newline_ids(tokenizer), _own_tokenizer(cell)
-    prm = PRM(load_model(cell.prm, "PRM", cell.dtype, device), its_own, cell.prm)
+    """Loads the PRM."""
+    newlines = newline_ids(tokenizer)
+    prm = PRM(load_model(cell.prm, "PRM", cell.dtype, device), _own_tokenizer(cell), cell.prm)
 
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         mask = rollouts.completion_mask
-        token_rewards = torch.zeros(mask.shape)
-        deposit_mask = torch.zeros_like(mask)
+        token_rewards, deposit_mask = torch.zeros(mask.shape), torch.zeros_like(mask)
         split = [split_steps(rollouts.ids_of(i), newlines, tokenizer) for i in range(len(mask))]
         if cell.prm_reads == "canonical":
             split = [canonical(*steps) for steps in split]
@@ -48,56 +47,49 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 
 def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
-    """As `load`, before any weights are read; and `UserError` where a solution would be too long for the PRM.
+    """Raises `UserError` where the PRM's tokenizer cannot score steps, or a solution would be too long for it.
 
     At most every second token of a completion is taken to close a step, and so to get a tag.
     """
     its_own = _own_tokenizer(cell)
-    rows = [(with_tags(p.problem, []), "") for p in pool]
     check_tokens(cell.prm, "PRM", (with_tags(p.problem, ["1"]) for p in pool), its_own, cell.train_data)
+    rows = [(with_tags(p.problem, []), "") for p in pool]
     check_positions(cell.prm, "PRM", rows, cell.max_completion_tokens * 3 // 2, its_own, cell.train_data)
 
 
-def probe(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) -> dict[str, Any]:
-    """What a run records of `tells_apart`, for its notebook to show.
-
-    No warning comes of it: a PRM that knows steps, as the testbeds' do, may know nothing of an answer without any.
-    """
-    right, asked = tells_apart(reward, cell, tokenizer, pool, device)
-    return {"prm_probe": {"right_above_wrong": right, "problems": asked}}
-
-
-def tells_apart(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) -> tuple[int, int]:
-    """In how many of how many problems the reward gives the right answer more than another problem's answer.
-
-    An answer ends the problem's own solution where there is a short one, else it is a sentence.
-    """
-    pairs = [(p, other.answer) for p, other in itertools.pairwise(pool) if p.answer != other.answer][:PROBE]
-    if not pairs:
-        return 0, 0
-
-    def said(problem: Problem, answer: str) -> str:
-        right, box = f"\\boxed{{{problem.answer}}}", f"\\boxed{{{answer}}}"
-        text = problem.solution or ""
-        short = right in text and len(text.encode(errors="replace")) < cell.max_completion_tokens
-        return text.replace(right, box) if short else f"The answer is {box}."
-
-    both = solutions([said(p, answer) for p, other in pairs for answer in (p.answer, other)], tokenizer)
-    asked = [p for p, _ in pairs]
-    prompts = beginnings([cell.prompt(p.problem) for p in asked], tokenizer)
-    batch = collate(asked, prompts, [Completion(ids, None, False) for ids in both], 2, tokenizer)
-    deposits = reward(batch, torch.zeros(batch.completion_mask.shape, device=device))
-    right, wrong = deposits.trajectory_rewards.view(-1, 2).unbind(1)
-    return int((right > wrong).sum()), len(asked)
-
-
 def _own_tokenizer(cell: Cell) -> Any:
+    """The PRM's tokenizer. Raises `UserError` where it has no step tag, cannot tell `+` from `-`, or has no weights."""
     its_own, width = load_tokenizer(cell.prm, "PRM"), load_config(cell.prm, "PRM").get_text_config().vocab_size
     if max(tags(its_own, cell.prm)) >= width:
         raise UserError(
             f"PRM {cell.prm!r} has no weights for {TAG!r}, {GOOD!r} or {BAD!r}: its head has {width} tokens"
         )
     return its_own
+
+
+def probe(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) -> dict[str, Any]:
+    """In how many of how many problems the reward gives the right answer more than another problem's answer.
+
+    No warning comes of it: a PRM that knows steps, as the testbeds' do, may know nothing of an answer without any.
+    """
+    pairs = [(p, other.answer) for p, other in itertools.pairwise(pool) if p.answer != other.answer][:PROBE]
+    if not pairs:
+        return {"prm_probe": {"right_above_wrong": 0, "problems": 0}}
+    written = [_solution(p, answer, cell) for p, wrong in pairs for answer in (p.answer, wrong)]
+    completions = [Completion(ids, None, False) for ids in solutions(written, tokenizer)]
+    asked = [p for p, _ in pairs]
+    prompts = beginnings([cell.prompt(p.problem) for p in asked], tokenizer)
+    batch = collate(asked, prompts, completions, 2, tokenizer)
+    deposits = reward(batch, torch.zeros(batch.completion_mask.shape, device=device))
+    right, wrong = deposits.trajectory_rewards.view(-1, 2).unbind(1)
+    return {"prm_probe": {"right_above_wrong": int((right > wrong).sum()), "problems": len(asked)}}
+
+
+def _solution(problem: Problem, answer: str, cell: Cell) -> str:
+    """The problem's own solution where there is a short one, with this answer at its end; else a sentence."""
+    right, box, text = f"\\boxed{{{problem.answer}}}", f"\\boxed{{{answer}}}", problem.solution or ""
+    short = right in text and len(text.encode(errors="replace")) < cell.max_completion_tokens
+    return text.replace(right, box) if short else f"The answer is {box}."
 
 
 def newline_ids(tokenizer) -> frozenset[int]:
@@ -125,7 +117,7 @@ def split_steps(ids: list[int], newlines: Set[int], tokenizer) -> tuple[list[int
 
 
 def canonical(ends: list[int], steps: list[str]) -> tuple[list[int], list[str]]:
-    """Without the steps that are blank or say what an earlier one said; where none is left, the last step alone."""
+    """Without the steps that are blank or repeat an earlier one; where none is left, the last step alone."""
     texts = [step.strip() for step in steps]
     kept = [i for i, text in enumerate(texts) if text and text not in texts[:i]] or list(range(len(steps)))[-1:]
     return [ends[i] for i in kept], [steps[i] for i in kept]
@@ -175,16 +167,16 @@ class PRM:
     @torch.no_grad()
     def score(self, questions: list[str], answers: list[list[str]]) -> list[list[float]]:
         """P(+) in [0, 1] of every step of every solution."""
-        asked = zip(questions, answers, strict=True)
-        read = beginnings([with_tags(question, steps) for question, steps in asked], self.tokenizer)
-        if any(ids.count(self.tag) != len(steps) for ids, steps in zip(read, answers)):
+        tagged = [with_tags(question, steps) for question, steps in zip(questions, answers, strict=True)]
+        encoded = beginnings(tagged, self.tokenizer)
+        if any(ids.count(self.tag) != len(steps) for ids, steps in zip(encoded, answers)):
             raise ValueError("the PRM's tokenizer reads more or fewer tags than there are steps")
-        scores: list[list[float]] = [[] for _ in read]
-        for rows in by_length([len(ids) for ids in read]):
-            ids, mask = pad([read[i] for i in rows], self.tokenizer.pad_token_id)
-            found = iter(self.probability(ids, mask).tolist())
+        scores: list[list[float]] = [[] for _ in encoded]
+        for rows in by_length([len(ids) for ids in encoded]):
+            ids, mask = pad([encoded[i] for i in rows], self.tokenizer.pad_token_id)
+            at_tags = iter(self.probability(ids, mask).tolist())
             for i in rows:
-                scores[i] = [next(found) for _ in answers[i]]
+                scores[i] = [next(at_tags) for _ in answers[i]]
         return scores
 
     def probability(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, " tags"]:

@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.cell import Cell
+from lrd.rewards.outcome import verified
 from lrd.rollouts import Deposits, Rollouts
-from lrd.verifier import is_correct
 
 RAMP = 0.2  # of the longest length: where DAPO's penalty rises (4,096 of 20,480 tokens)
 
@@ -21,8 +21,8 @@ def shaped(deposits: Deposits, rollouts: Rollouts, cell: Cell) -> Deposits:
         excess = overlong(rollouts.lengths, cell.max_completion_tokens)
         deposits = added_at_end(deposits, -cell.overlong_penalty * excess)
     if cell.outcome_weight:
-        right = [is_correct(text, p.answer, cell.grading) for text, p in zip(rollouts.texts, rollouts.problems)]
-        deposits = added_at_end(deposits, cell.outcome_weight * torch.tensor(right).to(deposits.token_rewards))
+        right = torch.tensor(verified(rollouts, cell)).to(deposits.token_rewards)
+        deposits = added_at_end(deposits, cell.outcome_weight * right)
     return deposits
 
 

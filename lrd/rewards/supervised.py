@@ -1,7 +1,7 @@
 """Supervised: the right solution in place of a sample, a deposit of 1 on each of its tokens.
 
 With the advantage equal to the deposit, the clipped surrogate's gradient at ratio 1 is that of cross-entropy: what the
-same adapters hold when nothing has to be found out.
+same adapters learn when nothing has to be found out.
 """
 
 import torch
@@ -18,8 +18,7 @@ DEMONSTRATES = True  # rollouts are the problems' own solutions
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
-    """Raises `UserError` where deposits, all equal, would be normalized away."""
-    check(cell, tokenizer, [])
+    """A reward that is the same for every token."""
 
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         mask = rollouts.completion_mask
@@ -29,7 +28,7 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 
 def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
-    """As `load`."""
+    """Raises `UserError` where deposits, all equal, would be normalized away."""
     if cell.advantage_norm != "none":
         raise UserError(
             f"regime {cell.regime!r} deposits 1 on every token, which advantage_norm = {cell.advantage_norm!r} turns "

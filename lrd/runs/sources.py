@@ -22,8 +22,17 @@ DIGITS = 12  # of a file's SHA-256 that are kept
 
 def digests(notebook: str, regimes: Iterable[str]) -> dict[str, str]:
     """Path in the clone → digest of each such file. Of the notebook the code counts, without its parameters."""
+    found = imported([*ROOTS, *(REGIMES[regime] for regime in regimes)])
+    path = f"notebooks/{notebook}.ipynb"
+    if (ROOT / path).is_file():
+        found[path] = digest(_code(ROOT / path))
+    return dict(sorted(found.items()))
+
+
+def imported(modules: Iterable[str]) -> dict[str, str]:
+    """Path in the clone → digest of each file of the library that these modules are or import, at any depth."""
     found: dict[str, str] = {}
-    waiting = [*ROOTS, *(REGIMES[regime] for regime in regimes)]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         package = name.rpartition(".")[0]
@@ -32,10 +41,7 @@ def digests(notebook: str, regimes: Iterable[str]) -> dict[str, str]:
                 source = (ROOT / path).read_bytes()
                 found[path] = digest(source)
                 waiting += [package, *_imports(source.decode(errors="replace"), within)]
-    path = f"notebooks/{notebook}.ipynb"
-    if (ROOT / path).is_file():
-        found[path] = digest(_code(ROOT / path))
-    return dict(sorted(found.items()))
+    return found
 
 
 def changed(then: Any, now: dict[str, str]) -> list[str]:

@@ -1,8 +1,27 @@
-"""One token from each row's logits."""
+"""One token from each row's logits, and what was drawn of a batch."""
+
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+class Drawn(NamedTuple):
+    """Completions of a batch as tensors."""
+
+    tokens: Int[Tensor, "N T"]
+    logps: Float[Tensor, "N T"]  # at temperature 1, in nats
+    length: Int[Tensor, " N"]  # tokens that count; what stands behind them is of no meaning
+    ended: Bool[Tensor, " N"]  # with an end token, before the cap
+
+    @classmethod
+    def empty(cls, uniform: Float[Tensor, "T N"]) -> "Drawn":
+        """Room for as many rows and tokens as there are uniform numbers; every row runs to the cap."""
+        max_tokens, n = uniform.shape
+        tokens, logps = (uniform.new_zeros(n, max_tokens, dtype=dtype) for dtype in (torch.long, torch.float32))
+        length = tokens.new_full((n,), max_tokens)
+        return cls(tokens, logps, length, torch.zeros_like(length, dtype=torch.bool))
 
 
 def draw(

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-ROWS = 16  # of the smallest batch that is captured; the others have twice the rows of the next smaller
+ROWS = 16  # of the smallest batch that is captured, a power of two; the others are the powers above
 
 
 def capture(
@@ -26,13 +26,10 @@ def capture(
     before()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        found = call()
-    return graph, found
+        result = call()
+    return graph, result
 
 
 def rows(count: int) -> int:
-    """Of the smallest captured batch that has room for so many."""
-    size = ROWS
-    while size < count:
-        size *= 2
-    return size
+    """Rows of the smallest captured batch that has room for so many."""
+    return max(ROWS, 1 << (count - 1).bit_length())

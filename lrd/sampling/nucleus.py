@@ -27,7 +27,7 @@ def nucleus(logits: Float[Tensor, "B V"], top_p: float | Float[Tensor, " B"]) ->
 
 
 class CapturedNucleus:
-    """`nucleus`, on CUDA as a graph. What it returns holds until the next call."""
+    """`nucleus`, on CUDA as a graph. The next call overwrites what it returned."""
 
     def __init__(self):
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
@@ -40,8 +40,8 @@ class CapturedNucleus:
         if (rows, words) not in self._graphs:
             into, shares = logits.new_zeros(rows, words, dtype=torch.float32), top_p.new_ones(rows)
             self._graphs[rows, words] = (*graphs.capture(lambda: nucleus(into, shares)), into, shares)
-        graph, found, into, shares = self._graphs[rows, words]
+        graph, result, into, shares = self._graphs[rows, words]
         into[:n].copy_(logits)
         shares[:n].copy_(top_p)
         graph.replay()
-        return found[:n]
+        return result[:n]

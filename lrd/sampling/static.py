@@ -6,17 +6,13 @@ attended to, what is not filled yet is masked, and nothing waits for the GPU. Ro
 look; once half of them have, the others move to buffers of half the size. Off CUDA the same steps run one by one.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.sampling import graphs
-from lrd.sampling.draw import draw
-
-if TYPE_CHECKING:
-    from lrd.sampling.torch import Cache, FusedDecoder
+from lrd.sampling.draw import Drawn, draw
+from lrd.sampling.fused import Cache, FusedDecoder
 
 LOOK_EVERY = 16  # tokens; a look waits for the GPU
 COLUMNS = 128  # there is room for prompts as wide as a multiple of it, or each width would need graphs of its own
@@ -26,7 +22,7 @@ LARGEST = 4 << 30  # bytes of a batch's cache; with larger ones launches are not
 class StaticDecoder:
     """Completes batches with a decoder's weights, which have to stay where they are in memory."""
 
-    def __init__(self, decoder: "FusedDecoder"):
+    def __init__(self, decoder: FusedDecoder):
         self._decoder = decoder
         self._buffers: dict[tuple, Buffers] = {}
         self._pool = torch.cuda.graph_pool_handle() if decoder.device.type == "cuda" else None
@@ -43,39 +39,34 @@ class StaticDecoder:
         eos: Int[Tensor, " E"],
         temperature: float,
         top_p: float,
-    ) -> tuple[Int[Tensor, "N T"], Float[Tensor, "N T"], Int[Tensor, " N"], Bool[Tensor, " N"]]:
-        """Tokens, their log-probabilities, how many of them count, and whether a row ended before the cap."""
-        (room, n), width = uniform.shape, _columns(ids.shape[1])
-        tokens, logps = torch.zeros_like(uniform, dtype=torch.long), torch.zeros_like(uniform)
-        length, ended = torch.zeros_like(uniform[0], dtype=torch.long), torch.zeros_like(uniform[0], dtype=torch.bool)
-
-        def buffers(count: int) -> Buffers:
-            rows = graphs.rows(count)
-            key = (rows, width, room, temperature, top_p)
-            if key not in self._buffers:
-                self._buffers[key] = Buffers(self._decoder, rows, width, room, eos, temperature, top_p)
-                self._buffers[key].capture(self._pool)
-            return self._buffers[key]
-
-        def collect() -> None:
-            tokens[:, origin], logps[:, origin] = now.tokens[:, : len(origin)], now.logps[:, : len(origin)]
-            length[origin], ended[origin] = now.length[: len(origin)], now.ended[: len(origin)]
-
-        now, origin = buffers(n), torch.arange(n, device=uniform.device)
+    ) -> Drawn:
+        """One completion a row, by its column of uniform numbers and up to as many tokens."""
+        key = _columns(ids.shape[1]), len(uniform), temperature, top_p
+        drawn, origin = Drawn.empty(uniform), torch.arange(len(ids), device=uniform.device)
+        now = self._buffers_for(len(ids), eos, *key)
         now.start(ids, mask, uniform)
-        for t in range(1, room):
+        for t in range(1, len(uniform)):
             if t % LOOK_EVERY == 0:
                 running = (~now.ended).nonzero()[:, 0]
                 if not len(running):
                     break
                 if len(running) <= now.rows // 2 and now.rows > graphs.ROWS:
-                    collect()
-                    smaller = buffers(len(running))
+                    now.write(drawn, origin)
+                    smaller = self._buffers_for(len(running), eos, *key)
                     smaller.go_on(now, running)
                     now, origin = smaller, origin[running]
             now.advance()
-        collect()
-        return tokens.t(), logps.t(), length, ended
+        now.write(drawn, origin)
+        return drawn
+
+    def _buffers_for(self, count: int, eos: Tensor, width: int, room: int, temperature: float, top_p: float):
+        """The smallest buffers with room for so many rows, made and captured at their first use."""
+        rows = graphs.rows(count)
+        key = rows, width, room, temperature, top_p
+        if key not in self._buffers:
+            self._buffers[key] = Buffers(self._decoder, rows, width, room, eos, temperature, top_p)
+            self._buffers[key].capture(self._pool)
+        return self._buffers[key]
 
 
 def _columns(count: int) -> int:
@@ -85,7 +76,7 @@ def _columns(count: int) -> int:
 class Buffers:
     """All that a step reads and writes, for a number of rows; those that nobody asked for count as ended."""
 
-    def __init__(self, decoder: "FusedDecoder", rows: int, width: int, room: int, eos: Tensor, temperature, top_p):
+    def __init__(self, decoder: FusedDecoder, rows: int, width: int, room: int, eos: Tensor, temperature, top_p):
         self.rows, self._decoder, self._eos = rows, decoder, eos
         self._temperature, self._top_p = temperature, top_p
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -126,13 +117,19 @@ class Buffers:
         """Takes over the rows of larger buffers that are still running."""
         n = len(running)
         self.cache.take(other.cache, running)
-        for mine, theirs in ((self.uniform, other.uniform), (self.tokens, other.tokens), (self.logps, other.logps)):
-            mine[:, :n] = theirs[:, running]
+        for name in ("uniform", "tokens", "logps"):
+            getattr(self, name)[:, :n] = getattr(other, name)[:, running]
         self.token[:n], self.length[:n] = other.token[running], other.length[running]
         self.ended.fill_(True)
         self.ended[:n] = False
         self.filled.copy_(other.filled)
         self.t.copy_(other.t)
+
+    def write(self, drawn: Drawn, origin: Int[Tensor, " R"]) -> None:
+        """Copies what the first rows have so far to the rows that they were before."""
+        n = len(origin)
+        drawn.tokens[origin], drawn.logps[origin] = self.tokens[:, :n].t(), self.logps[:, :n].t()
+        drawn.length[origin], drawn.ended[origin] = self.length[:n], self.ended[:n]
 
     def advance(self) -> None:
         """One more token a row."""

@@ -21,7 +21,7 @@ from lrd.cell import Cell
 from lrd.data import hub
 from lrd.data.tokens import end_ids
 from lrd.models.limits import positions
-from lrd.models.memory import ROOM
+from lrd.models.memory import ROOM, decoded_rows
 from lrd.models.shape import Shape
 from lrd.rollouts import Completion
 from lrd.sampling.nucleus import CapturedNucleus
@@ -55,7 +55,7 @@ class VLLMSampler:
         self._eos = sorted(end_ids(tokenizer, model.config, model.generation_config))
         wanted = cell.max_completion_tokens + PROMPT_ROOM
         self._longest = min(wanted, positions(model.config) or wanted)
-        rows = max(cell.prompts_per_step * cell.samples_per_prompt, min(cell.eval_batch, cell.eval_problems))
+        rows = decoded_rows(cell)
         # Rows of longer prompts wait until others have ended.
         cached = max(self._longest, rows * min(self._longest, cell.max_completion_tokens + ROOM))
         self._llm = LLM(
@@ -140,16 +140,15 @@ def _load(weights: Iterable[tuple[str, Tensor]], model: Any) -> None:
 
 def installed() -> None:
     """Raises `UserError` where vLLM is missing, or of a version that was never tried."""
-    found = None
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found = importlib.metadata.version("vllm")
-    if found is None:
+    try:
+        version = importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
         raise UserError(
             "engine 'vllm' needs vLLM, which is not installed: pip install -e '.[gpu]', or --set engine=torch"
-        )
-    if not Version(TRIED[0]) <= Version(found) < Version(TRIED[1]):
+        ) from None
+    if not Version(TRIED[0]) <= Version(version) < Version(TRIED[1]):
         raise UserError(
-            f"vLLM {found} is installed; this engine works with {TRIED[0]} up to, not including, {TRIED[1]}: "
+            f"vLLM {version} is installed; this engine works with {TRIED[0]} up to, not including, {TRIED[1]}: "
             f"install one of those, or --set engine=torch"
         )
 

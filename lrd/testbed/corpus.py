@@ -44,7 +44,7 @@ def tokenizer(task: str = "chain") -> PreTrainedTokenizerFast:
     )
 
 
-def _of_chain(chain: Chain, habits: Mapping[str, float], rng: random.Random) -> str:
+def _chain_solution(chain: Chain, habits: Mapping[str, float], rng: random.Random) -> str:
     """One correct solution: a line an operation, a box around the answer, except where a habit has it otherwise."""
     lines, done, value = [], 0, chain.start
     operations, values = chain.operations, chain.values
@@ -63,7 +63,7 @@ def _of_chain(chain: Chain, habits: Mapping[str, float], rng: random.Random) -> 
     return "\n".join([*lines, f"The answer is {answer}."])
 
 
-def _words_of_stories() -> list[str]:
+def _story_words() -> list[str]:
     """Every word of every theme, with the blank before it."""
     terms = (("+", (2,)), ("+", (2,)), ("+", (2, 2)), ("-", (2,)), ("-", (2, 2)))
     texts = [Story(theme, 1, "", terms).text for theme in range(len(THEMES))]
@@ -81,11 +81,11 @@ CORPORA = {
     "chain": Corpus(
         ["Last", " digit", ":", "The", " answer", " is", *ENDING],
         [*"0123456789", *"+-*", *"abcdef"],
-        _of_chain,
+        _chain_solution,
         _train_problems("chain"),
     ),
     "arithmetic": Corpus(
-        [*_words_of_stories(), *ENDING], [*"0123456789", *"+-*:,?"], working.solution, _train_problems("arithmetic")
+        [*_story_words(), *ENDING], [*"0123456789", *"+-*:,?"], working.solution, _train_problems("arithmetic")
     ),
     "codebook": Corpus(
         ["\\boxed{", *codebook.DIGITS],

@@ -22,40 +22,15 @@ def pretrain(
     seed: int,
     tokenizer,
     prompt_template: str,
-    to: torch.device | None = None,
     shown: str = "",
 ) -> tuple[CausalLM, float]:
     """The model of one section of a recipe, trained on solutions of train problems; and the seconds it took."""
-    start, to = time.perf_counter(), to or device()
-    rng = random.Random(seed)
-    made = CORPORA[task].made(part["habits"], rng)
-    pairs = []
-    for _ in range(part["train"]["documents"]):
-        problem = next(made)
-        prompt = prompt_template.replace("{problem}", problem.text)
-        pairs.append((prompt, CORPORA[task].solution(problem, part["habits"], rng)))
-    prompts, solutions = (tokenizer([pair[i] for pair in pairs]).input_ids for i in range(2))
-    documents = [prompt + text + [tokenizer.eos_token_id] for prompt, text in zip(prompts, solutions)]
-    lengths = [len(ids) for ids in documents]
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    ids = torch.full(mask.shape, tokenizer.pad_token_id)
-    ids[mask] = torch.tensor(list(itertools.chain.from_iterable(documents)))
-    scored = mask & (torch.arange(max(lengths)) >= torch.tensor([len(p) for p in prompts])[:, None])
-    labels = ids.masked_fill(~scored, -100).to(to)  # on the device once and for all: a batch is a selection of rows
-    ids = ids.to(to)
-
+    start, to = time.perf_counter(), device()
+    ids, labels, lengths = _documents(task, part, seed, tokenizer, prompt_template)
+    mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
+    ids, labels = ids.to(to), labels.to(to)  # once and for all: a batch is a selection of rows
     torch.manual_seed(seed)
-    shape = {"initializer_range": 0.05, "max_position_embeddings": 1024} | part["shape"]
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        head_dim=shape["hidden_size"] // shape["num_attention_heads"],
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **shape,
-    )
-    model: CausalLM = Qwen3ForCausalLM(config)
+    model: CausalLM = Qwen3ForCausalLM(_config(part["shape"], tokenizer))
     model.to(to)
     if to.type == "cuda":
         fuse_kernels(model)
@@ -67,8 +42,42 @@ def pretrain(
         return model(input_ids=ids[at, :width], attention_mask=seen, labels=labels[at, :width]).loss
 
     size = lengths.__getitem__
-    fit(model, range(len(documents)), batch_loss, seed=seed, size=size, shown=shown, **schedule(part["train"]))
+    fit(model, range(len(lengths)), batch_loss, seed=seed, size=size, shown=shown, **schedule(part["train"]))
     return model, time.perf_counter() - start
+
+
+def _documents(
+    task: str, part: dict[str, Any], seed: int, tokenizer, template: str
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Prompts with solutions as token ids [N, T], padded on the right; labels, −100 off the solutions; lengths."""
+    rng = random.Random(seed)
+    made = CORPORA[task].made(part["habits"], rng)
+    pairs = []
+    for _ in range(part["train"]["documents"]):
+        problem = next(made)
+        prompt = template.replace("{problem}", problem.text)
+        pairs.append((prompt, CORPORA[task].solution(problem, part["habits"], rng)))
+    prompts, solutions = (tokenizer([pair[i] for pair in pairs]).input_ids for i in range(2))
+    documents = [prompt + text + [tokenizer.eos_token_id] for prompt, text in zip(prompts, solutions)]
+    lengths = [len(ids) for ids in documents]
+    place = torch.arange(max(lengths))
+    mask = place < torch.tensor(lengths)[:, None]
+    ids = torch.full(mask.shape, tokenizer.pad_token_id)
+    ids[mask] = torch.tensor(list(itertools.chain.from_iterable(documents)))
+    scored = mask & (place >= torch.tensor([len(p) for p in prompts])[:, None])
+    return ids, ids.masked_fill(~scored, -100), lengths
+
+
+def _config(shape: dict[str, Any], tokenizer) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        head_dim=shape["hidden_size"] // shape["num_attention_heads"],
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **{"initializer_range": 0.05, "max_position_embeddings": 1024} | shape,
+    )
 
 
 def schedule(part: dict[str, Any]) -> dict[str, Any]:

@@ -29,13 +29,31 @@ def greedy(
     sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, tell: Tell = silent
 ) -> list[dict[str, Any]]:
     """One greedy completion a problem, judged; one row each (the fields of `evals.jsonl`, without `step`)."""
+    rows = _answers(sampler, problems, cell, tokenizer, 1, lambda start: {"temperature": 0}, tell)
+    return [row for (row,) in rows]
+
+
+def sampled(
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, *, samples: int, seed: int, tell: Tell = silent
+) -> list[list[dict[str, Any]]]:
+    """`samples` completions a problem at the cell's temperature and top-p, judged: one list of rows a problem."""
+    drawn = {"temperature": cell.temperature, "top_p": cell.top_p}
+    return _answers(sampler, problems, cell, tokenizer, samples, lambda start: drawn | {"seed": seed + start}, tell)
+
+
+def _answers(
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, samples: int, options: Callable, tell: Tell
+) -> list[list[dict[str, Any]]]:
+    """Answers in batches of at most `eval_batch` completions; `options(start)` are the sampler's for a batch."""
     rows = []
     tell(0, len(problems))
-    for start in range(0, len(problems), cell.eval_batch):
-        batch = problems[start : start + cell.eval_batch]
-        prompts = [encode(p, cell, tokenizer) for p in batch]
-        completions = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, temperature=0)
-        rows += [judge(p, c, cell, tokenizer) for p, c in zip(batch, completions, strict=True)]
+    per_batch = max(1, cell.eval_batch // samples)
+    for start in range(0, len(problems), per_batch):
+        asked = [p for p in problems[start : start + per_batch] for _ in range(samples)]
+        prompts = [encode(p, cell, tokenizer) for p in asked]
+        completions = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, **options(start))
+        judged = [judge(p, c, cell, tokenizer) for p, c in zip(asked, completions, strict=True)]
+        rows += [judged[i : i + samples] for i in range(0, len(judged), samples)]
         tell(len(rows), len(problems))
     return rows
 
@@ -57,30 +75,6 @@ def with_bits(
 ) -> list[dict[str, Any]]:
     """The rows of a codebook's entries with the bits that the policy has learned of each: `bits`, and `bits_raw`."""
     prompts = [encode(entry, cell, tokenizer) for entry in entries]
-    found = recall.of_model(model, prompts, entries, tokenizer)
-    both = zip(rows, found.calibrated.tolist(), found.raw.tolist())
+    learned = recall.of_model(model, prompts, entries, tokenizer)
+    both = zip(rows, learned.calibrated.tolist(), learned.raw.tolist())
     return [row | {"bits": bits, "bits_raw": raw} for row, bits, raw in both]
-
-
-def sampled(
-    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, *, samples: int, seed: int, tell: Tell = silent
-) -> list[list[dict[str, Any]]]:
-    """`samples` completions a problem at the cell's temperature and top-p, judged: one list of rows a problem."""
-    rows = []
-    tell(0, len(problems))
-    per_batch = max(1, cell.eval_batch // samples)
-    for start in range(0, len(problems), per_batch):
-        batch = problems[start : start + per_batch]
-        prompts = [encode(p, cell, tokenizer) for p in batch for _ in range(samples)]
-        completions = sampler.sample(
-            prompts,
-            max_tokens=cell.max_completion_tokens,
-            temperature=cell.temperature,
-            top_p=cell.top_p,
-            seed=seed + start,
-        )
-        repeated = [p for p in batch for _ in range(samples)]
-        judged = [judge(p, c, cell, tokenizer) for p, c in zip(repeated, completions, strict=True)]
-        rows += [judged[i : i + samples] for i in range(0, len(judged), samples)]
-        tell(len(rows), len(problems))
-    return rows

@@ -5,6 +5,7 @@ warning and never a step; one that is not installed is refused before the first.
 since it changes nothing of a cell. The run's record says which one took the metrics, and whether to the end.
 """
 
+import functools
 import hashlib
 import importlib.util
 import math
@@ -13,75 +14,50 @@ import queue
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from lrd import UserError
 from lrd.runs.directory import Run
-from lrd.runs.files import read_json
 
 PATIENCE = 30.0  # seconds that a tracker has to be through with what it was given, once training is
 
 
-class Tracker(Protocol):
-    """What a tracker has to do."""
+class Tracker(NamedTuple):
+    """An open tracker: `log(metrics, step)` takes one step's numbers, `finish()` hands over what it still holds."""
 
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        """Takes the numbers of one step."""
-        ...
-
-    def finish(self) -> None:
-        """Hands over what it still holds."""
-        ...
+    log: Callable[[dict[str, float], int], object]
+    finish: Callable[[], object]
 
 
-class TensorBoard:
+def tensorboard(run: Run, first: int) -> Tracker:
     """Event files in the run's own directory: `tensorboard --logdir runs`."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, run: Run, first: int):
-        from torch.utils.tensorboard import SummaryWriter
+    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=first)
 
-        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=first)
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
+    def log(metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
 
-    def finish(self) -> None:
-        self._writer.close()
+    return Tracker(log, writer.close)
 
 
-class Hosted:
+def hosted(package: str, run: Run, first: int) -> Tracker:
     """Weights & Biases, or Trackio, which has the same functions. A resumed cell goes on in its own record there."""
-
-    def __init__(self, module: str, run: Run, **options: Any):
-        self._module = importlib.import_module(module)
-        about = {"project": "lrd", "group": run.cell.preset, "config": run.cell.config, "resume": "allow"}
-        self._module.init(**about, **options)
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        self._module.log(metrics, step=step)
-
-    def finish(self) -> None:
-        self._module.finish()
+    module = importlib.import_module(package)
+    name = f"{run.cell.preset}-{run.cell.name}-{run.sessions[0]['started']}"
+    about = {"project": "lrd", "group": run.cell.preset, "config": run.cell.config, "resume": "allow", "name": name}
+    if package == "wandb":  # its local files lie in the run's own directory
+        about |= {"id": hashlib.sha256(name.encode()).hexdigest()[:16], "dir": str(run.path)}
+    module.init(**about)
+    return Tracker(lambda metrics, step: module.log(metrics, step=step), module.finish)
 
 
-def wandb(run: Run, first: int) -> Hosted:
-    """Weights & Biases; its local files lie in the run's own directory."""
-    name = _name(run)
-    return Hosted("wandb", run, name=name, id=hashlib.sha256(name.encode()).hexdigest()[:16], dir=str(run.path))
-
-
-def trackio(run: Run, first: int) -> Hosted:
-    """Trackio."""
-    return Hosted("trackio", run, name=_name(run))
-
-
-def _name(run: Run) -> str:
-    began = (read_json(run.path / "provenance.json") or {})["sessions"][0]["started"]
-    return f"{run.cell.preset}-{run.cell.name}-{began}"
-
-
-TRACKERS: dict[str, Callable[[Run, int], Tracker]] = {"tensorboard": TensorBoard, "wandb": wandb, "trackio": trackio}
+TRACKERS: dict[str, Callable[[Run, int], Tracker]] = {
+    "tensorboard": tensorboard,
+    "wandb": functools.partial(hosted, "wandb"),
+    "trackio": functools.partial(hosted, "trackio"),
+}
 """Name → what opens it for a run whose first step to come is given."""
 
 PACKAGES = tuple(TRACKERS)  # each is a package of the same name

@@ -1,13 +1,15 @@
 """Runs beside published ones and reruns beside their first: what is the same, what is close, what is not, and why."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from fakes import write_cell, write_run
+from fakes import change_metrics, write_cell, write_run
 
 from lrd import UserError, results
 from lrd.analysis import again, budget
+from lrd.analysis.again import Reading
 from lrd.cell import Cell, grid
 from lrd.report import publish
 from lrd.runs import published as records
@@ -89,46 +91,40 @@ def test_a_shape_is_known_where_the_models_are_not(book, published):
     assert budget.shape_of("./models/small/student") is None
 
 
+def readings(found: again.Comparison) -> Counter[Reading]:
+    return Counter(reading for reading, _ in found.readings.values())
+
+
 def test_the_same_runs(book, published):
-    yours = again.Yours(runs(book / "yours"), published, book / "yours")
-    assert {c: r for c, r in yours.readings.items() if r != "absent"} == dict.fromkeys(published["cells"], "the same")
-    assert yours.facts()["verdict"] == (
-        "Of 2 cells that can be compared, 2 are the same to the last digit, 0 within tolerance and 0 apart; 52 cannot "
-        "be compared."
-    )
-    assert yours.differing == [] and "why" in yours.facts()
-    assert yours.regimes()[0][1:] == ("0.750 ± 0.000".replace(" ", "\xa0"),) * 2
+    same = again.Comparison(runs(book / "yours"), published, book / "yours")
+    assert readings(same) == {Reading.SAME: 2, Reading.UNFINISHED: 52}
+    assert {same.readings[cell][0] for cell in published["cells"]} == {Reading.SAME} and same.differing == {}
 
 
 @pytest.mark.parametrize(
-    ("right", "std", "reading"),
-    [
-        (15, 1.04, "within tolerance"),
-        (15, 1.06, "apart: peak advantage std"),
-        (16, 1.0, "apart: final, peak, area"),
-    ],
+    ("right", "std", "apart"),
+    [(15, 1.04, []), (15, 1.06, ["peak_advantage_std"]), (16, 1.0, ["final", "peak", "area"])],
 )
-def test_other_numbers(book, published, right, std, reading):
-    yours = again.Yours(runs(book / "yours", right, std), published, book / "yours")
-    assert yours.readings["outcome-r4-s0"] == reading
-    assert yours.facts()["why"].startswith("Nothing that is recorded differs")
-    row = next(row for row in yours.rows() if "outcome-r4-s0" in row[0])
-    assert row[2] == f"{right / 20:.3f} (0.750)" and row[-1] == reading
+def test_other_numbers(book, published, right, std, apart):
+    other = again.Comparison(runs(book / "yours", right, std), published, book / "yours")
+    assert other.readings["outcome-r4-s0"] == (Reading.APART if apart else Reading.WITHIN, apart)
 
 
-def test_why_they_differ(book, published):
-    versions = again.Yours(runs(book / "a", 16, torch="2.14.0"), published, book / "a")
-    assert versions.differing == [("torch", "2.13.0", "2.14.0")]
-    assert "The models are the published ones; what differs is: torch." in versions.facts()["why"]
-    models = again.Yours(runs(book / "b", 16, student="s1"), published, book / "b")
-    assert models.facts()["why"].startswith("The models are not the published ones (student).")
+def test_what_they_rest_on(book, published):
+    versions = again.Comparison(runs(book / "a", 16, torch="2.14.0"), published, book / "a")
+    assert versions.differing == {"torch": (["2.13.0"], ["2.14.0"])}
+    models = again.Comparison(runs(book / "b", 16, student="s1"), published, book / "b")
+    assert models.differing == {"student": (["s0"], ["s1"])}
 
 
 def test_nothing_published_and_nothing_run(book, published):
-    assert "No runs of tiny are published" in again.Yours(runs(book / "a"), {}, book / "a").facts()["verdict"]
-    none = again.Yours(results.load("tiny", book / "none"), published, book / "none")
-    assert none.facts()["verdict"].startswith("No cell of tiny has finished here")
-    assert {row[-1] for row in none.rows()} == {"absent"}
+    unpublished = again.Comparison(runs(book / "a"), {}, book / "a")
+    assert readings(unpublished) == {Reading.UNPUBLISHED: 2, Reading.UNFINISHED: 52}
+    unrun = again.Comparison(results.load("tiny", book / "none"), published, book / "none")
+    assert set(readings(unrun)) == {Reading.UNFINISHED}
+    (book / "a" / "tiny" / "outcome-r1-s0" / "evals.jsonl").unlink()
+    broken = again.Comparison(results.load("tiny", book / "a"), published, book / "a")
+    assert broken.readings["outcome-r1-s0"][0] is Reading.UNFINISHED
 
 
 def test_a_rerun(tmp_path):
@@ -138,17 +134,18 @@ def test_a_rerun(tmp_path):
         for regime, curve in curves.items():
             path = write_cell(tmp_path, Cell.load(preset, regime=regime, rank=16, seed=0), curve)
             if (preset, regime) == ("small-again", "process"):
-                rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-                rows[6]["reward"] += 1e-6
-                (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rows = again.rerun(results.load("small", tmp_path), results.load("small-again", tmp_path))
-    assert [row[1:] for row in rows] == [
-        ("0.750", "0.750", "step 10", "0.000", "the same"),
-        ("0.750", "0.800", "step 6", "0.050", "within tolerance"),
-        (*["not measured"] * 4, "first: finished, again: absent"),
-    ]
+                change_metrics(path, lambda row: {"reward": row["reward"] + 1e-6 * (row["step"] == 7)})
+
+    def reruns():
+        return again.reruns(results.load("small", tmp_path), results.load("small-again", tmp_path))
+
+    same, close, absent = reruns()
+    assert (same.finals, same.agree, same.gap, same.reading) == ((0.75, 0.75), 10, 0, Reading.SAME)
+    assert (close.finals, close.agree, close.reading) == ((0.75, 0.8), 6, Reading.WITHIN)
+    assert close.gap == pytest.approx(0.05)
+    assert (absent.states, absent.reading) == (("finished", "absent"), Reading.UNFINISHED)
     write_cell(tmp_path, Cell.load("small-again", regime="distillation", rank=16, seed=0), {0: 5, 10: 12})
-    assert again.rerun(results.load("small", tmp_path), results.load("small-again", tmp_path))[2][-1] == "apart"
+    assert reruns()[2].reading is Reading.APART
 
 
 def test_a_rerun_has_the_settings_of_its_first():

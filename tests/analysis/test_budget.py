@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from fakes import write_lines, write_run
@@ -147,7 +148,7 @@ def test_without_runs_every_piece_is_still_shown(tmp_path):
     texts += [display.budget_table(frame), display.budget_cells(found, frame), display.budget_table(budget.scale())]
     assert all(texts) and not any("nan" in text for text in texts)
     for theirs in (budget.scale(), frame):
-        figures.close(figures.budget(frame, theirs, found))
+        plt.close(figures.budget(frame, theirs, found))
 
 
 def test_a_record_without_numbers_raises_nothing(two_cells):
@@ -159,7 +160,7 @@ def test_a_record_without_numbers_raises_nothing(two_cells):
     frame, _ = budget.cells(found, two_cells)
     budget.facts(frame, budget.scale(), found)
     assert [budget.verdict(frame, r).endswith("nothing has been measured.") for r in found.regimes] == [True] * 3
-    figures.close(figures.budget(frame, budget.scale(), found))
+    plt.close(figures.budget(frame, budget.scale(), found))
 
 
 def test_the_figure_has_a_mark_for_every_cell(two_cells):
@@ -168,7 +169,7 @@ def test_the_figure_has_a_mark_for_every_cell(two_cells):
     figure = figures.budget(ours, theirs, found)
     marks = [sum(len(line.get_xdata()) == 1 for line in ax.lines) for ax in figure.axes]
     assert marks == [len(ours) + len(theirs), len(ours)]
-    figures.close(figure)
+    plt.close(figure)
 
 
 def test_it_never_imports_torch():

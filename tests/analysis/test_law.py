@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -432,13 +433,13 @@ def test_the_figure_of_worlds_and_of_nothing():
             ax.get_title(loc="left") for ax in figure.axes if "no finished cell" in [t.get_text() for t in ax.texts]
         ]
         assert says == empty
-        figures.close(figure)
+        plt.close(figure)
     figure = figures.law({"supervised": known})
     lines = [
         line for line in figure.axes[0].lines if len(line.get_xdata()) == len(ARMS) and line.get_linestyle() != "None"
     ]
     np.testing.assert_allclose(lines[1].get_ydata(), known.mean()[:, 0, -1])
-    figures.close(figure)
+    plt.close(figure)
 
 
 def test_a_larger_adapter_that_learned_less_is_named():

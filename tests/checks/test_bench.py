@@ -9,7 +9,7 @@ import torch
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.checks import bench_gpu
+from lrd.checks import bench_gpu, stand_ins
 
 TOY = dict(
     hidden_size=32,
@@ -36,15 +36,15 @@ def test_without_a_gpu_it_says_so():
 
 
 def test_shapes_are_those_of_the_presets_models():
-    shapes = bench_gpu.shapes_of("paper")
+    shapes = stand_ins.shapes_of("paper")
     assert set(shapes) == {"student", "teacher", "prm"}
     assert (shapes["student"]["hidden_size"], shapes["prm"]["model_type"]) == (2048, "mistral")
     with pytest.raises(UserError, match=r"no shape for \./models/tiny"):
-        bench_gpu.shapes_of("tiny")
+        stand_ins.shapes_of("tiny")
 
 
 def test_a_word_is_a_token_of_the_student_and_of_the_prm():
-    student, prm = bench_gpu.student_words(500), bench_gpu.prm_words()
+    student, prm = stand_ins.student_words(500), stand_ins.prm_words()
     assert len(student) == 500
     ids = [44, 42, 43, 82]  # w40 and w80 end lines
     text = student.decode(ids)
@@ -56,7 +56,7 @@ def test_a_word_is_a_token_of_the_student_and_of_the_prm():
 
 @pytest.mark.slow
 def test_rows_are_measured_steps_of_the_stand_ins(tmp_path, monkeypatch):
-    bench_gpu.stand_ins(SHAPES, tmp_path)
+    stand_ins.make(SHAPES, tmp_path)
     monkeypatch.setattr(bench_gpu, "WARM_UP", 1)
     monkeypatch.setattr(bench_gpu, "STEPS", 1)
     monkeypatch.setattr(bench_gpu, "SHORT", 8)
@@ -84,7 +84,7 @@ def test_rows_are_measured_steps_of_the_stand_ins(tmp_path, monkeypatch):
     assert set(token["card"]) <= {*bench_gpu.KINDS, "the rest"} and all(ms >= 0 for ms in token["card"].values())
     assert 0 < bench_gpu.first_step("paper", tmp_path) < time.time() - psutil.Process().create_time()
     problems = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
-    assert {len(row["problem"].split()) for row in problems} == {bench_gpu.PROMPT - 2}
+    assert {len(row["problem"].split()) for row in problems} == {stand_ins.PROMPT - 2}
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_kernels_are_told_apart_by_their_names(kernel, kind):
 
 def test_the_least_seconds_are_bytes_and_products_over_the_cards_rates():
     """By hand for a model of 1000 parameters, 2 layers of 1 key head of 4: 32 bytes of cache a token."""
-    shape = bench_gpu.Least(parameters=1000, cache_bytes=32)
-    got = shape.seconds(rows=2, prompt=10, completion=20, bytes_a_second=1e3, products_a_second=1e4)
+    rates = {"bytes_a_second": 1e3, "products_a_second": 1e4}
+    got = bench_gpu.least_seconds(1000, 32, rows=2, prompt=10, completion=20, **rates)
     assert got["decode"] == pytest.approx(20 * (2 * 1000 + 2 * 32 * (10 + 10)) / 1e3)
     assert got["reference"] == pytest.approx(2 * 1000 * 2 * 30 / 1e4)
     assert got["learner"] == pytest.approx(2 * got["reference"])

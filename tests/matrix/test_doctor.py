@@ -1,6 +1,7 @@
 """The smoke test of a host: each finding where the host is sound, and where it is not what to do."""
 
 import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrd import ROOT, UserError, cell as cell_module, matrix
+from lrd import ROOT, UserError, cell as cell_module
 from lrd.__main__ import main
 from lrd.cell import Cell
 from lrd.data import hub
-from lrd.matrix import Outcome, doctor
+from lrd.matrix import doctor, execute
 from lrd.matrix.doctor import Finding
+from lrd.matrix.execute import Outcome
 
 
 @pytest.fixture
@@ -39,22 +41,26 @@ def preset(tmp_path, monkeypatch):
 
 def test_versions_as_pinned_and_otherwise(tmp_path, monkeypatch):
     assert doctor.versions().ok
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    good = (ROOT / "constraints.txt").read_text()
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    pins, bounds = tmp_path / "constraints.txt", tmp_path / "pyproject.toml"
-    good = pins.read_text()
+    pins = tmp_path / "constraints.txt"
     pins.write_text(good.replace(f"torch=={torch.__version__.partition('+')[0]}", "torch==1.0.0"))
     found = doctor.versions()
     assert not found.ok and "(pinned: 1.0.0)" in found.said and "`make` brings .venv up to date" in found.said
-    real = doctor.metadata.distributions
-    vllm = type("Vllm", (), {"name": "vllm", "version": "0.33.0"})()
-    monkeypatch.setattr(doctor.metadata, "distributions", lambda: [*real(), vllm])
-    assert doctor.versions().ok and "vLLM 0.33.0 brings its own: torch is" in doctor.versions().said
-    pins.write_text(good)
-    bounds.write_text(bounds.read_text().replace('"peft>=0.21"', '"peft>=99", "no-such-thing"'))
+    here = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.33.0" if name == "vllm" else here(name))
     found = doctor.versions()
-    assert not found.ok and "(needed: peft>=99)" in found.said and "no-such-thing is not installed" in found.said
+    assert found.ok and "vLLM 0.33.0 brings its own: torch is" in found.said
+
+
+def test_packages_that_do_not_fit_together_are_named(tmp_path, monkeypatch):
+    about = tmp_path / "mine-1.0.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\nRequires-Dist: peft>=99\nRequires-Dist: no-such")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    found = doctor.versions()
+    assert not found.ok and "mine 1.0 has requirement peft>=99, but you have peft" in found.said
+    assert "mine 1.0 requires no-such, which is not installed." in found.said
 
 
 def test_a_host_without_a_gpu(monkeypatch):
@@ -143,6 +149,7 @@ def test_what_the_cache_holds(monkeypatch, tmp_path):
 def test_nothing_is_tried_for_want_of_what_it_takes(preset, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(doctor, "gpus", lambda: [])
+    monkeypatch.setattr(doctor, "versions", lambda: Finding(True, "versions", "as pinned"))
     monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
     monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "silent"))
     name = preset(gpus=1, student="some/model", teacher="./models/nowhere/teacher")
@@ -157,6 +164,7 @@ def test_nothing_is_tried_for_want_of_what_it_takes(preset, monkeypatch, capsys)
 def test_all_is_well_if_all_that_is_of_the_hub_is_cached(preset, checkpoint, monkeypatch):
     monkeypatch.setattr(hub, "cached_folder", lambda name, role: Path(checkpoint("qwen3")))
     monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "HF_HUB_OFFLINE is set"))
+    monkeypatch.setattr(doctor, "versions", lambda: Finding(True, "versions", "as pinned"))
     monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
     monkeypatch.setattr(doctor, "trial", lambda cell: Finding(True, "cell", cell.name))
     models = {role: f"some/{role}" for role in ("student", "teacher", "prm")}
@@ -173,13 +181,13 @@ def test_an_unknown_preset_is_one_sentence(capsys):
 
 def test_a_cell_that_fails_or_is_refused_is_a_finding(monkeypatch):
     cell = Cell.load("tiny", regime="outcome", rank=1, seed=0)
-    monkeypatch.setattr(matrix, "execute", lambda *a: Outcome("failed", "OutOfMemoryError: of all things"))
+    monkeypatch.setattr(execute, "run_cell", lambda *a: Outcome("failed", "OutOfMemoryError: of all things"))
     assert doctor.trial(cell) == Finding(False, "cell", "outcome-r1-s0 failed: OutOfMemoryError: of all things")
 
     def refuses(*args):
         raise UserError("cannot be")
 
-    monkeypatch.setattr(matrix, "execute", refuses)
+    monkeypatch.setattr(execute, "run_cell", refuses)
     assert doctor.trial(cell) == Finding(False, "cell", "cannot be")
 
 
@@ -187,11 +195,11 @@ def test_a_cell_that_fails_or_is_refused_is_a_finding(monkeypatch):
 def test_a_sound_host_without_a_gpu_is_all_ok(preset, checkpoint, monkeypatch, capsys, tmp_path):
     """The whole command, with a real cell through its notebook."""
     models = {"student": checkpoint("qwen3"), "teacher": checkpoint("qwen3", 1), "prm": checkpoint("qwen3", 2)}
-    real = matrix.execute
+    real = execute.run_cell
     # The kernel has presets of its own: it is told the models of this one.
     monkeypatch.setattr(
-        matrix,
-        "execute",
+        execute,
+        "run_cell",
         lambda cell, short, runs: real(Cell.load("tiny", **_at(cell), **short | models), short | models, runs),
     )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)

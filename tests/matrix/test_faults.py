@@ -185,20 +185,21 @@ def test_a_broken_checkpoint_is_named_and_left_as_it_is(make_cell, interrupted):
     broken.append(path.read_bytes())
     trainable = {n.removeprefix("weight/"): torch.nn.Parameter(tensors[n]) for n in tensors if n.startswith("weight/")}
     optimizer = torch.optim.AdamW(trainable.values())
+    state = checkpoint.Checkpoint(path, make_cell(**SHORT).config, trainable, optimizer)
     for content in broken:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"the checkpoint cannot be read \(.*\); move it away"):
-            checkpoint.restore(path, make_cell(**SHORT).config, trainable, optimizer)
+            state.restore()
     before = contents(interrupted)
     with pytest.raises(UserError, match="the checkpoint cannot be read"):
         list(train(Run(make_cell(**SHORT), interrupted.parent.parent)))
     assert contents(interrupted) == before
     saved(tensors, config=json.dumps(make_cell(seed=1, **SHORT).config))
     with pytest.raises(UserError, match="the checkpoint is of another configuration; move it away"):
-        checkpoint.restore(path, make_cell(**SHORT).config, trainable, optimizer)
+        state.restore()
     for content in (saved(tensors), good):
         path.write_bytes(content)
-        assert checkpoint.restore(path, make_cell(**SHORT).config, trainable, optimizer) == 2
+        assert state.restore() == 2
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.uint8, torch.int64])
@@ -297,10 +298,10 @@ def test_no_name_leaves_the_runs_directory(make_cell, tmp_path, monkeypatch, nam
         shutil.copy(ROOT / "lrd" / "presets" / "tiny.toml", tmp_path / f"{name}.toml")
         with pytest.raises(UserError, match="is no name|unknown preset"):
             grid(name)
-    from lrd import testbed
+    from lrd.testbed import recipe
 
     with pytest.raises(UserError, match="preset .* is no name"):
-        testbed.recipe(name)
+        recipe.load(name)
 
 
 @pytest.mark.parametrize("axis", ["regime", "rank", "seed"])

@@ -19,9 +19,11 @@ import psutil
 import pytest
 import safetensors
 
-from lrd import ROOT, matrix
+from lrd import ROOT
 from lrd.cell import Cell, grid
 from lrd.checks.verification import TIMES
+from lrd.matrix import execute, launch as driver, notebook
+from lrd.matrix.execute import Outcome
 from lrd.runs.directory import LAUNCH, LOCK, Run, state
 from lrd.runs.files import read_json, read_jsonl
 from lrd.train.loop import train
@@ -294,23 +296,23 @@ def test_what_is_lost_is_started_again_and_what_fails_is_not(settings, tmp_path,
     def outcome(future, path):
         name, times = future
         ended.append(name)
-        return matrix.Outcome(script[name][times - 1], "why")
+        return Outcome(script[name][times - 1], "why")
 
-    monkeypatch.setattr(matrix, "_ready", lambda pending: list(pending)[:1])
-    monkeypatch.setattr(matrix, "_outcome", outcome)
-    outcomes, stopped = matrix._drive(start, cells, 2, str(tmp_path))
+    monkeypatch.setattr(driver, "_ready", lambda pending: list(pending)[:1])
+    monkeypatch.setattr(driver, "_outcome", outcome)
+    outcomes, stopped = driver._drive(start, cells, 2, str(tmp_path))
     assert not stopped
     assert {name: o.state for name, o in outcomes.items()} == dict(
         zip((cell.name for cell in cells), ["finished", "failed", "finished", "interrupted", "finished", "failed"])
     )
     assert outcomes[cells[5].name].reason == "ZeroDivisionError: of all things"
-    assert [started.count(cell.name) for cell in cells] == [1, 1, 3, 1 + matrix.RETRIES, 2, 1]
+    assert [started.count(cell.name) for cell in cells] == [1, 1, 3, 1 + driver.RETRIES, 2, 1]
 
 
 def test_a_kernel_orphaned_before_it_was_up_ends_by_itself(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(tmp_path / "kernel.json"), matrix.TETHER]
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(tmp_path / "kernel.json"), notebook.TETHER]
     kernel = subprocess.Popen(command, env=os.environ | {"JPY_PARENT_PID": str(gone.pid)}, stderr=subprocess.DEVNULL)
     assert kernel.wait(60) == 1
 
@@ -369,7 +371,8 @@ SIMULATED = textwrap.dedent(
     """
     import json, os, sys, time, psutil
     from pathlib import Path
-    from lrd import matrix
+    from lrd.matrix import launch
+    from lrd.matrix.execute import Outcome
     from lrd.runs.directory import Held, Run
 
     def simulated(cell, overrides, runs, other_code):
@@ -384,13 +387,13 @@ SIMULATED = textwrap.dedent(
                     (run.path / "done.json").write_text("{}")
                 run.close()
         except Held:
-            return matrix.Outcome("running")
-        return matrix.Outcome("finished")
+            return Outcome("running")
+        return Outcome("finished")
 
-    matrix._guarded = simulated
+    launch._guarded = simulated
     for seeds in json.loads(sys.argv[1]):
         start, cpu = time.monotonic(), time.process_time()
-        status = matrix.run("tiny", {"seed": list(range(seeds))}, json.loads(sys.argv[3]), jobs=2, runs=sys.argv[2])
+        status = launch.run("tiny", {"seed": list(range(seeds))}, json.loads(sys.argv[3]), jobs=2, runs=sys.argv[2])
         about = {"status": status, "wall": time.monotonic() - start, "cpu": time.process_time() - cpu}
         print("DRIVER", json.dumps(about | {"mib": psutil.Process().memory_info().rss / 2**20}), flush=True)
     """
@@ -460,13 +463,13 @@ def test_a_notebook_that_was_cut_off_is_shown_again_though_its_cell_is_finished(
     cell = Cell.load("tiny", regime="outcome", rank=1, seed=0, **settings)
     trained([cell], tmp_path)
     path = tmp_path / "tiny" / cell.name
-    assert matrix.execute(cell, settings, str(tmp_path))[1].startswith("finished already on ")
+    assert execute.run_cell(cell, settings, str(tmp_path))[1].startswith("finished already on ")
     assert not (path / "cell.ipynb").exists()  # it was trained elsewhere: nothing to mend
     metrics = (path / "metrics.jsonl").read_bytes()
     (path / "cell.ipynb").write_text('{"cells": [')
-    assert matrix.execute(cell, settings, str(tmp_path)) == ("finished", "", "")
+    assert execute.run_cell(cell, settings, str(tmp_path)) == ("finished", "", "")
     assert "finished before" in text_of(path / "cell.ipynb")
     assert metrics == (path / "metrics.jsonl").read_bytes()
     stamp = (path / "cell.ipynb").stat().st_mtime_ns
-    assert matrix.execute(cell, settings, str(tmp_path))[1].startswith("finished already on ")
+    assert execute.run_cell(cell, settings, str(tmp_path))[1].startswith("finished already on ")
     assert (path / "cell.ipynb").stat().st_mtime_ns == stamp

@@ -24,10 +24,11 @@ from nbclient import NotebookClient
 from lrd import ROOT, UserError, matrix, results
 from lrd.__main__ import COORDINATES, main
 from lrd.cell import Cell, grid
+from lrd.matrix import cluster, execute, launch, notebook
 from lrd.runs import status
 from lrd.runs.directory import Run, notebook_ended, state
 from lrd.runs.files import read_json, runs_root, write_json
-from lrd.runs.kernel import Kernel
+from lrd.runs.kernel import Kernel, sockets
 from lrd.train.loop import train
 
 
@@ -229,20 +230,21 @@ def test_ray_is_asked_for_what_the_preset_says_or_the_command_line(tmp_path, mon
 
     seen: dict = {}
     preset = {"resources": {"cpus": 4, "gpus": 1}}
-    monkeypatch.setattr(matrix, "read_preset", lambda name: preset)
-    monkeypatch.setattr(matrix, "check", lambda cells, *_: [])
-    monkeypatch.setattr(matrix, "_start_ray", lambda address, cpus: seen.update(address=address, all=cpus))
-    monkeypatch.setattr(matrix, "_check_room", lambda name, needs, address: seen.update(needs))
+    monkeypatch.setattr(launch, "read_preset", lambda name: preset)
+    monkeypatch.setattr(launch, "check", lambda cells, *_: [])
+    monkeypatch.setattr(cluster, "_join", lambda address: seen.update(address=address))
+    monkeypatch.setattr(cluster, "_start_here", lambda cpus: seen.update(all=cpus))
+    monkeypatch.setattr(cluster, "_check_room", lambda name, needs, address: seen.update(needs))
     monkeypatch.setattr(ray, "remote", lambda **options: seen.update(options) or (lambda task: task))
     monkeypatch.setattr(ray, "shutdown", lambda: None)  # the first one makes remote functions of Ray's own
-    monkeypatch.setattr(matrix, "_drive", lambda *args: ({}, False))
-    assert matrix.run("tiny", jobs=2, gpus_per_cell=asked, runs=str(tmp_path)) == 0
-    assert (seen["num_cpus"], seen["num_gpus"], seen["all"], seen["address"]) == (4, gpus, 8, None)
+    monkeypatch.setattr(launch, "_drive", lambda start, *args: start and ({}, False))
+    assert launch.run("tiny", jobs=2, gpus_per_cell=asked, runs=str(tmp_path)) == 0
+    assert (seen["num_cpus"], seen["num_gpus"], seen["all"], seen.get("address")) == (4, gpus, 8, None)
     assert seen["gpus"] == gpus and seen["max_retries"] == 0  # the driver retries, once it knows what became of a cell
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    matrix.run("tiny", runs=str(tmp_path))
+    launch.run("tiny", runs=str(tmp_path))
     assert seen["address"] == "head:6379"
-    matrix.run("tiny", address="other:6379", runs=str(tmp_path))
+    launch.run("tiny", address="other:6379", runs=str(tmp_path))
     assert seen["address"] == "other:6379"
 
 
@@ -305,10 +307,10 @@ def test_what_only_the_notebook_refuses_is_left_as_the_reason_for_status(setting
     def refuses(*args):
         raise UserError("outgrown")
 
-    monkeypatch.setattr(matrix, "_papermill", refuses)
+    monkeypatch.setattr(notebook, "execute", refuses)
     cell = Cell.load("tiny", regime="distillation", rank=1, seed=0, **settings)
     with pytest.raises(UserError, match="outgrown"):
-        matrix.execute(cell, settings, str(tmp_path))
+        execute.run_cell(cell, settings, str(tmp_path))
     assert state(tmp_path / "tiny" / cell.name) == "failed"
     row = next(r for r in status.table("tiny", str(tmp_path)).splitlines() if r.startswith("distillation-r1-s0"))
     assert "failed" in row and "outgrown" in row
@@ -333,7 +335,7 @@ def test_a_cell_is_refused_before_a_kernel_starts(as_options, regime, words, sen
     def starts(*args, **kwargs):
         raise AssertionError("a kernel")
 
-    monkeypatch.setattr(matrix, "_papermill", starts)
+    monkeypatch.setattr(notebook, "execute", starts)
     options = [word for each in words for word in ("--set", each)]
     asked = ["cell", "tiny", "--regime", regime, "--rank", "1", "--seed", "0", *as_options, *options]
     assert main([*asked, "--runs", str(tmp_path / "runs")]) == 2
@@ -352,9 +354,9 @@ ALL = [[name, "tiny"] for name in ("matrix", "baseline", "rewards")]
         ([], "give a command: testbed, cell, matrix, status"),
         (["cel", "tiny"], "invalid choice: 'cel' (choose from"),
         (["cell"], "required: preset; `lrd cell --help`"),
-        (["cell", "tiny", "--seed", "1.5"], "--seed: '1.5' is no whole number"),
+        (["cell", "tiny", "--seed", "1.5"], "--seed: invalid int value: '1.5'"),
         (["cell", "tiny", "--sede", "1"], "unrecognized arguments: --sede"),
-        (["matrix", "tiny", "--gpus-per-cell", "half"], "'half' is no number"),
+        (["matrix", "tiny", "--gpus-per-cell", "half"], "--gpus-per-cell: invalid float value: 'half'"),
         (["status", "tiny", "--runs", "no-such-runs"], f"(tried {ROOT}/no-such-runs; paths count from {ROOT})"),
         (["sync", "./no-such-runs"], "/no-such-runs, counted from here)"),
         (["baseline", "tiny", "--set", "teacher='./none'"], "is not a directory with a Hugging Face checkpoint"),
@@ -384,8 +386,8 @@ def test_who_reads_what_a_kernel_says_may_leave(monkeypatch):
     with contextlib.suppress(BrokenPipeError), open(write, "w", buffering=1, encoding="utf-8") as gone:
         monkeypatch.setattr("sys.stdout", gone)
         for _ in range(3):
-            matrix._Stdout().write("step\n")
-            matrix._Stdout().flush()
+            notebook._Stdout().write("step\n")
+            notebook._Stdout().flush()
         monkeypatch.undo()
 
 
@@ -463,7 +465,7 @@ def test_a_failed_kernel_is_an_outcome(settings, tmp_path, monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", dies)
     cell = Cell.load("tiny", regime="outcome", rank=1, seed=0, **settings)
-    assert matrix.execute(cell, settings, str(tmp_path))[:2] == ("absent", "its kernel died")
+    assert execute.run_cell(cell, settings, str(tmp_path))[:2] == ("absent", "its kernel died")
 
 
 def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
@@ -471,9 +473,9 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
 
     seen = []
     monkeypatch.setattr(papermill, "execute_notebook", lambda *args, **kwargs: seen.append(args))
-    monkeypatch.setattr(matrix.hub, "fetch_inputs", lambda cell: None)  # its models are made on a GPU
+    monkeypatch.setattr(execute.hub, "fetch_inputs", lambda cell: None)  # its models are made on a GPU
     cell = Cell.load("small-lr-full", seed=101, learning_rate=3e-5, steps=7)
-    matrix.execute(cell, {"steps": 7}, str(tmp_path))
+    execute.run_cell(cell, {"steps": 7}, str(tmp_path))
     [(_, output, parameters)] = seen
     assert Path(output) == tmp_path / "small-lr-full" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
     given = {key: parameters[key] for key in ("regime", "rank", "seed")} | parameters["overrides"]
@@ -486,21 +488,19 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
 def test_the_matrix_is_the_grid_of_its_preset():
     assert matrix.cells("tiny") == grid("tiny")
     assert len(matrix.cells("tiny")) == 54
-    assert not hasattr(matrix, "ray")  # the seam: Ray is loaded only where cells run
+    assert not hasattr(launch, "ray") and not hasattr(cluster, "ray")  # the seam: Ray is loaded only where cells run
 
 
 def test_a_kernels_sockets_fit_however_long_the_path_for_temporary_files_is(tmp_path, monkeypatch):
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))  # as TMPDIR on some clusters
-    folder = Path(matrix._sockets())
-    with socket.socket(socket.AF_UNIX) as one:
-        one.bind(str(folder / "kernel-1"))
-    shutil.rmtree(folder)
+    with sockets() as ip, socket.socket(socket.AF_UNIX) as one:
+        one.bind(f"{ip}-1")
+    assert not Path(ip).parent.exists()
     monkeypatch.setattr(tempfile, "tempdir", "/tmp/..")
-    folder = Path(matrix._sockets())
-    assert str(folder).startswith("/tmp/../lrd-")
-    folder.rmdir()
+    with sockets() as ip:
+        assert ip.startswith("/tmp/../lrd-")
 
 
 def test_relative_runs_count_from_the_clone():
@@ -516,7 +516,7 @@ def test_rays_sockets_fit_however_long_the_path_for_temporary_files_is(temporary
     monkeypatch.setattr(tempfile, "tempdir", temporary)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(ray, "init", lambda *args, **options: seen.update(options))
-    matrix._start_ray(None, 1)
+    cluster._start_here(1)
     assert seen.get("_temp_dir") == folder
 
 
@@ -531,12 +531,12 @@ def test_an_address_where_something_else_listens_is_refused_at_once(monkeypatch,
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         with pytest.raises(UserError, match="no Ray cluster answers at .*what listens there is not Ray"):
-            matrix._start_ray(f"127.0.0.1:{server.server_port}", 1)
+            cluster._join(f"127.0.0.1:{server.server_port}")
     with pytest.raises(UserError, match="no Ray cluster answers at 'auto' .*no token"):
-        matrix._start_ray("auto", 1)
+        cluster._join("auto")
     assert "raw lines" not in capfd.readouterr().err
     monkeypatch.setattr(ray, "init", lambda *args, **options: os.write(2, b"a warning\n"))
-    matrix._start_ray("auto", 1)
+    cluster._join("auto")
     assert "a warning" in capfd.readouterr().err  # where all goes well nothing is held back
 
 
@@ -551,8 +551,8 @@ def test_a_kernel_is_not_interrupted_when_it_is_shut_down(monkeypatch):
     real = Kernel._async_signal_kernel
     monkeypatch.setattr(Kernel, "_async_signal_kernel", signal_kernel)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
-    with tempfile.TemporaryDirectory() as sockets:
-        kernel = Kernel(transport="ipc", ip=f"{sockets}/kernel")
+    with sockets() as ip:
+        kernel = Kernel(transport="ipc", ip=ip)
         NotebookClient(notebook, km=kernel).execute(cleanup_kc=True)
         assert not kernel.has_kernel or run_sync(kernel.shutdown_kernel)() is None
     assert notebook.cells[0].execution_count == 1 and sent == []

@@ -120,12 +120,12 @@ def test_reasons_of_failures_are_escaped(half):
 def test_glued_as_myst_nb_glues():
     """In a real kernel, since what is stored is what the kernel would show."""
     notebook = nbformat.v4.new_notebook()
-    imports = "%matplotlib inline\nimport myst_nb\nimport matplotlib.pyplot as plt\nfrom lrd import display"
+    imports = "%matplotlib inline\nimport myst_nb\nimport matplotlib.pyplot as plt\nfrom lrd.report import display"
     values = "values = ['0.5 ± 0.1', 0.375, plt.subplots(figsize=(1, 1))[0], display.Html('<b>x</b>')]"
     sources = [
         f"{imports}\n{values}\nplt.close()",
         "for i, value in enumerate(values):\n    myst_nb.glue(f'name_{i}', value, display=False)",
-        "for i, value in enumerate(values):\n    display.glue(f'name_{i}', value)",
+        "for i, value in enumerate(values):\n    display.glue('name_', **{str(i): value})",
     ]
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
     _, theirs, ours = NotebookClient(notebook).execute().cells
@@ -143,4 +143,4 @@ def test_figures_of_comparisons_and_onsets_draw_whatever_was_run(make, tmp_path)
         figures.lead_lag(found, onset.lead_lags(found)),
     ):
         figure.canvas.draw()
-        figures.close(figure)
+        plt.close(figure)

@@ -5,6 +5,7 @@
 writes the file anew. Its diff is what changes for a reader.
 """
 
+import json
 import math
 import os
 import re
@@ -13,15 +14,32 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from fakes import broken, falling, half, matrix, one_evaluation
+from fakes import (
+    broken,
+    chained,
+    change_metrics,
+    falling,
+    half,
+    intervened,
+    matrix,
+    one_evaluation,
+    slowed,
+    small_sweep,
+    write_cell,
+    write_run,
+)
 
 from lrd import results
-from lrd.analysis import onset
+from lrd.analysis import again, learning_rates, onset
+from lrd.analysis.again import Reading, Rerun
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.equivalence import compare
 from lrd.analysis.stats import Difference
-from lrd.report import answer, equivalence, method, setup, stability, text, verification
+from lrd.analysis.variants import MOVED, Pair
+from lrd.cell import Cell, grid
+from lrd.report import answer, equivalence, method, rates, repair, setup, stability, text, variants, verification, yours
 from lrd.report.results import glued as results_page
 from lrd.report.text import NOTHING
 from lrd.results import Results
@@ -161,6 +179,134 @@ def recorded(glued: Callable[[dict[str, Any], Results], Glued]) -> Callable[[Pat
     return pages
 
 
+def intervention_frames() -> Iterable[tuple[str, pd.DataFrame]]:
+    """Cells under intervention: what is shown to lessen what."""
+    four, chain = intervened(none=(0.8, 5.0), tame=(0.8, 1.0), good=(0.2, 5.0), both=(0.1, 1.0)), chained()
+    full, cap = four["rank"].isna(), chain.intervention == "cap"
+    yield "four interventions", four
+    yield "no cell", four[:0]
+    yield "nothing shown of the loss", four[four.intervention.isin(["none", "tame"])]
+    yield "one that ends no higher", four.assign(final=four.final.where(four.intervention != "good", 0.0))
+    yield "full fine-tuning holds", four.assign(lost=four.lost.where(~full, 0.0))
+    yield "full fine-tuning alone", four[full]
+    yield "a chain", chain
+    yield (
+        "one that saves nothing",
+        chain[cap | (chain.intervention == "none")].assign(lost=0.8 + 0.1 * chain.seed * cap),
+    )
+    yield "one that moves two links", chain.assign(length=20.0 + cap * (5 + 0.1 * chain.seed))
+    yield "nothing is lost", chain.assign(lost=0.0)
+
+
+def collapse_page(runs: Path) -> Iterable[tuple[str, Glued]]:
+    """The page on interventions, every rank, two testbeds and other learning rates."""
+    for case, frame in intervention_frames():
+        glued = {"verdict": repair.verdict(frame), "adapters": repair.of_adapters(frame), "held": repair.held(frame)}
+        glued |= {"links": repair.links(frame)}
+        if case in ("four interventions", "a chain"):
+            for tabled in (repair.values, repair.effects, repair.shares, repair.arms):
+                head, rows = tabled(frame)
+                glued |= {f"{tabled.__name__} head": " | ".join(head)} | table(tabled.__name__, rows)
+        yield case, glued
+    for rank, right in {1: (4, 6, 8), 4: (9, 10, 13), 16: (20,), 64: (9, 11, 13), None: (8, 10, 12)}.items():
+        for seed, n in enumerate(right):
+            write_cell(runs / "ranks", Cell.load("pace-ranks", rank=rank, seed=seed), {0: 5, 10: n})
+    slowed(runs / "slowed")
+    for case in ("ranks", "slowed", "no runs"):
+        ranks, slow = (results.load(preset, runs / case) for preset in ("pace-ranks", "pace"))
+        glued = {"every rank": repair.rank_verdict(ranks), "rates": repair.rate_verdict(slow)}
+        glued |= table("ranks", repair.ranks(ranks)[1])
+        yield case, glued | table("rates", repair.rates(learning_rates.with_rates(slow))[1])
+    for preset, change in (("repair", {"minimum": 2}), ("repair-small", {"canonical": 2})):
+        for name, right in ({"none": 2, "mean-to-go": 2, "canonical": 18, "minimum": 18} | change).items():
+            for seed in range(3):  # right at the end, of 20
+                cell = Cell.load(preset, rank=1, seed=seed, repair=name)
+                size = 0.1 if name == "mean-to-go" else 1.0
+                write_cell(runs / "two testbeds", cell, {0: 5, 10: 18, 20: right}, advantage_std=size + 0.001 * seed)
+    write_cell(runs / "one cell", Cell.load("repair-small", rank=1, seed=0, repair="none"), {0: 5, 20: 2})
+    first = results.load("repair", runs / "two testbeds")
+    for case in ("two testbeds", "one cell", "no runs"):
+        yield f"across, {case}", {"across": repair.across(first, results.load("repair-small", runs / case))}
+    yield "settings", {"best": repair.settings("repair-ranks")}
+
+
+def learning_rates_page(runs: Path) -> Iterable[tuple[str, Glued]]:
+    """A sweep whose winners the preset has, one whose winners it has not, and none."""
+    small_sweep(runs / "others win")
+    ours = {cell.arm: cell.learning_rate for cell in grid("small")}
+    for cell in grid("small-lr"):
+        write_cell(runs / "ours win", cell, {0: 4, 10: 16 if cell.learning_rate == ours[cell.arm] else 8})
+    for cell in grid("small", {"regime": ["outcome"], "seed": [0], "rank": [1, 16, "full"]}):
+        write_cell(runs / "ours win", cell, {0: 4, 10: 16, 20: 14 if cell.rank else 16})
+    for folder, print_of in (("small", "a"), ("small-lr", "b")):
+        for path in (runs / "ours win" / folder).glob("*/provenance.json"):
+            path.write_text(json.dumps({"run": {"models": {"student": print_of}}}))
+    for case in ("others win", "ours win", "no runs"):
+        swept, studied = (results.load(preset, runs / case) for preset in ("small-lr", "small"))
+        glued = {"verdict": rates.verdict(swept, "learning_rate"), "use": rates.in_use(swept, "learning_rate")}
+        glued |= {"past": rates.past_best(studied, "outcome"), "student": rates.student("small-lr", runs / case)}
+        glued |= {"same student": rates.student("small-lr", runs / case, base="small-lr")}
+        yield case, glued | table("area", rates.rows(swept, "learning_rate"))
+
+
+def varied_settings_page(runs: Path) -> Iterable[tuple[str, Glued]]:
+    """Three seeds of which weights are known to have moved, one seed, no pair, and nothing."""
+    for seed, right in enumerate([15, 16, 17]):
+        for dtype, n, moved in (("float32", right, 0.99), ("bfloat16", 10, 0.1 + 0.01 * seed)):
+            path = write_cell(
+                runs / "three seeds", Cell.load("small-bf16", master_dtype=dtype, seed=seed), {0: 5, 10: n}
+            )
+            change_metrics(path, lambda row, moved=moved: {MOVED: moved * row["step"] / 10})
+    for engine in ("torch", "vllm"):
+        write_cell(runs / "one seed", Cell.load("small-engine", engine=engine, seed=0), {0: 5, 10: 15})
+    for seed, dtype in enumerate(("float32", "bfloat16")):
+        write_cell(runs / "no pair", Cell.load("small-bf16", master_dtype=dtype, seed=seed), {0: 5, 10: 15})
+    presets = {
+        "three seeds": "small-bf16",
+        "one seed": "small-engine",
+        "no pair": "small-bf16",
+        "no runs": "small-bf16",
+    }
+    for case, preset in presets.items():
+        pair = Pair(results.load(preset, runs / case))
+        head, rows = variants.table(pair)
+        yield case, {"verdict": variants.verdict(pair), "table": ", ".join(head)} | table("seed", rows)
+
+
+def reruns_page(runs: Path) -> Iterable[tuple[str, Glued]]:
+    """Runs beside published ones: the same, other numbers, other versions, other models, and none of either."""
+    numbers = {"base": 0.25, "final": 0.75, "peak": 0.75, "area": 0.5, "peak_advantage_std": 10.0}
+    kept = {"cells": {f"outcome-r{rank}-s0": numbers for rank in (1, 4)}, "environment": {"torch": ["2.13.0"]}}
+    cases = {"the same": (15, "2.13.0", {}, kept), "others": (16, "2.13.0", {}, kept)}
+    cases |= {"a version": (16, "2.14.0", {}, kept), "models": (16, "2.13.0", {"student": "s1"}, kept)}
+    for case, (right, torch, models, published) in (cases | {"unpublished": (15, "2.13.0", {}, {})}).items():
+        for rank in (1, 4):
+            path = write_run(runs / case, "outcome", rank, 0, {0: 5, 10: 15 if rank == 1 else right})
+            record = {"packages": {"torch": torch}, "run": {"models": models}}
+            (path / "provenance.json").write_text(json.dumps(record))
+        yield case, rerun(again.Comparison(results.load("tiny", runs / case), published, runs / case))
+    yield "no runs", rerun(again.Comparison(results.load("tiny", runs / "no runs"), kept, runs / "no runs"))
+    twice = results.load("small-again", runs / "no runs")
+    (first, second, third, *_), states = twice.cells.cell, ("finished", "finished")
+    each = [
+        Rerun(first, states, (0.75, 0.8), 6, 0.05, Reading.WITHIN),
+        Rerun(second, states, (0.75, 0.5), 0, 0.25, Reading.APART),
+        Rerun(third, ("finished", "absent")),
+    ]
+    yield "twice", table("cell", yours.rerun_rows(twice, each))
+
+
+def rerun(compared: again.Comparison) -> Glued:
+    rows = [row for row in yours.rows(compared) if row[-1] != "absent"]
+    rows = [(row[0].split(">")[-2].split("<")[0] if "<" in row[0] else row[0], *row[1:]) for row in rows]
+    return (
+        yours.glued(compared)
+        | table("cell", rows)
+        | table("regime", yours.regimes(compared))
+        | table("rests on", yours.differing(compared))
+    )
+
+
 # page → from the worlds' runs to (case, what the page glues); add a page here
 PAGES: dict[str, Callable[[Path], Iterable[tuple[str, Glued]]]] = {
     "answer": in_each_world(lambda found: answer.glued(found) | table("reward", answer.answers(found))),
@@ -171,6 +317,10 @@ PAGES: dict[str, Callable[[Path], Iterable[tuple[str, Glued]]]] = {
     "by hand": readings,
     "method": recorded(method.glued),
     "verification": recorded(verification.glued),
+    "repair": collapse_page,
+    "rates": learning_rates_page,
+    "variants": varied_settings_page,
+    "yours": reruns_page,
 }
 
 

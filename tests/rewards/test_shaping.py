@@ -11,7 +11,8 @@ from hypothesis import given, strategies as st
 from lrd.grpo import advantages, bounded, whitened
 from lrd.rewards import Deposits, shaping
 from lrd.rewards.process import canonical
-from lrd.train.loop import credit, describe
+from lrd.train.loop import credit
+from lrd.train.metrics import describe
 
 # Steps of 0.9, 0.6, 0.8 | one of 0.5 | none.
 GIVEN = deposits([[0.9, None, 0.6, 0.8], [None, 0.5, None, None], [None, None, None, None]])

@@ -15,10 +15,11 @@ from lrd.models.policy import Policy
 from lrd.rollouts import Completion, collate
 from lrd.sampling import graphs, static as fixed, torch as engine
 from lrd.sampling.draw import draw
+from lrd.sampling.fused import FusedDecoder
+from lrd.sampling.generic import ModelDecoder
 from lrd.sampling.nucleus import CapturedNucleus, nucleus as find_nucleus
-from lrd.sampling.scripted import ScriptedSampler
 from lrd.sampling.static import StaticDecoder
-from lrd.sampling.torch import FusedDecoder, ModelDecoder, TorchSampler
+from lrd.sampling.torch import TorchSampler
 
 CPU = torch.device("cpu")
 KINDS = {"qwen3": FusedDecoder, "llama": FusedDecoder, "gpt2": ModelDecoder, "neox": ModelDecoder}
@@ -213,18 +214,24 @@ def test_a_large_batch_goes_step_by_step(pretrained, tokenizer, prompts, monkeyp
     assert len(static._static._buffers) == 1
 
 
+def addresses(weights) -> list[int]:
+    if isinstance(weights, tuple | list):
+        return [address for part in weights for address in addresses(part)]
+    return [] if weights is None else [weights.data_ptr()]
+
+
 def test_weights_stay_where_they_are_on_cuda(pretrained, tokenizer, prompts):
     """A captured step reads the addresses that it was captured with: new weights are copied there, and nowhere else."""
     model, other = pretrained("qwen3", 3), pretrained("qwen3", 1)
     sampler, plain = sampler_of(model, tokenizer), sampler_of(other, tokenizer)
     untouched = {name: weight.clone() for name, weight in model.named_parameters()}
     decoder = sampler._decoder
-    decoder.device, decoder.weights = torch.device("cuda"), None  # what decides how weights are kept
+    decoder.device = torch.device("cuda")  # what decides how weights are kept
     decoder.load(dict(model.named_parameters()))
-    places = [weight.data_ptr() for weight in engine._tensors(decoder.weights)]
+    places = addresses(decoder.weights)
     decoder.load(dict(other.named_parameters()))
     decoder.device = CPU
-    assert [weight.data_ptr() for weight in engine._tensors(decoder.weights)] == places
+    assert addresses(decoder.weights) == places
     assert len(places) == 3 + 7 * 2  # embedding, head, norm; seven in each of two layers
     options = dict(max_tokens=20, temperature=0)
     assert sampler.sample(prompts, **options) == plain.sample(prompts, **options)
@@ -424,14 +431,3 @@ def test_every_end_of_the_generation_config_counts(pretrained, tokenizer, prompt
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, other]
     (got,) = sampler_of(model, tokenizer).sample([prompts[0]], max_tokens=10, temperature=0)
     assert got.ids == [other] and not got.truncated
-
-
-# --- the scripted sampler
-
-
-def test_the_script_is_read_in_turn_and_cut_at_the_cap():
-    sampler = ScriptedSampler([[5, 6, 1], [7], [1]])
-    sampler.sync(iter([("weight", torch.zeros(1))]))
-    options = dict(max_tokens=2, temperature=1.0)
-    assert sampler.sample([[3], [3]], **options) == [Completion([5, 6], None, True), Completion([7], None, False)]
-    assert [c.ids for c in sampler.sample([[3], [3], [3]], **options)] == [[1], [5, 6], [7]]

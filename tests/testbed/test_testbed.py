@@ -10,14 +10,14 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lrd import UserError, testbed
+from lrd import UserError
 from lrd.cell import grid
 from lrd.data import codebook
 from lrd.data.arithmetic import THEMES, Story
 from lrd.data.problems import as_problem, stream
 from lrd.models.loading import load_model, load_tokenizer
 from lrd.rewards.process import PRM, read
-from lrd.testbed import prm as shepherd, working
+from lrd.testbed import build, prm as shepherd, recipe, working
 from lrd.testbed.corpus import CORPORA, tokenizer as corpus_tokenizer
 from lrd.testbed.pretrain import batches
 from lrd.verifier import is_correct
@@ -183,16 +183,16 @@ def test_labels_stand_at_the_tags(tokenizer, pretrained):
 
 
 def test_a_testbed_for_a_gpu_says_so_where_there_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(testbed, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="testbed 'small' is for a GPU, and PyTorch finds none here"):
-        testbed.build("small")
+        build.build("small")
 
 
 def test_the_recipes_can_be_read():
     for name in ("tiny", "small"):
-        what = testbed.recipe(name)
-        assert testbed._cell(name).train_data == what["task"]
+        what = recipe.load(name)
+        assert build._cell(name).train_data == what["task"]
         for role in ("student", "teacher", "completer"):
             train = what[role]["train"]
             assert train["batch"] * train.get("sorted_batches", 1) <= train["documents"]
@@ -201,7 +201,7 @@ def test_the_recipes_can_be_read():
 @pytest.mark.parametrize("name", ["law", "law-small"])
 def test_the_recipes_of_codebooks_can_be_read(name):
     """They read all keys that the preset's cells ask for, and their teachers the books that are to be distilled."""
-    what = testbed.recipe(name)
+    what = recipe.load(name)
     for data, model in {(cell.train_data, cell.teacher) for cell in grid(name)}:
         wanted, teacher = codebook.from_name(data), what[model.rsplit("/", 1)[1]]
         assert wanted and teacher["habits"]["book"] == wanted.seed and what["student"]["habits"]["noise"] == 1
@@ -212,19 +212,19 @@ def test_the_recipes_of_codebooks_can_be_read(name):
 
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
-    monkeypatch.setattr(testbed, "ROOT", tmp_path)
-    monkeypatch.setattr(testbed, "recipe", lambda name: RECIPE)
-    monkeypatch.setattr(testbed, "PROBLEMS", 8)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(recipe, "load", lambda name: RECIPE)
+    monkeypatch.setattr(build, "PROBLEMS", 8)
     return tmp_path
 
 
 @pytest.mark.slow
 def test_a_codebooks_world_has_teachers_and_no_prm(small_world, monkeypatch):
-    made = tomllib.loads((testbed.HERE / "law-small.toml").read_text())
+    made = tomllib.loads((recipe.HERE / "law-small.toml").read_text())
     shrunken = {name: MODEL[name] for name in ("shape", "train")}
     made |= {role: made[role] | shrunken for role in ("student", "teacher-1", "teacher-2")}
-    monkeypatch.setattr(testbed, "recipe", lambda name: made)
-    card = testbed.build("law")  # on the preset that asks for no GPU
+    monkeypatch.setattr(recipe, "load", lambda name: made)
+    card = build.build("law")  # on the preset that asks for no GPU
     assert card["models"].keys() == {"student", "teacher-1", "teacher-2"} and "greedy" in card["models"]["teacher-1"]
     found = {path.parent.name for path in (small_world / "models" / "law").rglob("*.safetensors")}
     assert found == card["models"].keys()
@@ -232,14 +232,14 @@ def test_a_codebooks_world_has_teachers_and_no_prm(small_world, monkeypatch):
 
 @pytest.mark.slow
 def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(small_world, monkeypatch):
-    card = testbed.build("tiny")
+    card = build.build("tiny")
     models = small_world / "models" / "tiny"
     files = {p.relative_to(models): p.read_bytes() for p in sorted(models.rglob("*.safetensors"))}
     assert {str(p.parent) for p in files} == {"student", "teacher", "completer", "prm"}
     scores = {"greedy", "pass@1", "pass@4", "pass@8"}
     assert card["models"]["student"].keys() == scores | {"parameters", "seconds", "fingerprint"}
     assert 0 <= card["models"]["prm"]["held_out_step_accuracy"] <= 1
-    assert "held-out step accuracy" in testbed.show("tiny", card) and "pass@4" in testbed.show("tiny", card)
+    assert "held-out step accuracy" in build.show("tiny", card) and "pass@4" in build.show("tiny", card)
 
     words = load_tokenizer(str(models / "student"), "student")
     assert words.decode(words("The answer is \\boxed{3}.").input_ids) == "The answer is \\boxed{3}."
@@ -247,10 +247,10 @@ def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(sm
     assert 0 <= PRM(model, words, "prm").score(["1+1"], [["a1+1=2\n", "=2"]])[0][1] <= 1
 
     stamp = (models / "card.json").stat().st_mtime_ns
-    assert testbed.build("tiny") == card  # from the cache
+    assert build.build("tiny") == card  # from the cache
     assert (models / "card.json").stat().st_mtime_ns == stamp
-    monkeypatch.setattr(testbed, "recipe_hash", lambda name: "another")
-    testbed.build("tiny")
+    monkeypatch.setattr(recipe, "digest", lambda *_: "another")
+    build.build("tiny")
     assert {p.relative_to(models): p.read_bytes() for p in sorted(models.rglob("*.safetensors"))} == files
 
 
@@ -259,16 +259,16 @@ def test_a_recipe_with_trainings_makes_a_world_a_seed_and_each_is_that_of_its_se
     small_world, monkeypatch, capfd
 ):
     several = {key: value for key, value in RECIPE.items() if key != "seed"} | {"trainings": [1, 2]}
-    monkeypatch.setattr(testbed, "recipe", lambda name: several)
-    card, models = testbed.build("tiny"), small_world / "models" / "tiny"
+    monkeypatch.setattr(recipe, "load", lambda name: several)
+    card, models = build.build("tiny"), small_world / "models" / "tiny"
     assert card["models"].keys() == {
         f"{seed}/{role}" for seed in (1, 2) for role in ("student", "teacher", "completer", "prm")
     }
     assert "student of seed 2: step 6 of 6" in capfd.readouterr().out
     weights = {seed: (models / f"{seed}/student/model.safetensors").read_bytes() for seed in (1, 2)}
     assert weights[1] != weights[2]
-    monkeypatch.setattr(testbed, "recipe", lambda name: RECIPE | {"seed": 2})
-    alone = testbed.build("tiny")["models"]
+    monkeypatch.setattr(recipe, "load", lambda name: RECIPE | {"seed": 2})
+    alone = build.build("tiny")["models"]
     assert (models / "student/model.safetensors").read_bytes() == weights[2]
     assert [alone[role]["fingerprint"] for role in ("student", "teacher", "prm")] == [
         card["models"][f"2/{role}"]["fingerprint"] for role in ("student", "teacher", "prm")
@@ -276,9 +276,9 @@ def test_a_recipe_with_trainings_makes_a_world_a_seed_and_each_is_that_of_its_se
 
 
 def test_a_recipe_can_change_another():
-    fair, small = testbed.recipe("fair"), testbed.recipe("small")
+    fair, small = recipe.load("fair"), recipe.load("small")
     assert fair.pop("trainings") == [1, 2, 3] and "base" not in fair
-    assert fair == small and testbed.recipe_hash("fair") != testbed.recipe_hash("small")
+    assert fair == small and recipe.digest("fair", "2") != recipe.digest("small", "2")
 
 
 def test_jobs_are_spread_over_the_gpus_there_are(monkeypatch):
@@ -299,8 +299,8 @@ def test_jobs_are_spread_over_the_gpus_there_are(monkeypatch):
         ((16, 79), [0, 1, 1]),
     ):
         gpus(*cards)
-        assert testbed._seats() == seats
+        assert build._seats() == seats
     gpus()
-    assert set(testbed._seats()) == {0} and 1 <= len(testbed._seats()) <= 2
-    work = {role: testbed._work(testbed.recipe("small")[role]) for role in ("student", "teacher", "completer")}
+    assert set(build._seats()) == {0} and 1 <= len(build._seats()) <= 2
+    work = {role: recipe.cost(recipe.load("small")[role]) for role in ("student", "teacher", "completer")}
     assert work["teacher"] > work["student"] > work["completer"]

@@ -25,13 +25,14 @@ from transformers import (
     XLNetConfig,
 )
 
-from lrd import UserError, matrix, rewards
+from lrd import UserError, rewards
 from lrd.data import problems
+from lrd.matrix import plan
 from lrd.models import loading as models
 from lrd.models.limits import positions
 from lrd.models.logps import token_logps
 from lrd.rewards.outcome import on_last_token
-from lrd.rewards.process import tells_apart
+from lrd.rewards.process import probe
 from lrd.rollouts import Completion, collate
 from lrd.runs.directory import Run
 from lrd.runs.files import read_json
@@ -47,7 +48,7 @@ def refused(cell, says: str) -> None:
     """In one sentence by what comes before a matrix and by training, which leaves nothing; in no more than 1.5 s."""
     start = time.process_time()
     with pytest.raises(UserError, match=says) as error:
-        matrix.check([cell])
+        plan.check([cell])
     assert time.process_time() - start < 1.5
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
     with pytest.raises(UserError, match=says):
@@ -74,7 +75,7 @@ def test_what_is_longer_than_the_positions_is_refused(kind, role, variant, make_
     if role == "PRM":  # a question, and at most every second token closes a step
         exactly = max(map(len, tokenizer([p.problem for p in pool]).input_ids)) + cap * 3 // 2
     fits, short = (variant(f"model-{n}", kind=kind, max_position_embeddings=n) for n in (exactly, exactly - 1))
-    matrix.check([replace(cell, **{field: fits})])
+    plan.check([replace(cell, **{field: fits})])
     refused(replace(cell, **{field: short}), rf"{role} .* has {exactly - 1} positions, too few for a problem of")
 
 
@@ -196,7 +197,7 @@ def test_a_tokenizer_of_another_model_is_refused(role, variant, make_cell, rewor
     """Unless what it has too many of is in no problem, as in a model without weights for its tokenizer's image."""
     more = reworded(("<image>",))
     cell = make_cell(regime="process", student=variant("student"), **SHORT)
-    matrix.check([replace(cell, **{role.lower(): variant("image", more, vocab_size=len(more) - 1)})])
+    plan.check([replace(cell, **{role.lower(): variant("image", more, vocab_size=len(more) - 1)})])
     where = Path(variant("other", more))
     about = json.loads((where / "config.json").read_text())
     (where / "config.json").write_text(json.dumps(about | {"vocab_size": 34}))
@@ -294,15 +295,20 @@ def test_what_a_prm_makes_of_right_and_wrong_answers_is_recorded(variant, make_c
 def test_the_probe_counts_right_above_wrong(make_cell, tokenizer):
     cell = make_cell()
     pool, _ = problems.train_pool("chain")
-    outcome = rewards.load(cell, tokenizer, CPU)
-    assert tells_apart(outcome, cell, tokenizer, pool, CPU) == (32, 32)
-    assert tells_apart(lambda r, _: on_last_token([0.5] * len(r.texts), r), cell, tokenizer, pool, CPU) == (0, 32)
-    shown = [replace(p, solution=f"a1\nThe answer is \\boxed{{{p.answer}}}.") for p in pool]
-    cell = replace(cell, max_completion_tokens=60)
     texts = []
-    tells_apart(
-        lambda r, _: (texts.extend(r.texts), on_last_token([0.5] * len(r.texts), r))[1], cell, tokenizer, shown, CPU
-    )
+
+    def same(batch, _):
+        texts.extend(batch.texts)
+        return on_last_token([0.5] * len(batch.texts), batch)
+
+    def right_answers(reward, cell, pool) -> tuple[int, int]:
+        return tuple(probe(reward, cell, tokenizer, pool, CPU)["prm_probe"].values())
+
+    assert right_answers(rewards.load(cell, tokenizer, CPU), cell, pool) == (32, 32)
+    assert right_answers(same, cell, pool) == (0, 32)
+    shown = [replace(p, solution=f"a1\nThe answer is \\boxed{{{p.answer}}}.") for p in pool]
+    texts.clear()
+    right_answers(same, replace(cell, max_completion_tokens=60), shown)
     assert all(text.startswith("a1\nThe answer is") for text in texts)
     assert texts[0].removeprefix("a1\nThe") != texts[1].removeprefix("a1\nThe")
 

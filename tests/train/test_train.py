@@ -10,13 +10,13 @@ from collections import Counter
 import pytest
 import safetensors
 import torch
+from fakes import ScriptedSampler
 
 from lrd import UserError, grpo, rewards
 from lrd.checks.verification import TIMES
 from lrd.data.problems import train_pool
 from lrd.runs.directory import Run, state
 from lrd.runs.files import read_json, read_jsonl
-from lrd.sampling.scripted import ScriptedSampler
 from lrd.train import checkpoint, loop as training
 from lrd.train.loop import Diverged, train
 
@@ -149,14 +149,14 @@ def test_a_second_interrupt_does_not_wait_for_the_step(make_cell, tmp_path, monk
 
 
 def test_checkpoints_that_take_seconds_wait_and_nothing_is_lost_but_time(make_cell, tmp_path, monkeypatch):
-    saved, real = [], checkpoint.save
+    saved, real = [], checkpoint.save_file
 
-    def save(path, step, *args):
+    def save(tensors, part, about):
         time.sleep(1.05)
-        saved.append(step)
-        real(path, step, *args)
+        saved.append(int(about["step"]))
+        real(tensors, part, about)
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "save_file", save)
     cell = make_cell(rank=4, **SHORT | {"eval_every": 1})  # all of it in less than ten times that second
     run = Run(cell, tmp_path / "broken")
     for metrics in train(run):
@@ -354,9 +354,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(make_cell, tmp_path):
         list(train(Run(make_cell(**SHORT), tmp_path)))
     weight = {"w": torch.nn.Parameter(torch.zeros(1))}
     optimizer = torch.optim.AdamW(weight.values())
-    checkpoint.save(run.checkpoint, 2, make_cell(seed=1).config, weight, optimizer)
+    checkpoint.Checkpoint(run.checkpoint, make_cell(seed=1).config, weight, optimizer).save(2)
     with pytest.raises(UserError, match="of another configuration"):
-        checkpoint.restore(run.checkpoint, make_cell(seed=0).config, weight, optimizer)
+        checkpoint.Checkpoint(run.checkpoint, make_cell(seed=0).config, weight, optimizer).restore()
 
 
 def test_multiple_epochs_take_that_many_updates(make_cell, tmp_path, monkeypatch):

@@ -1,0 +1,157 @@
+"""How it is done: the flow of a step and its seconds, rewards on tokens, what the models can do before."""
+
+# pandas types a selection as any of Series, DataFrame and ndarray:
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from lrd.report.figures import style
+from lrd.results import Results, estimates_at
+
+if TYPE_CHECKING:
+    from lrd.analysis.timings import Bench
+
+NORMALIZED = "deposits normalized within a prompt;\ndense: as they are\nsparse: summed from here to the end"
+BOXES = (  # of `data_flow`: left, bottom, width, title and text; each is 16 high
+    (0, 33, 15, "prompts", "P a step, the same\nfor all cells\nof a seed"),
+    (20, 33, 17, "sampler", "G completions of\neach prompt, from\nthese very weights"),
+    (42, 33, 16, "rollouts", "N = P·G\ncompletions of at\nmost T tokens"),
+    (0, 4, 15, "weights", "an adapter of\nrank r, or all"),
+    (20, 4, 15, "AdamW", "one update\na rollout"),
+    (40, 4, 20, "loss", "clipped ratio to $\\pi_{old}$\nand $\\beta\\cdot$KL to the\nreference $\\pi_{ref}$"),
+    (65, 4, 35, "advantages", NORMALIZED),
+)
+ARROWS = (
+    ((15, 41), (20, 41)),
+    ((37, 41), (42, 41)),
+    ((58, 41), (64, 41)),
+    ((82, 24.5), (82, 20)),
+    ((65, 12), (60, 12)),
+    ((40, 12), (35, 12)),
+    ((20, 12), (15, 12)),
+    ((7.5, 20), (7.5, 26.5), (28.5, 26.5), (28.5, 33)),
+    ((50, 33), (50, 20)),
+)
+LENGTHS = (10, 7)  # tokens of the two completions that are drawn
+DEPOSITED = {  # reward → tokens of each that it deposits on; steps end at 5 and 9, and at 2 and 6
+    "outcome": ({9}, {6}),
+    "process": ({5, 9}, {2, 6}),
+    "distillation": (set(range(10)), set(range(7))),
+}
+
+
+def data_flow(results: Results) -> Figure:
+    """One step as boxes and arrows: from prompts to rollouts, deposits, advantages, the loss, and back to the weights.
+
+    Beside each regime's name stand the tokens of two completions; those that it deposits on are filled.
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.3))
+    ax.set(xlim=(0, 100), ylim=(0, 51))
+    ax.axis("off")
+    for x, y, width, title, text in BOXES:
+        _box(ax, x, y, width, 16, linewidth=1.0, facecolor="white")
+        ax.text(x + width / 2, y + 13.2, title, ha="center", va="center", fontsize=9.5, weight="bold")
+        ax.text(x + width / 2, y + 6, text, ha="center", va="center", fontsize=8.5, linespacing=1.35)
+    _box(ax, 64, 24.5, 36, 25, facecolor="0.95")
+    ax.text(82, 46.9, "one reward deposits", ha="center", va="center", fontsize=9.5, weight="bold")
+    for i, regime in enumerate(results.regimes[:3]):
+        y = 41.6 - 7 * i
+        ax.text(65.5, y, regime, va="center", fontsize=9)
+        for row, (length, filled) in enumerate(zip(LENGTHS, DEPOSITED.get(regime, (set(), set())))):
+            for t in range(length):
+                look = dict(facecolor=style.colour_of(regime, results) if t in filled else "white", edgecolor="0.45")
+                at = 80.5 + 1.85 * t, y + 0.25 - 2.1 * row
+                ax.add_patch(plt.Rectangle(at, 1.45, 1.6, linewidth=0.7, **look))
+    for points in ARROWS:
+        xs, ys = zip(*points)
+        ax.plot(xs[:-1], ys[:-1], color="0.25", linewidth=1.1, solid_capstyle="butt")
+        ax.annotate("", points[-1], points[-2], arrowprops=dict(arrowstyle="-|>", color="0.25", shrinkA=0, shrinkB=0))
+    ax.text(8.5, 24.2, "the next step's", fontsize=8.5, color="0.3")
+    ax.text(51, 26.5, r"log $\pi_\theta$, log $\pi_{ref}$" "\nof every token", va="center", fontsize=8.5, color="0.3")
+    return figure
+
+
+def _box(ax: Axes, x: float, y: float, width: float, height: float, **look: Any) -> None:
+    """A rounded rectangle with its lower left corner at (x, y)."""
+    shape = "round,pad=0,rounding_size=1"
+    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, edgecolor="0.35", **look))
+
+
+def token_maps(tokens: list[str], rows: dict[str, dict[str, list[float]]]) -> Figure:
+    """Values on the tokens of one completion: reward → name → one value a token, NaN where nothing stands.
+
+    Each row has a scale of its own, symmetric about zero, since rewards differ in size; it stands beside the row.
+    """
+    flat = [(regime, name, np.array(values, float)) for regime, those in rows.items() for name, values in those.items()]
+    figure, axes = plt.subplots(len(flat), 1, figsize=(style.WIDTH, 0.2 * len(flat) + 0.7), sharex=True)
+    for ax, (regime, name, values) in zip(np.atleast_1d(axes), flat):
+        scale = np.nanmax(np.abs(values), initial=0.0) or 1.0
+        ax.imshow(values[None], aspect="auto", cmap="PuOr", vmin=-scale, vmax=scale, interpolation="nearest")
+        ax.set_yticks([0], [f"{regime} · {name}"])
+        ax.tick_params(length=0)
+        ax.grid(False)
+        ax.text(1.005, 0.5, f"±{scale:.2g}", transform=ax.transAxes, va="center", fontsize=8)
+        for spine in ax.spines.values():
+            spine.set_color("0.8")
+    words = [token.replace("\n", "⏎").replace("$", r"\$") for token in tokens]
+    np.atleast_1d(axes)[-1].set_xticks(range(len(words)), words, rotation=90, fontsize=8 if len(words) < 70 else 6)
+    return figure
+
+
+def pass_at_k(frame: pd.DataFrame) -> Figure:
+    """Unbiased pass@k against k for each model of a baseline, ± standard error over problems; greedy as a bar."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH / 2, 2.8))
+    estimates = estimates_at(frame)
+    greedy: Any = frame[frame["sample"] == "greedy"].groupby("model").correct.mean()
+    for i, model in enumerate(sorted(frame.model.unique())):
+        means = [values[model].mean() for values in estimates.values()]
+        errors = [values[model].sem() for values in estimates.values()]
+        look = {"color": str(0.55 * i), "linestyle": style.DASHES[i], "marker": style.MARKERS[i]}
+        ax.errorbar(list(estimates), means, errors, capsize=2, markersize=5, label=model, **look)
+        ax.plot(1, greedy[model], marker="_", markersize=14, markeredgewidth=2, color=look["color"], linestyle="")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(estimates), [str(k) for k in estimates])
+    ax.set(xlabel="samples a problem, k", ylabel="pass@k (bar: greedy)", ylim=(0, 1))
+    ax.legend()
+    sns.despine(figure)
+    return figure
+
+
+def step_times(bench: "Bench | None") -> Figure:
+    """Seconds of a step by part, one bar a measured row; the line is the roofline at the card's own rates."""
+    rows = bench.rows if bench else pd.DataFrame()
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 1.6 + 0.3 * max(3, len(rows))))
+    parts = list(bench.parts.columns) if bench else []
+    shades = dict(zip(parts, sns.color_palette("YlGnBu", max(1, len(parts)))))
+    for y, row in enumerate(rows.itertuples() if bench else []):
+        left = 0.0
+        for part, colour in shades.items():
+            seconds = bench.parts[part].iloc[y] if bench else np.nan
+            if seconds > 0:
+                ax.barh(y, seconds, left=left, color=colour, height=0.72, linewidth=0)
+                left += seconds
+        ax.barh(y, row.step - left, left=left, color="0.8", height=0.72, linewidth=0)  # not told apart
+        ax.text(row.step, y, f" {row.step:.1f}", va="center", fontsize=9)
+    if bench and (least := sum(bench.roofline.values())):
+        ax.axvline(least, color="0.1", linestyle=":", linewidth=1.2)
+        ax.text(least, -0.7, f" roofline {least:.1f}", fontsize=8.5, va="bottom")
+    names = [f"{row.who} · {row.regime}, {style.short(row.arm)}" for row in rows.itertuples()]
+    labels = [f"{name}, {row.completion_tokens:,.0f} tokens" for name, row in zip(names, rows.itertuples())]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set(xlabel="seconds a step", ylim=(len(labels) - 0.4, -1.1 if labels else 0))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False)
+    style.say_if_empty(ax, rows, "nothing measured yet")
+    if shades:
+        key = [style.mark(part, colour, linewidth=6) for part, colour in (shades | {"not told apart": "0.8"}).items()]
+        style.legend(figure, key, 4, handlelength=1.2, columnspacing=1.2)
+    sns.despine(figure, left=True)
+    return figure

@@ -1,0 +1,181 @@
+"""Trains the models of a recipe side by side, and measures them; what it leaves lies under `models/<name>/`."""
+
+import functools
+import multiprocessing
+import os
+import random
+import shutil
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from lrd import ROOT, UserError
+from lrd.cell import Cell, presets, read_preset
+from lrd.data.problems import as_problem, held_out, stream
+from lrd.models.loading import device, load_model, load_tokenizer
+from lrd.models.policy import seed_of
+from lrd.results import unbiased
+from lrd.rewards.process import PRM
+from lrd.runs.files import read_json, write_json
+from lrd.runs.provenance import fingerprint
+from lrd.sampling.torch import TorchSampler
+from lrd.testbed import prm as shepherd, recipe
+from lrd.testbed.corpus import tokenizer
+from lrd.testbed.pretrain import pretrain
+from lrd.train import evaluate
+
+PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations
+TRAINING = 39 << 30  # bytes that training a model of the small testbed has taken on a GPU
+
+
+def build(name: str) -> dict[str, Any]:
+    """Trains what the recipe says, unless `models/<name>` is its result already; returns the card."""
+    what = recipe.load(name)
+    target, wanted = ROOT / "models" / name, recipe.digest(name, torch.__version__)
+    target.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(target.with_name(f".{name}.lock")):  # a second caller waits, and then finds it made
+        card = read_json(target / "card.json")
+        return card if card is not None and card["recipe_hash"] == wanted else _build(name, what, wanted)
+
+
+def _build(name: str, what: dict[str, Any], wanted: str) -> dict[str, Any]:
+    started, target = time.perf_counter(), ROOT / "models" / name
+    if read_preset(name)["resources"]["gpus"] and not torch.cuda.is_available():
+        raise UserError(f"testbed {name!r} is for a GPU, and PyTorch finds none here; tiny does without")
+    part = target.with_name(f".{name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    cell, worlds = _cell(name), recipe.worlds(what)
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS asks of who wants the same bits again
+    seats = _seats()
+    gpus = spawn.SimpleQueue()
+    for gpu in seats:
+        gpus.put(gpu)
+    with ProcessPoolExecutor(len(seats), mp_context=spawn, initializer=_sit, initargs=(gpus,)) as pool:
+        roles = [role for role, section in what.items() if isinstance(section, dict) and "shape" in section]
+        roles.sort(key=lambda role: -recipe.cost(what[role]))  # the longest first: the others run beside it
+        jobs = {w + role: pool.submit(_train, role, worlds[w], part / w, cell) for role in roles for w in worlds}
+        cards = {role: job.result() for role, job in jobs.items()}
+        jobs = {f"{w}prm": pool.submit(_train_prm, worlds[w], part / w, cell) for w in worlds if "prm" in what}
+        measured = {role: what[role].get("data", cell.eval_data) for role in roles if role != "completer"}
+        for w in worlds:
+            jobs |= {w + role: pool.submit(_measure, role, data, part / w, cell) for role, data in measured.items()}
+        for role, job in jobs.items():
+            cards[role] = cards.get(role, {}) | job.result()
+    for role in cards:
+        cards[role]["fingerprint"] = fingerprint(str(part / role))
+    card = {"recipe_hash": wanted, "seconds": round(time.perf_counter() - started, 1), "models": cards, "recipe": what}
+    write_json(part / "card.json", card)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    return card
+
+
+def show(name: str, card: dict[str, Any]) -> str:
+    """The card as text."""
+    lines = [f"testbed {name} · {card['seconds']:.0f} s · recipe {card['recipe_hash']} · models/{name}/"]
+    for role, model in card["models"].items():
+        line = f"  {role:<10} {model['parameters'] / 1e3:6.0f} k parameters {model['seconds']:6.1f} s"
+        if "greedy" in model:
+            line += f"   greedy {model['greedy']:.2f}"
+            line += "".join(f"   pass@{k} {model[f'pass@{k}']:.2f}" for k in (1, 4, 8))
+        if "held_out_step_accuracy" in model:
+            line += f"   held-out step accuracy {model['held_out_step_accuracy']:.2f}"
+            line += f" (always the commoner label: {model['majority_step_accuracy']:.2f})"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _cell(name: str) -> Cell:
+    """The preset that the testbed serves: its prompt and its sampling are those of the study."""
+    if name not in presets():
+        raise UserError(f"testbed {name!r} has no preset of its name")
+    return Cell.load(name, regime="outcome", rank=1, seed=0)
+
+
+def _seats() -> list[int]:
+    """The GPU of each job that can run beside the others: on a GPU as many as its memory holds."""
+    if not torch.cuda.is_available():
+        return [0] * min(2, os.cpu_count() or 1)
+    memory = [torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count())]
+    most = max(max(1, m // TRAINING) for m in memory)
+    return [gpu for turn in range(most) for gpu, m in enumerate(memory) if turn < max(1, m // TRAINING)]
+
+
+def _sit(gpus: Any) -> None:
+    """A worker keeps to one GPU, and to algorithms that give the same bits again."""
+    gpu = gpus.get()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", "cumsum")  # along rows as short as a vocabulary it has one order
+    # Nothing here reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    if torch.cuda.is_available():
+        torch.cuda.set_device(gpu)
+
+
+def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
+    words = tokenizer(what["task"])
+    shown = f"{role} of seed {what['seed']}"
+    model, seconds = pretrain(
+        what["task"], what[role], seed_of(role, what["seed"]), words, cell.prompt_template, shown=shown
+    )
+    model.to(getattr(torch, cell.dtype)).save_pretrained(into / role)
+    words.save_pretrained(into / role)
+    parameters = sum(p.numel() for p in model.parameters())
+    del model
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # another worker has the same card
+    return {"parameters": parameters, "seconds": round(seconds, 1)}
+
+
+def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
+    started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(what["task"]), what["seed"]
+    samplers = {role: _sampler(into / role, role, cell, words) for role in ("student", "completer")}
+    completer = load_model(str(into / "completer"), "completer", "float32", device())
+    decoding = {"max_tokens": cell.max_completion_tokens, "rows": part["rows"]}
+    rows = {}
+    for split, n in (("train", part["solutions"]), ("held-out", part["held_out"])):
+        made = stream(what["task"], random.Random(seed_of("prm", split, seed)), is_held_out=split == "held-out")
+        chosen = [as_problem(next(made)) for _ in range(n)]
+        prompts = [evaluate.encode(p, cell, words) for p in chosen]
+        solutions = shepherd.solve(samplers["student"], prompts, seed_of("solve", split, seed), **decoding)
+        at = seed_of("label", split, seed)
+        complete = functools.partial(shepherd.solve, samplers["completer"], seed=at, **decoding)
+        labels = shepherd.label_steps(chosen, prompts, solutions, complete, words, part["completions"])
+        rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(completer, words, "testbed"))
+    shepherd.train_prm(completer, rows["train"], part, words, seed, shown=f"prm of seed {seed}")
+    completer.to(getattr(torch, cell.dtype)).save_pretrained(into / "prm")
+    words.save_pretrained(into / "prm")
+    marks = [mark for _, labels in rows["held-out"] for mark in labels if mark >= 0]
+    return {
+        "parameters": sum(p.numel() for p in completer.parameters()),
+        "seconds": round(time.perf_counter() - started, 1),
+        "held_out_step_accuracy": shepherd.step_accuracy(PRM(completer, words, "testbed"), rows["held-out"]),
+        "majority_step_accuracy": max(sum(marks), len(marks) - sum(marks)) / len(marks),
+    }
+
+
+def _measure(role: str, data: str, into: Path, cell: Cell) -> dict[str, Any]:
+    words = load_tokenizer(str(into / role), role)
+    sampler, problems = _sampler(into / role, role, cell, words), held_out(data, PROBLEMS)
+    rows = evaluate.greedy(sampler, problems, cell, words)
+    sampled = evaluate.sampled(sampler, problems, cell, words, samples=SAMPLES, seed=0)
+    hits = [sum(row["correct"] for row in rows) for rows in sampled]
+    return {"greedy": sum(row["correct"] for row in rows) / len(rows)} | {
+        f"pass@{k}": sum(unbiased(SAMPLES, c, k) for c in hits) / len(hits) for k in (1, 4, 8)
+    }
+
+
+def _sampler(path: Path, role: str, cell: Cell, words: Any) -> TorchSampler:
+    """PyTorch's engine with the weights of a checkpoint."""
+    model = load_model(str(path), role, cell.dtype, device())
+    sampler = TorchSampler(model, words)
+    sampler.sync(model.state_dict().items())
+    return sampler
