@@ -170,7 +170,8 @@ class Cell:
     @property
     def config(self) -> dict[str, Any]:
         """What `config.json` holds; equal configurations compare equal after a round trip through JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        values = {key: getattr(self, key) for key in Cell.__dataclass_fields__}  # `asdict` copies each, slowly
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 class Setting(NamedTuple):

@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.text import Text
 
 from lrd import ROOT
+from lrd.analysis.law import Measured
 from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits
 from lrd.rollouts import Completion
+from lrd.sampling.torch import TorchSampler
 
 NOTEBOOK: dict[str, Any] = {
     "cells": [
@@ -160,6 +163,11 @@ def deposits(rows: list[list[float | None]], dense: bool = False) -> Deposits:
     return Deposits(torch.tensor([[0.0 if x is None else x for x in row] for row in rows]), mask, dense)
 
 
+def deposited(row_mask: torch.Tensor) -> list[int]:
+    """Tokens of one trajectory that have a deposit."""
+    return row_mask.nonzero()[:, 0].tolist()
+
+
 def one_group(n: int) -> torch.Tensor:
     return torch.zeros(n, dtype=torch.long)
 
@@ -283,3 +291,103 @@ class ScriptedSampler:
     ) -> list[Completion]:
         lines = [next(self._script) for _ in prompts]
         return [Completion(ids[:max_tokens], None, len(ids) > max_tokens) for ids in lines]
+
+
+# --- experiments with codebooks
+
+PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 14592, 29184, 57936])
+INFORMATION = np.array([256.0, 1024, 4096])
+ARMS = [f"a{i}" for i in range(8)] + ["full"]
+STEPS = np.array([0.0, 30, 60, 120, 240, 480])
+
+
+def world(rng, c=0.9, absorbed=1.0, n=6, noise=0.1, tau=1e-6, between=0.05, bent=False) -> Measured:
+    """bits = min(c·N, J) with J = absorbed·I, or `bent` J (1 − exp(−c·N/J)), after a time `tau`.
+
+    Of n replicates with noise of their own and each cell's.
+    """
+    most = absorbed * INFORMATION
+    line = c * PARAMETERS[:, None]
+    ends = (most * (1 - np.exp(-line / most)) if bent else np.minimum(line, most))[None, ..., None]
+    time = 1 - np.exp(-STEPS / tau)
+    wobble = np.exp(noise * rng.standard_normal((n, 9, 3, 1)) + between * rng.standard_normal((n, 1, 1, 1)))
+    bits = np.minimum(ends * time * wobble, INFORMATION[:, None])
+    return Measured(bits, PARAMETERS, INFORMATION, STEPS, ARMS, "supervised")
+
+
+def quiet(**about) -> Measured:
+    return world(np.random.default_rng(0), noise=0.0, between=0.0, **about)
+
+
+# --- a benchmark whose sums can be made by hand
+
+
+def bench_row(who: str, regime: str, arm: str, step: float, tokens: int = 1536, **parts) -> dict[str, Any]:
+    about = {"who": who, "regime": regime, "arm": arm, "completion_tokens": tokens, "step": step}
+    return about | {"parts": parts, "peak_gib": 10 * step, "steps": 3, "mean_length": tokens}
+
+
+BENCH: dict[str, Any] = {
+    "gpu": "Invented <GPU>",
+    "date": "2026-01-02",
+    "packages": {"torch": "2.13.0", "trl": None},
+    "shapes": {"prompts": 4, "samples": 4, "prompt_tokens": 100, "completion_tokens": 1536},
+    "ceilings": {"copy_tb_s": 4.3, "bf16_tflop_s": 1790},
+    "roofline": {"decode": 1.5, "learner": 0.25, "reference": 0.25},
+    "rows": [
+        bench_row(
+            "ours",
+            "outcome",
+            "r16",
+            6.0,
+            rollout=5.0,
+            learner=0.5,
+            reward=0.0,
+            reference=0.25,
+            update=0.125,
+            sync=0.125,
+        ),
+        bench_row(
+            "ours", "outcome", "full", 7.0, rollout=5.0, learner=0.75, reward=0.0, reference=0.25, update=0.5, sync=0.5
+        ),
+        bench_row(
+            "ours", "outcome", "r1", 5.0, rollout=4.0, learner=0.5, reward=0.0, reference=0.25, update=0.125, sync=0.125
+        ),
+        bench_row("ours", "outcome", "r16", 2.0, tokens=450, rollout=1.5, learner=0.5),
+        bench_row("ours", "process", "r16", 7.5, rollout=5.0, learner=0.5, reward=1.5),
+        bench_row("trl", "outcome", "r16", 9.0),
+        bench_row("trl", "outcome", "full", 8.4),
+    ],
+    "cells": [
+        {
+            "regime": "outcome",
+            "arm": "r16",
+            "cold_start_seconds": 130.0,
+            "warm_start_seconds": 100.0,
+            "eval_seconds": 10.0,
+        }
+    ],
+    "tokens": [{"engine": "vllm", "clock": 2.5, "greedy": 2.25, "card": {"products": 1.5, "drawing": 0.25}}],
+    "notes": ["what stands between: <b>sampling</b>"],
+}
+
+
+def write_bench(runs: Path, **changes) -> Path:
+    (runs / "bench").mkdir(exist_ok=True)
+    path = runs / "bench" / f"{len(list((runs / 'bench').iterdir()))}.json"
+    path.write_text(json.dumps(BENCH | changes))
+    return path
+
+
+def sampler_of(model, tokenizer) -> TorchSampler:
+    sampler = TorchSampler(model, tokenizer)
+    sampler.sync(model.named_parameters())
+    return sampler
+
+
+def likes_to_end(model, tokenizer):
+    """The end's logit becomes 1.3 times another token's: now and then it wins."""
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head[tokenizer.eos_token_id] = 1.3 * head[tokenizer.convert_tokens_to_ids("=")]
+    return model

@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import pandas as pd
 import pytest
 from fakes import write_cell, write_run
 
@@ -219,35 +218,6 @@ def test_pass_at_k_is_the_mean_over_all_ways_to_draw_k_samples(n, correct):
         assert results.unbiased(n, correct, k) == pytest.approx(sum(map(any, draws)) / len(draws))
     with pytest.raises(ValueError, match="needs k of n"):
         results.unbiased(n, correct, n + 1)
-
-
-def test_a_baseline_in_numbers(tmp_path):
-    rows = []
-    for model, greedy, hits in (("student", [1, 0], [1, 2]), ("teacher", [1, 1], [2, 2])):
-        for i in range(2):
-            row = {
-                "model": model,
-                "problem": f"p{i}",
-                "level": 3 + i,
-                "subject": "Algebra",
-                "length": 5,
-                "answered": 1,
-                "truncated": 0,
-            }
-            rows.append(row | {"sample": "greedy", "correct": greedy[i]})
-            rows += [row | {"sample": str(s), "correct": int(s < hits[i])} for s in range(2)]
-    assert results.baseline("tiny", tmp_path) is None
-    path = tmp_path / "tiny" / "baseline" / "samples.jsonl"
-    path.parent.mkdir(parents=True)
-    pd.DataFrame(rows).to_json(path, orient="records", lines=True)
-    frame = results.baseline("tiny", tmp_path)
-    # student: pass@1 (1/2 + 1) / 2, pass@2 (1 + 1) / 2; teacher always right
-    assert results.gaps(frame) == {"k": 2, "exploration": 0.25, "teacher": 0.5, "teacher_sampled": 0.25}
-    assert results.pass_at_k(frame).loc["student"].tolist() == ["0.500 (0.500)", "0.750 (0.250)", "1.000 (0.000)"]
-    assert results.pass_at_1_by(frame, "level").loc[3, ("student", "pass@1")] == 0.5
-    assert results.pass_at_1_by(frame, "subject").loc["Algebra", ("problems", "")] == 2
-    path.write_text("garbage")
-    assert results.baseline("tiny", tmp_path) is None
 
 
 def test_a_further_axis_is_a_column(tmp_path):

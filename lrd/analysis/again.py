@@ -122,13 +122,13 @@ def reruns(original: Results, again: Results) -> list[Rerun]:
 
 
 def _rerun(cell: str, last_step: float, *both: Results) -> Rerun:
-    rows = [of.cells[of.cells.cell == cell] for of in both]
+    rows = [each.cells[each.cells.cell == cell] for each in both]
     first, second = (str(row.state.iloc[0]) if len(row) else "absent" for row in rows)
     if (first, second) != ("finished", "finished"):
         return Rerun(cell, (first, second))
-    one, other = (of.curves[of.curves.cell == cell].set_index("step")["pass@1"] for of in both)
+    one, other = (each.curves[each.curves.cell == cell].set_index("step")["pass@1"] for each in both)
     gap = max((one - other).abs().dropna().tolist(), default=math.nan)
-    agree = _agree(*(of.steps[of.steps.cell == cell] for of in both))
+    agree = _agree(*(each.steps[each.steps.cell == cell] for each in both))
     if gap == 0 and agree == last_step:
         reading = Reading.SAME
     elif math.isnan(gap):

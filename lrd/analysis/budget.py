@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,12 @@ import pandas as pd
 from lrd import ROOT
 from lrd.cell import Cell, grid
 from lrd.models.shape import Shape, published
-from lrd.report.text import NOTHING, arm_name, counted, listed
 from lrd.results import Results, root
 from lrd.runs.files import read_jsonl, read_log
 from lrd.runs.published import record
 
 BITS_A_PARAMETER = 2  # what a trained parameter can hold (Allen-Zhu and Li 2024)
 LEVELS = 256  # values that a real-valued deposit is told apart to: 8 bits, 1/256 of a probability or of a nat
-FAR = 0.1  # delivered over capacity: below this the page says `far below`
-NUMBERS = ["parameters", "capacity", "episodes", "deposits", "at_most", "entropy", "kl", "measured"]
 
 
 def shape_of(model: str) -> Shape | None:
@@ -129,46 +127,46 @@ def cells(results: Results, runs: str | Path | None = None) -> tuple[pd.DataFram
             values, fault = logged_deposits(root(runs) / results.preset / cell.name / "completions.jsonl")
             bits = entropy(values)
             problems += [f"{cell.name}: {fault}"] if fault else []
-        shape = shape_of(cell.student)
         kl = episodes * reverse_kl_bits(steps.reward) if cell.regime == "distillation" else math.nan
-        row = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed, "rank": cell.rank}
-        row |= {
-            "parameters": pd.to_numeric(parameters[cell.name], errors="coerce"),
-            "episodes": episodes,
-            "deposits": deposits,
-            "at_most": episodes * deposits * bits_a_deposit(cell.regime, shape and shape.vocab_size),
-            "entropy": episodes * deposits * bits,
-            "kl": kl,
-        }
-        rows.append(row)
-    return _finished(rows), problems
+        trained = pd.to_numeric(parameters[cell.name], errors="coerce")
+        rows.append(_row(cell, trained, episodes, deposits, episodes * deposits * bits, kl))
+    return _frame(rows), problems
 
 
-def scale(preset: str = "paper") -> pd.DataFrame:
+def scale(preset: str) -> pd.DataFrame:
     """One row a regime and arm of a preset whose student's shape is known: upper bounds from the configuration alone.
 
     An episode's deposits are bounded by its longest completion: a step may end on every token.
     """
-    rows = []
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for cell in grid(preset):
-        shape = shape_of(cell.student)
-        if shape is None or any(row["regime"] == cell.regime and row["arm"] == cell.arm for row in rows):
-            continue
-        episodes = cell.steps * cell.prompts_per_step * cell.samples_per_prompt
-        deposits = 1 if cell.regime == "outcome" else cell.max_completion_tokens
-        row = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed, "rank": cell.rank}
-        bits = episodes * deposits * bits_a_deposit(cell.regime, shape.vocab_size)
-        row |= {"parameters": trained_parameters(cell), "episodes": episodes, "deposits": deposits, "at_most": bits}
-        rows.append(row | {"entropy": math.nan, "kl": math.nan})
-    return _finished(rows)
+        if (cell.regime, cell.arm) not in rows and shape_of(cell.student) is not None:
+            deposits = 1 if cell.regime == "outcome" else cell.max_completion_tokens
+            rows[cell.regime, cell.arm] = _row(cell, trained_parameters(cell), episodes_of(cell), deposits)
+    return _frame(list(rows.values()))
 
 
-def _finished(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    names = ["cell", "regime", "arm", "seed", "rank", "parameters", "episodes", "deposits", "at_most", "entropy", "kl"]
-    frame = pd.DataFrame(rows, columns=names)
+def episodes_of(cell: Cell) -> int:
+    """Completions that a whole run samples."""
+    return cell.steps * cell.prompts_per_step * cell.samples_per_prompt
+
+
+def _row(
+    cell: Cell, parameters: float, episodes: int, deposits: float, entropy: float = math.nan, kl: float = math.nan
+) -> dict[str, Any]:
+    shape = shape_of(cell.student)
+    row = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed, "rank": cell.rank}
+    at_most = episodes * deposits * bits_a_deposit(cell.regime, shape and shape.vocab_size)
+    numbers = {"parameters": parameters, "episodes": episodes, "deposits": deposits, "at_most": at_most}
+    return row | numbers | {"entropy": entropy, "kl": kl}
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    numbers = ["parameters", "episodes", "deposits", "at_most", "entropy", "kl"]
+    frame = pd.DataFrame(rows, columns=["cell", "regime", "arm", "seed", "rank", *numbers])
+    frame[numbers] = frame[numbers].astype(float)
     frame["capacity"] = BITS_A_PARAMETER * frame.parameters
     frame["measured"] = frame.kl.fillna(frame.entropy)
-    frame[NUMBERS] = frame[NUMBERS].astype(float)
     frame["ratio"] = frame.measured / frame.capacity
     frame["largest_ratio"] = frame.at_most / frame.capacity
     return frame
@@ -195,74 +193,62 @@ def required_rank(frame: pd.DataFrame, bits: float) -> float:
     return bits / one if one > 0 else math.nan
 
 
-def verdict(frame: pd.DataFrame, regime: str) -> str:
-    """What a flat rank curve of this regime can mean, as a sentence; true whatever was measured."""
-    mine = frame[(frame.regime == regime) & frame.largest_ratio.notna()]
-    if not len(mine):
-        return f"Under {regime} nothing has been measured."
-    small, top, ratio = mine.capacity.min(), mine.largest_ratio.max(), mine.ratio.max()
-    lead = (
-        f"Under {regime} a run delivers at most {times(top)} times what its arm holds (the smallest: {small:,.0f} bits)"
-    )
-    nothing = "a flat curve decides nothing"
-    if top < 1:
-        return f"{lead}{', far below 1' if top < FAR else ''}: every arm has room for all of it, and {nothing}."
-    if not ratio >= 0:
-        return f"{lead}; what was delivered is not measured, and so {nothing} yet."
-    if ratio < 1:
-        far = ", far below 1" if ratio < FAR else ""
-        return f"{lead}, but {times(ratio)} times at most was measured{far}: going by that, {nothing}."
-    over = mine[mine.ratio >= 1]
-    n = f"{len(over)} of {len(mine)} cells"
-    beyond = "the others have room for all that was measured" if len(over) < len(mine) else "no arm has room for it"
-    return (
-        f"{lead}, and up to {times(ratio)} times was measured: {n} were sent more than they hold, {beyond}. Whether "
-        f"that was anything to be stored, entropy alone does not tell."
-    )
+class Room(Enum):
+    """Whether a regime's arms have room for what its runs deliver."""
+
+    NOT_MEASURED = auto()  # no cell says
+    BY_BOUND = auto()  # even the bound fits into every arm
+    UNDECIDED = auto()  # the bound does not fit, and what was delivered is not known
+    BY_MEASURE = auto()  # what was measured fits into every arm
+    OVERFILLED = auto()  # some arm was sent more than it holds
 
 
-def times(ratio: float) -> str:
-    """`0.19`, `5.2`, `1,300`: two digits that count, without an exponent."""
-    if not math.isfinite(ratio) or ratio == 0:
-        return "0" if ratio == 0 else "an unknown number of"
-    rounded = float(f"{ratio:.2g}")
-    return f"{rounded:,.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
+@dataclass(frozen=True)
+class Filling:
+    """What a regime's cells deliver over what they hold, the largest of all cells, and how many were overfilled."""
+
+    smallest: float  # capacity of the smallest arm, bits
+    at_most: float
+    measured: float
+    cells: int
+    overfilled: int
+
+    @property
+    def room(self) -> Room:
+        """The classification; true whatever was measured."""
+        if not self.cells:
+            return Room.NOT_MEASURED
+        if self.at_most < 1:
+            return Room.BY_BOUND
+        if not self.measured >= 0:
+            return Room.UNDECIDED
+        return Room.BY_MEASURE if self.measured < 1 else Room.OVERFILLED
 
 
-def facts(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> dict[str, str]:
-    """What the budget's sentences say, keyed by the names that they are glued under; true whatever was measured."""
+def filling(frame: pd.DataFrame, regime: str) -> Filling:
+    """A regime's cells of a frame of `cells` or `scale`; those whose bound is known."""
+    rows = frame[(frame.regime == regime) & frame.largest_ratio.notna()]
+    largest = rows.largest_ratio.max(), rows.ratio.max()
+    return Filling(rows.capacity.min(), *largest, len(rows), int((rows.ratio >= 1).sum()))
 
-    def ranks(value: str) -> str:
-        bits = {regime: float(ours[ours.regime == regime][value].mean()) for regime in results.regimes}
-        needed = {regime: required_rank(ours, b) for regime, b in bits.items()}
-        return ", ".join(f"{times(rank)} ({regime})" for regime, rank in needed.items() if rank >= 0) or NOTHING
 
-    decided = [r for r in results.regimes if (ours[ours.regime == r].largest_ratio >= 1).any()]
-    undecided = [r for r in results.regimes if r not in decided and ours[ours.regime == r].largest_ratio.notna().any()]
-    size = ours.groupby("arm").parameters.max().reindex(results.arms).dropna()
-    large = [arm_name(arm) for arm in size.index if "full" in size and size[arm] > size["full"]]
-    known = ours[(ours.kl > 0) & (ours.entropy > 0)]
-    silent = results.of_finished(results.steps)
-    silent = silent[silent.regime == "outcome"].reindex(columns=["frac_reward_zero_std"]).dropna()
-    share = silent.frac_reward_zero_std.to_numpy(float).mean() if len(silent) else math.nan
-    one = theirs[theirs["rank"] == 1]
-    return {
-        "undecided": f"A flat rank curve decides nothing under {listed(undecided)}: no arm there can be overfilled."
-        if undecided
-        else "No finished regime is ruled out by its bound alone.",
-        "cells": counted(len(ours), "finished cell"),
-        "levels": str(LEVELS),
-        "bits": str(BITS_A_PARAMETER),
-        "oversize": listed(large) if large else "no arm",
-        "rank_at_most": ranks("at_most"),
-        "rank_measured": ranks("measured"),
-        "two_measures": times((known.entropy / known.kl).mean()) if len(known) else NOTHING,
-        "silent": f"{100 * share:.0f} %" if share >= 0 else NOTHING,
-        "paper_rank_one": f"{one.parameters.iloc[0]:,.0f}" if len(one) else NOTHING,
-        "paper_capacity": f"{one.capacity.iloc[0]:,.0f}" if len(one) else NOTHING,
-        "paper_episodes": f"{one.episodes.iloc[0]:,.0f}" if len(one) else NOTHING,
-        "paper_fill": f"{(one.capacity / one.episodes).iloc[0]:,.0f}" if len(one) else NOTHING,
-    }
+def oversized(frame: pd.DataFrame) -> list[str]:
+    """Arms with more parameters than full fine-tuning has."""
+    size = frame.groupby("arm").parameters.max()
+    return [arm for arm in size.index if "full" in size and size[arm] > size["full"]]
+
+
+def measures_apart(frame: pd.DataFrame) -> float:
+    """Entropy over reverse KL of the same cells, their mean; NaN where no cell has both."""
+    known = frame[(frame.kl > 0) & (frame.entropy > 0)]
+    return float((known.entropy / known.kl).mean())
+
+
+def silent_share(results: Results) -> float:
+    """Of the prompts of finished outcome cells, the share whose completions all had the same outcome; NaN without."""
+    steps = results.of_finished(results.steps)
+    steps = steps[steps.regime == "outcome"].reindex(columns=["frac_reward_zero_std"]).dropna()
+    return float(steps.frac_reward_zero_std.to_numpy(float).mean()) if len(steps) else math.nan
 
 
 @dataclass(frozen=True)
@@ -271,25 +257,13 @@ class Budget:
 
     episodes: int
     delivered: float
-    parameters: float
+    parameters: float  # NaN until a cell has run
     capacity: float
-
-    @property
-    def consequence(self) -> str:
-        """What follows for a flat curve, as a sentence."""
-        if not self.parameters > 0:
-            return "Its size is on record once a cell has run."
-        if self.delivered > self.capacity:
-            return "That may be more than the adapter holds, so that this regime can speak against such a law."
-        return (
-            "That is less than the adapter holds: under outcome, both such a law and its absence predict a flat curve."
-        )
 
 
 def outcome_budget(results: Results) -> Budget:
     """The start page's caveat in numbers: an outcome deposit is one of two values, so at most one bit an episode."""
-    cell = grid(results.preset)[0]
-    episodes = cell.steps * cell.prompts_per_step * cell.samples_per_prompt
-    mine = results.cells[results.cells.arm == results.arms[0]].trainable_parameters.dropna()
-    parameters = float(mine.iloc[0]) if len(mine) else math.nan
+    episodes = episodes_of(grid(results.preset)[0])
+    sizes = results.cells[results.cells.arm == results.arms[0]].trainable_parameters.dropna()
+    parameters = float(sizes.iloc[0]) if len(sizes) else math.nan
     return Budget(episodes, episodes * bits_a_deposit("outcome"), parameters, capacity(parameters))

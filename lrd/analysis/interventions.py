@@ -143,8 +143,8 @@ def links(frame: pd.DataFrame) -> list[Link]:
 
 def holding(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Intervention → in how many cells at most `HOLDS` is lost from peak to end, and how many cells there are."""
-    holds = (frame.lost <= HOLDS + ROUNDING).groupby(frame.intervention, sort=False)
-    return {name: (int(each.sum()), len(each)) for name, each in holds}
+    kept = (frame.lost <= HOLDS + ROUNDING).groupby(frame.intervention, sort=False)
+    return {name: (int(cells.sum()), len(cells)) for name, cells in kept}
 
 
 def best_without_gold(frame: pd.DataFrame) -> str | None:

@@ -14,8 +14,7 @@ from typing import Any
 import pandas as pd
 
 from lrd.cell import grid
-from lrd.report.text import NOTHING
-from lrd.results import published, root
+from lrd.results import root
 
 OURS = "ours"  # who the rows of our own step are by
 
@@ -107,7 +106,7 @@ def nearest(arm: str, arms: Sequence[str]) -> str | None:
     return max(ranks, key=lambda name: (min(int(name[1:]) / wanted, wanted / int(name[1:])), int(name[1:])))
 
 
-def matrix_hours(bench: Bench, preset: str = "paper") -> pd.DataFrame:
+def matrix_hours(bench: Bench, preset: str) -> pd.DataFrame:
     """GPU-hours of a preset's cells, one row a regime and arm: start, steps and evaluations, over its seeds.
 
     `measured` says whether that very step was. Evaluations and starts are those of the same regime and arm, or the
@@ -132,53 +131,36 @@ def matrix_hours(bench: Bench, preset: str = "paper") -> pd.DataFrame:
     return pd.DataFrame([{"regime": regime, "arm": arm} | row for (regime, arm), row in rows.items()])
 
 
-def token_rows(bench: Bench) -> tuple[list[str], list[tuple[str | float, ...]]]:
-    """Column names and one row an engine: ms a token on the clock and greedily, of kernels by kind, and with none."""
+def token_parts(bench: Bench) -> pd.DataFrame:
+    """Milliseconds of a token of all rows, one row an engine: on the clock, greedily, kernels by kind, with none."""
     kinds = list(dict.fromkeys(kind for each in bench.tokens for kind in sorted(each["card"])))
     rows = []
     for each in bench.tokens:
-        card = [each["card"].get(kind, 0.0) for kind in kinds]
-        rows.append((each["engine"], each["clock"], each["greedy"], *card, max(0.0, each["clock"] - sum(card))))
-    return ["engine", "on the clock", "greedily", *kinds, "no kernel"], rows
+        card = {kind: each["card"].get(kind, 0.0) for kind in kinds}
+        clock = {"engine": each["engine"], "on the clock": each["clock"], "greedily": each["greedy"]}
+        rows.append(clock | card | {"no kernel": max(0.0, each["clock"] - sum(card.values()))})
+    return pd.DataFrame(rows)
 
 
-def facts(found: list[Bench], preset: str = "paper") -> dict[str, str]:
-    """What the page's sentences say, keyed by the names that they are glued under; true whatever was measured."""
-    theirs = published()["cost"]
-    about = {"their_step": f"{theirs['step_seconds']:.1f}", "their_hours": f"{theirs['gpu_hours']:.0f}"}
-    names = ("gpu", "date", "prompts", "samples", "prompt_tokens", "completion_tokens", "least", "hours", "packages")
-    about |= dict.fromkeys((*names, "copy", "rate", "headline", "cold", "warm", "token", "token_least"), NOTHING)
-    if not found:
-        return about | {"headline": "Nothing has been measured yet: `lrd bench paper` does, on a GPU host."}
-    bench = found[-1]
-    about |= {"gpu": bench.gpu, "date": bench.date} | {k: f"{v:,}" for k, v in bench.shapes.items()}
-    about["packages"] = ", ".join(f"{name} {version}" for name, version in bench.packages.items() if version) or NOTHING
-    if bench.roofline:
-        about["least"] = f"{sum(bench.roofline.values()):.1f}"
-    if bench.ceilings:
-        about["copy"], about["rate"] = f"{bench.ceilings['copy_tb_s']:.1f}", f"{bench.ceilings['bf16_tflop_s']:,.0f}"
-    for name in ("cold", "warm"):
-        if seconds := [cell[key] for cell in bench.cells if (key := f"{name}_start_seconds") in cell]:
-            about[name] = f"{statistics.mean(seconds):.0f}"
-    sixteen = at_full_length(bench).query("regime == 'outcome' and arm == 'r16'")
-    if bench.roofline and len(sixteen):
-        tokens = bench.shapes["completion_tokens"]
-        about["token"] = f"{1000 * bench.parts.loc[sixteen.index[0], 'rollout'] / tokens:.1f}"
-        about["token_least"] = f"{1000 * bench.roofline['decode'] / tokens:.1f}"
-    hours = matrix_hours(bench, preset).hours.sum(skipna=False)
-    if hours > 0:
-        about["hours"] = f"{hours:.0f}"
-    return about | {"headline": _headline(bench)}
+def decode_times(bench: Bench) -> tuple[float, float]:
+    """Milliseconds of a token under outcome and rank 16, and what its bytes alone would take; NaN if not measured."""
+    rows = at_full_length(bench).query("regime == 'outcome' and arm == 'r16'")
+    if not bench.roofline or not len(rows):
+        return math.nan, math.nan
+    seconds = bench.parts.loc[rows.index[0], "rollout"], bench.roofline["decode"]
+    spent, least = (1000 * each / bench.shapes["completion_tokens"] for each in seconds)
+    return spent, least
 
 
-def _headline(bench: Bench) -> str:
-    mine, theirs = at_full_length(bench), at_full_length(bench, "trl")
-    both = mine.merge(theirs, on=["regime", "arm"], suffixes=("", "_trl"))
-    if not len(both):
-        return "TRL's trainer was not measured beside ours."
-    each = [
-        f"{'full fine-tuning' if row.arm == 'full' else f'rank {row.arm[1:]}'} {row.step:.1f} s against "
-        f"{row.step_trl:.1f} s ({row.step_trl / row.step:.1f} times as fast)"
-        for row in both.itertuples()
-    ]
-    return f"A step of ours against one of TRL's trainer: {', '.join(each)}."
+def start_seconds(bench: Bench, which: str) -> float:
+    """From a process's start to the end of the first step, `cold` or `warm`: the mean of cells; NaN without one."""
+    key = f"{which}_start_seconds"
+    seconds = [cell[key] for cell in bench.cells if key in cell]
+    return statistics.mean(seconds) if seconds else math.nan
+
+
+def beside(bench: Bench, who: str) -> pd.DataFrame:
+    """Regimes and arms that another contender was measured in too: `step` of ours, `theirs`, and `ratio` of the two."""
+    both = at_full_length(bench).merge(at_full_length(bench, who), on=["regime", "arm"], suffixes=("", "_theirs"))
+    both = both.rename(columns={"step_theirs": "theirs"})[["regime", "arm", "step", "theirs"]]
+    return both.assign(ratio=both.theirs / both.step)

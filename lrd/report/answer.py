@@ -14,6 +14,7 @@ from lrd.analysis.stats import (
     paired,
     trend,
 )
+from lrd.report.budget import consequence
 from lrd.report.text import NOTHING, arm_name, counted, difference, listed, mean_sd, signed
 from lrd.results import Results
 
@@ -41,7 +42,7 @@ def glued(results: Results) -> dict[str, str]:
         "parameters": f"{budget.parameters:,.0f}" if budget.parameters > 0 else "an unknown number of",
         "capacity": f"{budget.capacity:,.0f}" if budget.parameters > 0 else "an unknown number of",
         "episodes": f"{budget.episodes:,}",
-        "consequence": budget.consequence,
+        "consequence": consequence(budget),
     }
 
 

@@ -14,15 +14,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
-from lrd.analysis import budget, timings
+from lrd.analysis import budget
 from lrd.cell import Cell, read_preset
-from lrd.report.text import NOTHING, arm_name
+from lrd.report.text import NOTHING
 from lrd.results import Results
 
 GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey
@@ -157,74 +156,9 @@ def within(
     return table(["cell", "state", *metrics], rows)
 
 
-def budget_table(frame: pd.DataFrame) -> Html:
-    """Bits delivered beside bits held: means over seeds, one row a regime and arm, from `lrd.analysis.budget`."""
-    rows, known = [], bool(frame.measured.notna().any())
-    regimes, pairs = list(frame.regime), dict.fromkeys(zip(frame.regime, frame.arm))
-    for regime, arm in sorted(pairs, key=lambda pair: regimes.index(pair[0])):
-        mine = frame[(frame.regime == regime) & (frame.arm == arm)]
-        rows.append((f"{regime}, {arm_name(arm)}", *_bits(mine.mean(numeric_only=True))[: 6 if known else 4]))
-    head = ["", "parameters", "capacity", "at most", "of capacity", "measured", "of capacity"]
-    return table(head if known else head[:5], rows)
-
-
-def _bits(row: Any) -> list[str]:
-    whole = {name: number_or_dash(row[name], 0) for name in ("parameters", "capacity", "at_most", "measured")}
-    share = {name: budget.times(row[name]) if row[name] >= 0 else "–" for name in ("largest_ratio", "ratio")}
-    return [*list(whole.values())[:3], share["largest_ratio"], whole["measured"], share["ratio"]]
-
-
 def bullets(sentences: Sequence[str]) -> Html:
     """A list of sentences, escaped."""
     return Html(f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in sentences)}</ul>")
-
-
-def budget_cells(results: Results, frame: pd.DataFrame) -> Html:
-    """The same for every cell, with what its bits are made of; folded, and each row leads to its cell."""
-    rows = []
-    for row in frame.itertuples():
-        numbers = [row.parameters, row.episodes, row.deposits, row.at_most, row.entropy, row.kl]
-        shown = [number_or_dash(value, digits) for value, digits in zip(numbers, (0, 0, 1, 0, 0, 0))]
-        ratios = [budget.times(value) if value >= 0 else "–" for value in (row.largest_ratio, row.ratio)]
-        rows.append((link(results, row.cell), *shown, *ratios))
-    head = "parameters,episodes,deposits an episode,at most,entropy,reverse KL,at most / capacity,measured / capacity"
-    return folded(f"Every finished cell ({len(rows)})", table(["cell", *head.split(",")], rows))
-
-
-def step_table(bench: timings.Bench | None) -> Html:
-    """Seconds of a step and its parts, and peak memory, one row a measurement."""
-    if bench is None:
-        return Html("<p>Not measured yet: <code>lrd bench paper</code> does, on a GPU host.</p>")
-    rows = []
-    for row, parts in zip(bench.rows.itertuples(), bench.parts.to_numpy()):
-        seconds = [number_or_dash(value, 2) for value in (row.step, *parts)]
-        short = row.completion_tokens < bench.shapes["completion_tokens"]
-        tokens = f", {row.completion_tokens:.0f} tokens" if short else ""
-        name = f"{row.who}: {row.regime}, {arm_name(row.arm)}{tokens}"
-        rows.append((name, *seconds, number_or_dash(row.peak_gib, 1)))
-    return table(["who, regime, arm", "step (s)", *bench.parts.columns, "peak (GiB)"], rows)
-
-
-def token_table(bench: timings.Bench | None) -> Html:
-    """Milliseconds of a token of all rows, one row an engine."""
-    if bench is None or not bench.tokens:
-        return Html("<p>Not measured yet.</p>")
-    head, rows = timings.token_rows(bench)
-    return table(head, [(engine, *(number_or_dash(ms, 2) for ms in each)) for engine, *each in rows])
-
-
-def cost_table(bench: timings.Bench | None, preset: str = "paper") -> Html:
-    """GPU-hours of a preset's cells by regime and arm, and of all of them."""
-    if bench is None:
-        return Html("<p>Not known before a step has been measured.</p>")
-    hours = timings.matrix_hours(bench, preset)
-    rows = [
-        (f"{row.regime}, {arm_name(row.arm)}", "" if row.measured else "≈", number_or_dash(row.step, 1),
-         row.cells, number_or_dash(row.hours, 2))
-        for row in hours.itertuples()
-    ]  # fmt: skip
-    total = ("all", "", "", hours.cells.sum(), number_or_dash(hours.hours.sum(skipna=False), 1))
-    return table(["regime, arm", "", "step (s)", "cells", "GPU-hours"], [*rows, total])
 
 
 def number_or_dash(value: Any, digits: int) -> str:

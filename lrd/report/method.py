@@ -10,8 +10,8 @@ from lrd.analysis import budget, method
 from lrd.analysis.stats import Verdict
 from lrd.analysis.verification import bf16_barrier
 from lrd.report import verification
-from lrd.report.text import NOTHING, arm_name, counted, percent, scientific, signed
-from lrd.results import Results
+from lrd.report.text import NOTHING, arm_name, counted, percent, scientific, signed, times
+from lrd.results import Results, published
 
 RECORDED = ("bare", "bare_share", "problems", "boxed", "loss", "batches", "trl")  # as on the page on verification
 
@@ -26,7 +26,7 @@ def glued(record: dict[str, Any], results: Results) -> dict[str, str]:
         "third": ", ".join(f"{percent(share)} ({r})" for r, share in method.third_pass(results).items()) or NOTHING,
         "peaks": peaks(results),
         "bars": bars(results),
-        "law": law(),
+        "law": law(published()["preset"]),
     }
 
 
@@ -82,8 +82,8 @@ def _counts(verdicts: Counter[Verdict]) -> str:
     )
 
 
-def law() -> str:
-    """What outcome rewards can deliver at the report's scale, as a multiple of what rank 1 holds there."""
-    frame = budget.scale()
+def law(preset: str) -> str:
+    """What outcome rewards can deliver at a preset's scale, as a multiple of what rank 1 holds there."""
+    frame = budget.scale(preset)
     row = frame[(frame.regime == "outcome") & (frame["rank"] == 1)]
-    return budget.times(row.largest_ratio.iloc[0]) if len(row) else NOTHING
+    return times(row.largest_ratio.iloc[0]) if len(row) else NOTHING

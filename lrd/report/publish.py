@@ -42,5 +42,5 @@ def write(preset: str, runs: str | Path | None = None) -> Path:
     cells = found.finished.set_index("cell")[NUMBERS].astype(float).to_dict("index")
     card = read_json(ROOT / "models" / preset / "card.json")
     record = {"environment": rests_on, "card": card, "shapes": shapes, "cells": cells}
-    bits = law.table(found).drop(columns="looks")
+    bits = law.learned(found).drop(columns="exposures")
     return published.write(preset, record, bits if len(bits) else None)

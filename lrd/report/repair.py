@@ -116,10 +116,10 @@ def across(results: Results, others: Results) -> str:
     here, there = (read_preset(each.preset)["base"] for each in (results, others))
     if not len(frames[1]):
         return f"On the testbed {there} they have not been run."
-    if (found := interventions.transfer(*frames)) is None:
+    if (shared := interventions.transfer(*frames)) is None:
         return f"On {here} or {there} too few cells are finished for an interval."
     both, first, second, spared = (
-        listed(names) or "none" for names in (found.both, found.first, found.second, found.spared)
+        listed(names) or "none" for names in (shared.both, shared.first, shared.second, shared.spared)
     )
     return (
         f"With {len(frames[1])} of {len(others.cells)} cells on the testbed {there}, and of the repairs that both "

@@ -13,9 +13,10 @@ import pandas as pd
 from lrd import ROOT
 from lrd.analysis import budget
 from lrd.cell import Cell, grid, is_path
+from lrd.report.baseline import pass_at_k
 from lrd.report.display import Html, number_or_dash, table
 from lrd.report.text import NOTHING, arm_name, counted, listed
-from lrd.results import pass_at_k, published
+from lrd.results import published
 
 OTHERS = {"teacher": "the teacher", "prm": "the process reward model"}
 TASKS = {

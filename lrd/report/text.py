@@ -74,3 +74,11 @@ def listed(words: list[str]) -> str:
 def unbroken(words: str) -> str:
     """The words, kept on one line."""
     return words.replace(" ", NBSP)
+
+
+def times(ratio: float) -> str:
+    """`0.19`, `5.2`, `1,300`: two digits that count, without an exponent."""
+    if not math.isfinite(ratio) or ratio == 0:
+        return "0" if ratio == 0 else "an unknown number of"
+    rounded = float(f"{ratio:.2g}")
+    return f"{rounded:,.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"

@@ -65,7 +65,7 @@ def rows(compared: Comparison) -> list[tuple[str, ...]]:
     rows, (ours, theirs) = [], compared.numbers
     states = compared.results.cells.set_index("cell").state
     for cell, (reading, apart) in compared.readings.items():
-        pairs = [f"{_number(mine)} ({_number(published)})" for mine, published in zip(ours.loc[cell], theirs.loc[cell])]
+        pairs = [f"{_number(here)} ({_number(there)})" for here, there in zip(ours.loc[cell], theirs.loc[cell])]
         text = reading.value
         if reading is Reading.APART:
             text += f": {', '.join(name.replace('_', ' ') for name in apart)}"
@@ -92,10 +92,10 @@ def differing(compared: Comparison) -> list[tuple[str, str, str]]:
     ] or [("nothing that is recorded", "–", "–")]
 
 
-def rerun_rows(again: Results, found: list[Rerun]) -> list[tuple[str, ...]]:
+def rerun_rows(again: Results, compared: list[Rerun]) -> list[tuple[str, ...]]:
     """One row a cell that ran twice: both finals, how long all digits agree, the largest difference, its reading."""
     rows = []
-    for each in found:
+    for each in compared:
         name = link(again, each.cell)
         if each.reading is Reading.UNFINISHED:
             rows.append((name, *[NOTHING] * 4, "first: {}, again: {}".format(*each.states)))

@@ -6,7 +6,6 @@ Of records only the end is read, and neither torch nor pandas is imported: a tho
 import contextlib
 import datetime
 import json
-import lzma
 import re
 import textwrap
 import time
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from lrd import UserError
 from lrd.cell import Cell, grid, read_preset, with_defaults
 from lrd.runs.directory import off_grid, reason, state, trace, warned
-from lrd.runs.files import read_json, read_log, runs_root
+from lrd.runs.files import read_json, runs_root, tail
 
 RECENT = 5  # steps that `step_time` is a mean of
 LEFT = ("absent", "running", "interrupted")  # what a matrix still has to run; a failed cell waits for its user
@@ -71,14 +70,14 @@ class Row(NamedTuple):
 
 def read(cells: Sequence[Cell], runs: str | Path | None = None) -> list[Row]:
     """The rows of these cells. It never raises on a bad run."""
-    return [_read(runs_root(runs) / cell.preset / cell.name, cell.name, cell.steps, cell.config) for cell in cells]
+    return [_read(runs_root(runs) / cell.preset, cell.name, cell.steps, cell.config) for cell in cells]
 
 
 def read_all(preset: str, runs: str | Path | None = None) -> tuple[list[Row], list[Row]]:
     """The rows of a preset's matrix, and of the cells beside it that lie with its runs."""
-    cells, below = grid(preset), runs_root(runs) / preset
-    others = off_grid(below, {cell.name for cell in cells})
-    return read(cells, runs), [_read(path, path.name, 0, None) for path in others]
+    rows, below = read(grid(preset), runs), runs_root(runs) / preset
+    others = off_grid(below, {row.cell for row in rows})
+    return rows, [_read(below, path.name, 0, None) for path in others]
 
 
 def table(preset: str, runs: str | None = None) -> str:
@@ -125,13 +124,9 @@ def duration(seconds: float | None) -> str:
     """`48 s`, `12 min` or `3.5 h`."""
     if seconds is None:
         return "–"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Watch:
@@ -196,25 +191,30 @@ class Watch:
         return shown
 
 
-def _read(path: Path, name: str, steps: int, asked: dict[str, Any] | None) -> Row:
-    """The row of a run directory; `asked` is its cell's configuration in the matrix, None where that has no such."""
-    now, session = state(path), _session(path)
-    note, traceback = (reason(path), trace(path)) if now == "failed" else ("", "")
-    host = str(session.get("host") or "") or None
-    row = Row(name, now, 0, steps, host=host, note=note, traceback=traceback, warnings=warned(path))
-    ran: dict[str, Any] = {}
+def _read(below: Path, name: str, steps: int, asked: dict[str, Any] | None) -> Row:
+    """The row of a cell's directory; `asked` is its configuration in the matrix, None where that has no such cell."""
+    path = below / name
+    now, session, config = state(path), _session(path), {}
     with contextlib.suppress(UserError):
-        ran = read_json(path / "config.json") or {}
-    row = row._replace(steps=_count(ran.get("steps"), steps))  # the run may have been made with another --set
-    others = [key for key, value in with_defaults(ran).items() if asked and ran and asked.get(key) != value]
-    if asked is None or others:
-        row = row._replace(off_grid=f"off the grid: {', '.join(others)}" if others else "off the grid")
-    text = _tail(path / "metrics.jsonl", 2**13)
-    last = _object(text[text.rfind(b"\n") :])
+        config = read_json(path / "config.json") or {}
+    note, traceback = (reason(path), trace(path)) if now == "failed" else ("", "")
+    row = Row(
+        name,
+        now,
+        0,
+        _count(config.get("steps"), steps),  # the run may have been made with another --set
+        host=str(session.get("host") or "") or None,
+        note=note,
+        traceback=traceback,
+        warnings=warned(path),
+        off_grid=_off_grid(config, asked),
+    )
+    lines = tail(path / "metrics.jsonl", 2**13)
+    last = _object(lines[-1]) if lines else {}
     if "step" not in last:
         return row
     reward = last.get("reward")
-    times = [float(seconds) for seconds in re.findall(rb'"step_time": (\d[\d.]*)', text)[-RECENT:]]
+    times = [float(s) for s in re.findall(rb'"step_time": (\d[\d.]*)', b"\n".join(lines))[-RECENT:]]
     row = row._replace(
         step=_count(last["step"], 0),
         reward=reward if isinstance(reward, int | float) else None,
@@ -222,6 +222,14 @@ def _read(path: Path, name: str, steps: int, asked: dict[str, Any] | None) -> Ro
         step_time=sum(times) / len(times) if times else None,
     )
     return _paced(row, session, path)
+
+
+def _off_grid(config: dict[str, Any], asked: dict[str, Any] | None) -> str:
+    """How a run differs from its cell in the matrix."""
+    if asked is None:
+        return "off the grid"
+    others = [key for key, value in with_defaults(config).items() if config and asked.get(key) != value]
+    return f"off the grid: {', '.join(others)}" if others else ""
 
 
 def _paced(row: Row, session: dict[str, Any], path: Path) -> Row:
@@ -239,37 +247,21 @@ def _paced(row: Row, session: dict[str, Any], path: Path) -> Row:
 def _accuracy(path: Path) -> float | None:
     """pass@1 of the last evaluation. Its rows are the last, and are counted in the form `Run.record` gives them."""
     size = 2**15
-    while text := _tail(path, size):
-        head = re.match(rb'\n\{"step": \d+, ', text[text.rfind(b"\n") :])
+    while lines := tail(path, size):
+        head = re.match(rb'\{"step": \d+, ', lines[-1])
         if head is None:
             return None
-        start, rows = text.find(head[0]), text.count(head[0])
-        if start > 0 or len(text) < size // 2:
-            return text.count(b'"correct": true', start) / rows
+        rows = [line for line in lines if line.startswith(head[0])]
+        if len(rows) < len(lines) or sum(map(len, lines)) < size // 2:
+            return sum(b'"correct": true' in row for row in rows) / len(rows)
         size *= 4  # the evaluation is longer than that
     return None
 
 
 def _session(path: Path) -> dict[str, Any]:
     """The last session on record: a flat object, and the last of provenance.json."""
-    text = _tail(path / "provenance.json", 2**12)
+    text = b"\n".join(tail(path / "provenance.json", 2**12))
     return _object(text[text.rfind(b"{") : text.rfind(b"}\n ]") + 1])
-
-
-def _tail(path: Path, size: int) -> bytes:
-    """The whole lines among the last `size` bytes, each led by its newline; nothing where there is no such file."""
-    text = b""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(0, end - size))
-            text = file.read() if end > size else b"\n" + file.read()
-    except FileNotFoundError:
-        with contextlib.suppress(OSError, lzma.LZMAError):
-            text = (b"\n" + read_log(path))[-size:]
-    except OSError:
-        pass
-    return text[text.find(b"\n") : text.rfind(b"\n")]  # what follows the last newline is being written
 
 
 def _object(text: bytes) -> dict[str, Any]:

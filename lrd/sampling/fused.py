@@ -1,6 +1,5 @@
 """Decoding with models of the Llama family: fused projections, and next to no Python between the products."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -184,7 +183,6 @@ class FusedDecoder:
         embedding, head, norm, layers = self.weights
         x = embedding[ids.flatten()]
         cos, sin = cache.cos[positions][:, :, None], cache.sin[positions][:, :, None]
-        scale = 1 / math.sqrt(head_dim)
         for layer, keys, values in zip(layers, cache.keys, cache.values):
             pre, qkv, qk_norm, out, post, gate_up, down = layer
             h = _linear(F.rms_norm(x, pre.shape, pre, self.eps), qkv).view(rows, width, -1, head_dim)
@@ -200,17 +198,21 @@ class FusedDecoder:
                 k, v = keys[:, :, : at.stop], values[:, :, : at.stop]
             else:
                 k, v = keys.index_copy_(2, at, k.transpose(1, 2)), values.index_copy_(2, at, v.transpose(1, 2))
-            if width == 1:  # the query heads that share a key head read it together
-                q = q.reshape(rows, shared, heads // shared, head_dim)
-                a = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
-            else:
-                a = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, bias, scale=scale, enable_gqa=True)
-                a = a.transpose(1, 2)
-            x = x + _linear(a.reshape(rows * width, -1), out)
+            x = x + _linear(_attend(q, k, v, bias).reshape(rows * width, -1), out)
             gate, up = _linear(F.rms_norm(x, post.shape, post, self.eps), gate_up).chunk(2, -1)
             x = x + _linear(self.activation(gate) * up, down)
         last = x.view(rows, width, -1)[:, -1]
         return _linear(F.rms_norm(last, norm.shape, norm, self.eps), head).float()
+
+
+def _attend(
+    q: Float[Tensor, "B S H D"], k: Float[Tensor, "B K W D"], v: Float[Tensor, "B K W D"], bias: Tensor
+) -> Tensor:
+    """Attention of H query heads to K key heads, `[B, S, H, D]` in order; of one token, they read a key together."""
+    rows, width, _, head_dim = q.shape
+    if width == 1:
+        return F.scaled_dot_product_attention(q.reshape(rows, k.shape[1], -1, head_dim), k, v, bias)
+    return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, bias, enable_gqa=True).transpose(1, 2)
 
 
 def _linear(x: Float[Tensor, "B I"], layer: tuple[Tensor, Tensor | None]) -> Float[Tensor, "B O"]:

@@ -105,8 +105,7 @@ def fit(
     `dtype` is that of the products, `sorted_batches` and `size` are those of `batches`. Prints where it is five times,
     under the name `shown`, if there is one.
     """
-    start = time.perf_counter()
-    on = model.device.type
+    start, on = time.perf_counter(), model.device.type
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True if on == "cuda" else None
     )

@@ -3,15 +3,18 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from fakes import write_lines, write_run
 
 from lrd import ROOT, results
 from lrd.analysis import budget
-from lrd.report import display, figures
+from lrd.analysis.budget import Room
+from lrd.report import budget as page, figures
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def test_a_broken_completions_file_is_named(two_cells, text, fault):
 
 
 def test_the_reports_scale():
-    frame = budget.scale().set_index("cell")
+    frame = budget.scale("paper").set_index("cell")
     assert len(frame) == 18
     row = frame.loc["outcome-r1-s0"]
     assert (row.parameters, row.episodes, row.at_most, row.capacity) == (1_089_536, 1600, 1600, 2_179_072)
@@ -118,37 +121,31 @@ def test_the_reports_scale():
     assert frame.measured.isna().all()
 
 
-def test_verdicts_follow_the_numbers(two_cells):
-    found = results.load("tiny", two_cells)
-    frame, _ = budget.cells(found, two_cells)
-    assert "every arm has room for all of it, and a flat curve decides nothing" in budget.verdict(frame, "outcome")
-    assert "0.20 times at most was measured: going by that, a flat curve" in budget.verdict(frame, "process")
-    assert budget.verdict(frame, "distillation") == "Under distillation nothing has been measured."
-    assert "far below 1" in budget.verdict(frame.assign(largest_ratio=0.01), "outcome")
-    assert "is not measured" in budget.verdict(frame.assign(ratio=math.nan), "process")
-    over = budget.verdict(frame.assign(ratio=3.0), "process")
-    assert "1 of 1 cells were sent more than they hold, no arm has room" in over
-    facts = budget.facts(frame, budget.scale(), found)
-    assert facts["undecided"].startswith("A flat rank curve decides nothing under outcome:")
-    assert (facts["cells"], facts["paper_rank_one"], facts["paper_fill"]) == ("2 finished cells", "1,089,536", "1,362")
+def test_what_there_is_room_for(two_cells):
+    results_ = results.load("tiny", two_cells)
+    frame, _ = budget.cells(results_, two_cells)
+    rooms = {regime: budget.filling(frame, regime).room for regime in results_.regimes}
+    assert rooms == {"outcome": Room.BY_BOUND, "process": Room.BY_MEASURE, "distillation": Room.NOT_MEASURED}
+    assert budget.filling(frame.assign(ratio=math.nan), "process").room is Room.UNDECIDED
+    over = budget.filling(frame.assign(ratio=3.0), "process")
+    assert over == budget.Filling(800, 1.6, 3.0, 1, 1) and over.room is Room.OVERFILLED
 
 
-def test_numbers_as_shown():
-    shown = {0.187: "0.19", 5.24: "5.2", 1320.0: "1,300", 0.00073: "0.00073", 9.96: "10", 0.0: "0"}
-    assert {x: budget.times(x) for x in shown} == shown
-    assert budget.times(math.nan) == "an unknown number of"
+def test_what_an_outcome_can_deliver(two_cells, tmp_path):
+    held = budget.outcome_budget(results.load("tiny", two_cells))
+    assert (held.episodes, held.delivered, held.parameters, held.capacity) == (1280, 1280, 100, 200)
+    assert math.isnan(budget.outcome_budget(results.load("tiny", tmp_path / "none")).parameters)
 
 
-def test_without_runs_every_piece_is_still_shown(tmp_path):
-    found = results.load("tiny", tmp_path)
-    frame, problems = budget.cells(found, tmp_path)
-    assert not len(frame) and problems == []
-    texts = list(budget.facts(frame, budget.scale(), found).values())
-    texts += [budget.verdict(frame, regime) for regime in found.regimes]
-    texts += [display.budget_table(frame), display.budget_cells(found, frame), display.budget_table(budget.scale())]
-    assert all(texts) and not any("nan" in text for text in texts)
-    for theirs in (budget.scale(), frame):
-        plt.close(figures.budget(frame, theirs, found))
+def test_silent_prompts_and_oversized_arms(two_cells):
+    results_ = results.load("tiny", two_cells)
+    assert math.isnan(budget.silent_share(results_))
+    steps = results_.steps.assign(frac_reward_zero_std=[0.25, 0.75] * 10)
+    assert budget.silent_share(replace(results_, steps=steps)) == 0.5
+    frame = pd.DataFrame({"arm": ["r1", "full", "r256"], "parameters": [10.0, 100, 200], "kl": [1.0, 4, 0]})
+    assert budget.oversized(frame) == ["r256"] and budget.oversized(frame[:1]) == []
+    assert budget.measures_apart(frame.assign(entropy=[2.0, 2, 2])) == 1.25
+    assert math.isnan(budget.measures_apart(frame.assign(entropy=math.nan)))
 
 
 def test_a_record_without_numbers_raises_nothing(two_cells):
@@ -156,16 +153,16 @@ def test_a_record_without_numbers_raises_nothing(two_cells):
     (path / "provenance.json").write_text('{"run": {"trainable_parameters": "many"}}')
     path = two_cells / "tiny" / "outcome-r1-s0" / "metrics.jsonl"
     path.write_text(path.read_text().replace("deposits_per_episode", "deposits"))
-    found = results.load("tiny", two_cells)
-    frame, _ = budget.cells(found, two_cells)
-    budget.facts(frame, budget.scale(), found)
-    assert [budget.verdict(frame, r).endswith("nothing has been measured.") for r in found.regimes] == [True] * 3
-    plt.close(figures.budget(frame, budget.scale(), found))
+    results_ = results.load("tiny", two_cells)
+    frame, _ = budget.cells(results_, two_cells)
+    assert {budget.filling(frame, regime).room for regime in results_.regimes} == {Room.NOT_MEASURED}
+    page.glued(frame, budget.scale("paper"), results_)
+    plt.close(figures.budget(frame, budget.scale("paper"), results_))
 
 
 def test_the_figure_has_a_mark_for_every_cell(two_cells):
     found = results.load("tiny", two_cells)
-    ours, theirs = budget.cells(found, two_cells)[0], budget.scale()
+    ours, theirs = budget.cells(found, two_cells)[0], budget.scale("paper")
     figure = figures.budget(ours, theirs, found)
     marks = [sum(len(line.get_xdata()) == 1 for line in ax.lines) for ax in figure.axes]
     assert marks == [len(ours) + len(theirs), len(ours)]

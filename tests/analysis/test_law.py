@@ -1,48 +1,21 @@
 """Statistics of the law: planted slopes and knees come back, within the intervals that are given for them."""
 
 import math
-import re
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import legible, write_cell
+from fakes import INFORMATION, PARAMETERS, STEPS, quiet, world, write_cell
 
 from lrd import ROOT, UserError, results
-from lrd.analysis import law
-from lrd.analysis.budget import times
+from lrd.analysis import bootstrap, law, sweep
+from lrd.analysis.bootstrap import Side
 from lrd.analysis.law import Measured
 from lrd.cell import grid, read_preset
 from lrd.data import codebook
-from lrd.report import display, figures
+from lrd.report import display
 from lrd.runs import published
-
-PARAMETERS = np.array([96.0, 576, 912, 1824, 3648, 7296, 14592, 29184, 57936])
-INFORMATION = np.array([256.0, 1024, 4096])
-ARMS = [f"a{i}" for i in range(8)] + ["full"]
-STEPS = np.array([0.0, 30, 60, 120, 240, 480])
-KINDS = (law.capacity, law.growth)
-
-
-def world(rng, c=0.9, absorbed=1.0, n=6, noise=0.1, tau=1e-6, between=0.05, bent=False) -> Measured:
-    """bits = min(c·N, J) with J = absorbed·I, or `bent` J (1 − exp(−c·N/J)), after a time `tau`.
-
-    Of n replicates with noise of their own and each cell's.
-    """
-    most = absorbed * INFORMATION
-    line = c * PARAMETERS[:, None]
-    ends = (most * (1 - np.exp(-line / most)) if bent else np.minimum(line, most))[None, ..., None]
-    time = 1 - np.exp(-STEPS / tau)
-    wobble = np.exp(noise * rng.standard_normal((n, 9, 3, 1)) + between * rng.standard_normal((n, 1, 1, 1)))
-    bits = np.minimum(ends * time * wobble, INFORMATION[:, None])
-    return Measured(bits, PARAMETERS, INFORMATION, STEPS, ARMS, "supervised")
-
-
-def quiet(**about) -> Measured:
-    return world(np.random.default_rng(0), noise=0.0, between=0.0, **about)
-
 
 # --- without noise
 
@@ -65,11 +38,12 @@ def test_by_hand():
 def test_a_size_by_hand():
     # 80 % at 100 parameters, 95 % at 400: 90 % lies two thirds of the way, 100 · 4^(2/3) = 252.
     parameters = np.array([100.0, 400, 1600, 9000])
-    assert law.size(np.array([80.0, 95, 95, 100]), parameters) == pytest.approx(100 * 4 ** (2 / 3))
-    assert law.size(np.array([80.0, 60, 95, 100]), parameters) == pytest.approx(100 * 4 ** (1 + 2 / 3))  # 60 is no loss
-    assert law.size(np.array([91.0, 60, 95, 100]), parameters) == pytest.approx(100)  # the smallest does
-    assert law.size(np.array([10.0, 10, 80, 100]), parameters) == pytest.approx(1600 * (9000 / 1600) ** 0.5)
-    assert math.isnan(law.size(np.array([1.0, 1, 1, 0]), parameters))
+    assert law.matching_size(np.array([80.0, 95, 95, 100]), parameters) == pytest.approx(100 * 4 ** (2 / 3))
+    # 60 is no loss, and the smallest may do
+    assert law.matching_size(np.array([80.0, 60, 95, 100]), parameters) == pytest.approx(100 * 4 ** (1 + 2 / 3))
+    assert law.matching_size(np.array([91.0, 60, 95, 100]), parameters) == pytest.approx(100)
+    assert law.matching_size(np.array([10.0, 10, 80, 100]), parameters) == pytest.approx(1600 * (9000 / 1600) ** 0.5)
+    assert math.isnan(law.matching_size(np.array([1.0, 1, 1, 0]), parameters))
 
 
 NINETY = -math.log(0.1)  # bent curves reach 90 % at as many J / c
@@ -79,7 +53,7 @@ def test_planted_sizes_come_back():
     """Up to what a straight line between arms gives for a bent curve."""
     for c, absorbed in ((0.9, 1.0), (0.6, 0.5)):
         m = quiet(c=c, absorbed=absorbed, bent=True)
-        np.testing.assert_allclose(law.sizes(m, m.mean()), NINETY * absorbed * INFORMATION / c, rtol=0.08)
+        np.testing.assert_allclose(law.matching_sizes(m, m.mean()), NINETY * absorbed * INFORMATION / c, rtol=0.08)
         assert law.growth(m, m.mean()) == pytest.approx(1, abs=0.02)
 
 
@@ -89,7 +63,7 @@ def test_equal_looks_undo_what_a_larger_codebook_has_less_time_for():
     bits = INFORMATION[:, None] * (1 - np.exp(-looks * PARAMETERS[:, None, None] / 200))
     m = replace(quiet(), bits=np.repeat(bits[None], 6, 0))
     assert law.growth(m, m.mean()) == pytest.approx(1, abs=0.2)
-    assert law.growth_at_equal_looks(m, m.mean()) == pytest.approx(0, abs=0.02)
+    assert law.growth_at_equal_exposures(m, m.mean()) == pytest.approx(0, abs=0.02)
 
 
 def test_a_size_that_does_not_grow():
@@ -98,7 +72,7 @@ def test_a_size_that_does_not_grow():
     flat = replace(m, bits=np.repeat(ends[None, ..., None], 6, 3) + np.zeros((4, 1, 1, 1)))
     assert law.growth(flat, flat.mean()) == pytest.approx(0, abs=0.01)
     at = 576 + 0 * INFORMATION  # 576 and 912 parameters learn 58 and 91 %
-    assert (law.sizes(flat, flat.mean()) > at).all() and (law.sizes(flat, flat.mean()) < 912).all()
+    assert (law.matching_sizes(flat, flat.mean()) > at).all() and (law.matching_sizes(flat, flat.mean()) < 912).all()
 
 
 def test_an_asymptote_is_told_from_speed():
@@ -111,17 +85,16 @@ def test_an_asymptote_is_told_from_speed():
 
 def test_sizes_at_equal_bits():
     m = quiet(tau=200.0)
-    half = law.at_equal_bits(m, m.mean(), 0.5 * INFORMATION)
+    half = law.sizes_at_equal_bits(m, m.mean(), 0.5 * INFORMATION)
     # A share s of everything is learned by then, c too: the size is as it was. Curves are read off in straight lines.
-    np.testing.assert_allclose(half, law.sizes(m, m.mean()), rtol=0.05)
-    assert np.isnan(law.at_equal_bits(m, m.mean(), 2 * INFORMATION)).all()
+    np.testing.assert_allclose(half, law.matching_sizes(m, m.mean()), rtol=0.05)
+    assert np.isnan(law.sizes_at_equal_bits(m, m.mean(), 2 * INFORMATION)).all()
 
 
 def test_one_replicate_gives_no_interval():
     m = quiet(n=1)
     found = law.estimate(m, law.capacity)
     assert found.value == pytest.approx(0.9, rel=0.005) and math.isnan(found.low) and found.n == 1
-    assert "[" not in str(found)
 
 
 # --- intervals
@@ -136,7 +109,7 @@ def covered(statistic, truth, worlds: int, **about) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("c, n, least", [(0.9, 6, 0.88), (0.4, 6, 0.88), (0.9, law.LEAST, 0.84)])
+@pytest.mark.parametrize("c, n, least", [(0.9, 6, 0.88), (0.4, 6, 0.88), (0.9, bootstrap.LEAST, 0.84)])
 def test_intervals_of_the_slope_cover_it(c, n, least):
     """95 % intervals: of 100 worlds of six replicates at least 88 (a binomial of 0.95 falls below with p < 0.002).
 
@@ -148,27 +121,8 @@ def test_intervals_of_the_slope_cover_it(c, n, least):
 @pytest.mark.slow
 def test_intervals_of_a_knee_and_of_its_growth_cover_them():
     true = quiet(c=0.6, absorbed=0.5, bent=True)  # as read off without noise
-    for statistic in (lambda m, mean: law.sizes(m, mean)[1], law.growth):
+    for statistic in (lambda m, mean: law.matching_sizes(m, mean)[1], law.growth):
         assert covered(statistic, statistic(true, true.mean()), 100, c=0.6, absorbed=0.5, bent=True) >= 0.88
-
-
-def test_whether_a_slope_holds_again():
-    """Of a size in proportion to the information, and of one that no information changes (as `flat` above)."""
-    about = dict(c=0.6, absorbed=0.5, bent=True)
-    loud, calm = (world(np.random.default_rng(i), noise=n, between=n, **about) for i, n in enumerate((0.3, 0.02)))
-    fixed = replace(calm, bits=np.repeat(calm.bits[:, :, :1], 3, 2))
-    few = replace(calm, bits=calm.bits[: law.LEAST - 1])
-    said = law.held({"supervised": loud, "outcome": calm, "process": calm}, {"supervised": calm, "outcome": fixed})
-    assert said == (
-        "At equally many episodes the slope lies within the first run's interval under supervised (its own is "
-        "narrower; they overlap) and outside the first run's interval under outcome (its own is narrower; they have "
-        "no value in common)."
-    )
-    again = law.held({"supervised": calm}, {"supervised": loud})
-    assert "(its own is no narrower; they overlap)" in again
-    assert (
-        law.held({"supervised": loud}, {"supervised": few}) == law.held({"outcome": loud}, {"supervised": calm}) == ""
-    )
 
 
 def test_a_ratio_of_rewards_covers_none_and_finds_one():
@@ -192,7 +146,7 @@ def test_the_preset():
 @pytest.mark.parametrize("preset", ["law", "law-ranks", "law-small"])
 def test_the_rates_are_those_that_the_sweep_took(preset):
     """Of the published sweep; where it has no results yet, none was taken."""
-    taken = law.taken(results.load(f"{preset}-lr", ROOT / "runs"))
+    taken = sweep.chosen(law.rate_shares(results.load(f"{preset}-lr", ROOT / "runs")))
     ours = {(cell.regime, cell.point["adapter"]): cell.learning_rate for cell in grid(preset)}
     assert taken == {at: ours[at] for at in taken} and (preset != "law" or len(taken) == len(ours))
 
@@ -227,21 +181,18 @@ def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
         if known and cell.point["adapter"] in arms:
             write_cell(tmp_path, cell, {step: 8 for step in (0, cell.steps // 2, cell.steps)})
     found = results.load("law-long", tmp_path)
-    frame = law.table(found)
-    assert sorted(frame.looks.unique()) == [0, 120, 240] and law.looks(found) == 240
+    frame = law.learned(found)
+    assert sorted(frame.exposures.unique()) == [0, 120, 240] and law.exposures(found) == 240
     assert law.measured(frame, "outcome") is None  # no step that all of them share
-    m = law.measured(frame, "outcome", "looks")
+    m = law.measured(frame, "outcome", "exposures")
     assert m is not None and m.steps.tolist() == [0, 120, 240] and m.bits.shape == (1, 2, 2, 3)
-    assert law.verdict_at_looks({"outcome": m}).startswith("When each key has been asked for 240 times, the size ")
 
 
-def test_what_is_said_of_students(monkeypatch):
+def test_trainings_of_the_student(monkeypatch):
     known = {"a": ["x"], "b": ["x"], "c": ["y", "z"]}
     kept = {name: {"environment": {"student": began}} for name, began in known.items()}
     monkeypatch.setattr(published, "record", kept.get)
-    assert law.students("a", "b") == "all began from one training of it"
-    assert law.students("a", "c") == "began from 3 trainings of it"
-    assert "not all are on record" in law.students("a", "d")
+    assert (law.trainings("a", "b"), law.trainings("a", "c"), law.trainings("a", "d")) == (1, 3, None)
 
 
 def test_cells_that_two_presets_share():
@@ -249,19 +200,7 @@ def test_cells_that_two_presets_share():
         {"cell": ["p", "p", "q", "r"], "step": [0, 60, 60, 60], "bits": [1.0, 60, 30, 9], "information": 64}
     )
     b = pd.DataFrame({"cell": ["p", "q", "r"], "step": [60, 60, 120], "bits": [44.0, 30, 20], "information": 64})
-    assert (
-        law.repeated(a, b)
-        == "shows in 2 cells that both have: their ends are 12.5 % of a codebook on average, 25 % at most apart"
-    )
-    assert law.repeated(a, b[2:]).startswith("cannot be told")
-
-
-def test_the_spread_of_bits_a_parameter():
-    found = {
-        name: world(np.random.default_rng(0), c=c, noise=0, between=0)
-        for name, c in (("a", 0.9), ("b", 0.3), ("c", 0.5))
-    }
-    assert law.spread(found) == "0.30 (b) to 0.90 (a)" and law.spread({"a": None}) == law.NOTHING
+    assert law.apart(a, b).tolist() == [0.25, 0] and not len(law.apart(a, b[2:]))
 
 
 def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkeypatch):
@@ -269,12 +208,12 @@ def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkey
     first, second, *_ = (cell for cell in grid("law") if cell.eval_problems == 64)
     write_cell(tmp_path, first, {0: 0, 60: 8})  # the bits that it lacks count as none
     found = results.load("law", tmp_path)
-    assert list(law.table(found).cell.unique()) == [first.name] and law.with_kept(found).problems == found.problems
-    rows = law.table(found).assign(bits=7.0)
+    assert list(law.learned(found).cell.unique()) == [first.name] and law.with_kept(found).problems == found.problems
+    rows = law.learned(found).assign(bits=7.0)
     published.write("law", {}, pd.concat([rows, rows.assign(cell=second.name)]))
-    bits = law.table(found).groupby("cell").bits.sum()
+    bits = law.learned(found).groupby("cell").bits.sum()
     assert bits.to_dict() == {first.name: 0.0, second.name: 14.0}
-    assert law.table(found).replicate.tolist() == ["0/1"] * 4
+    assert law.learned(found).replicate.tolist() == ["0/1"] * 4
     whole = law.with_kept(found)
     assert sorted(set(found.problems) - set(whole.problems)) == [f"{second.name}: absent"]
     assert "rest on the finished and published ones" in display.missing(whole)
@@ -292,88 +231,39 @@ def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkey
 
 def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
-    frame = law.table(results.load("law", tmp_path))
-    found = {regime: law.measured(frame, regime) for regime in ("supervised", "outcome")}
-    assert not len(frame) and set(found.values()) == {None}
-    assert law.verdict(found) == "Not run: no replicate of any reward is finished."
-    assert law.fit_rows(found, KINDS)[0] == ("supervised", *[law.NOTHING] * 3) and law.stored(found, "law") == ""
-    assert law.verdict_at_looks(found) == "Not run: no replicate of any reward is finished."
+    frame = law.learned(results.load("law", tmp_path))
+    assert not len(frame) and law.measured(frame, "supervised") is None
 
 
-def test_the_versions_of_several_presets(monkeypatch):
-    kept = {"a": ["2.11.0"], "b": ["2.13.0", "2.11.0"]}
-    monkeypatch.setattr(
-        published, "record", lambda preset: {"environment": {"torch": kept[preset]}} if preset in kept else None
-    )
-    said = [law.versions("a"), law.versions("a", "b", "c"), law.versions("c")]
-    assert said == ["PyTorch 2.11.0", "PyTorch 2.11.0 and 2.13.0", f"PyTorch {law.NOTHING}"]
-
-
-def test_what_is_said_of_worlds():
-    growing = world(np.random.default_rng(0))
-    assert "grows with the information" in law.verdict({"supervised": growing})
-    flat = replace(growing, bits=growing.bits / INFORMATION[:, None] * 256)
-    said = law.verdict({"supervised": growing, "outcome": flat})
-    assert "supervised asks for" in said and "outcome" in said
-    assert law.arm_rows(growing)[0][:3] == ("a0", "96", "192")
-    assert "itself learns" not in law.verdict({"supervised": growing})
-    poor = replace(growing, bits=growing.bits / np.array([1, 2, 8])[:, None])
-    shares = re.search(
-        r"no more than (\d+) % and (\d+) % and (\d+) % of the codebooks", law.verdict({"supervised": poor})
-    )
-    assert shares and [int(share) for share in shares.groups()] == pytest.approx([95, 49, 12], abs=4)
-    few = replace(growing, bits=growing.bits[:3])
-    assert "has no interval yet: slope" in law.verdict({"supervised": few})
-    assert "Of supervised against outcome too few replicates" in law.verdict({"supervised": few, "outcome": few})
+def test_which_way_a_size_goes():
+    """By the interval of its slope: of worlds where it grows, where it is fixed, where it shrinks, and of too few."""
+    growing, *others = (world(np.random.default_rng(i)) for i in range(3))
+    fixed = replace(growing, bits=np.concatenate([m.bits[:, :, :1] for m in (growing, *others)], 2))
     shrinking = replace(growing, bits=growing.bits[:, :, ::-1])
-    assert "shrinks with the information: slope −" in law.verdict({"supervised": shrinking})
+    few = replace(growing, bits=growing.bits[: bootstrap.LEAST - 1])
+    sides = [law.estimate(m, law.growth).against(0) for m in (growing, fixed, shrinking, few)]
+    assert sides == [Side.ABOVE, Side.UNDECIDED, Side.BELOW, Side.UNKNOWN]
+    # Of a reward that teaches at once growth is the same at any step.
+    assert law.estimate(growing, law.growth_at_equal_exposures).against(0) is Side.ABOVE
+
+
+def test_pairs_have_the_denser_first():
+    growing = world(np.random.default_rng(0))
     smaller = replace(growing, parameters=growing.parameters / 3)
-    less = law.verdict({"outcome": smaller, "supervised": growing})
-    assert "is shown to ask for more; less is asked for under outcome than supervised." in less
-    assert "more is asked for under supervised than outcome." in law.verdict(
-        {"supervised": growing, "outcome": smaller}
-    )
+    [pair] = law.pairs({"supervised": smaller, "distillation": None, "outcome": growing})
+    assert (pair.denser, pair.sparser) == ("supervised", "outcome")
+    assert pair.at_end.value == pytest.approx(1 / 3) and pair.at_end.against(1) is Side.BELOW
+    [pair] = law.pairs({"outcome": growing, "supervised": smaller})
+    assert pair.at_end.against(1) is Side.ABOVE and law.pairs({"supervised": growing}) == []
+    few = replace(growing, bits=growing.bits[:5])
+    [pair] = law.pairs({"supervised": growing, "outcome": few})
+    assert pair.at_end.against(1) is Side.UNKNOWN and pair.at_end.n == 5  # not the same replicates
 
 
-@pytest.mark.parametrize(
-    ("at_end", "at_bits", "said"),
-    [
-        (1.1, 1.1, "more is asked for under supervised than outcome"),
-        (1.1, 0.9, "more is asked for under supervised than outcome (at equally many looks alone)"),
-        (0.9, 1.1, "more is asked for under supervised than outcome (at equal bits alone)"),
-        (0.9, 0.9, "no denser reward is shown to ask for more"),
-        (math.nan, math.nan, "no denser reward is shown to ask for more"),
-    ],
-)
-def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, said):
-    lows = {False: at_end, True: at_bits}
-    monkeypatch.setattr(law, "compare", lambda a, b, equal_bits: law.Estimate(1.2, lows[equal_bits], 2.0, 6))
-    m = quiet()
-    found = {"supervised": m, "distillation": None, "outcome": m}
-    assert law.denser(found, "looks") == said and law.denser({"supervised": m}) == "no two rewards can be compared"
-    assert said.replace("looks", "looks at a key") in law.verdict_at_looks(found)
-    shown = "supervised against outcome" if at_bits > 1 else "no two rewards"
-    assert law.tested(found).endswith(f"at equal bits is shown of {shown}.") and law.tested({"supervised": None}) == ""
-    row = [f"1.2 [{times(at_end)},\N{NO-BREAK SPACE}2.0]" if at_end == at_end else "1.2"]
-    assert law.ratio_row({"supervised": m, "outcome": m}) == row
-    assert law.ratio_row(found)[::2] == [law.NOTHING] * 2
-
-
-def test_slopes_in_a_row():
-    m = world(np.random.default_rng(0))
-    found = {"supervised": m, "outcome": None}
-    assert law.slope_row(found, law.growth) == [str(law.estimate(m, law.growth)), law.NOTHING]
-
-
-def test_what_is_compared_at_equal_looks():
-    """Of a reward that teaches at once growth is the same at any step; 4,096 bits ask for more than any adapter."""
+def test_sizes_that_no_adapter_has():
+    """4,096 bits ask for more than any adapter."""
     m = world(np.random.default_rng(0), c=0.1)
-    assert law.tested({"supervised": m}).startswith(
-        "Growth is shown under 1 of 1 rewards at equally many episodes, and under 1 at equally many looks;"
-    )
-    fixed = replace(m, bits=np.repeat(m.bits[:, :, :1], 3, 2))
-    assert "under none of 1 rewards at equally many episodes, and under none at" in law.tested({"supervised": fixed})
-    assert law.beyond_adapters({"supervised": m, "outcome": None}) == "1 of 3"
+    assert law.beyond_adapters({"supervised": m, "outcome": None}) == (1, 3)
 
 
 def test_what_is_expected_is_no_matter_of_words(monkeypatch):
@@ -395,27 +285,20 @@ def test_a_prediction_names_the_range_that_is_expected():
         assert all(f"{bound:g}" in prediction for bound in law.expected(preset))
 
 
-def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
-    as_expected = world(np.random.default_rng(0))  # 0.9 a parameter
-    assert "in the end, as was expected." in law.stored({"supervised": as_expected}, "law")  # 0.65 to 1.1
-    less, more = (replace(as_expected, parameters=PARAMETERS * by) for by in (10, 0.5))
-    assert "in the end, fewer than was expected" in law.stored({"supervised": less}, "law")
-    assert "in the end, more than was expected" in law.stored({"supervised": more}, "law")
-    around = replace(as_expected, parameters=PARAMETERS * 0.88)  # 0.97 [0.93, 1.0] becomes 1.1 [1.06, 1.13]
-    assert "in the end, which neither bears out nor rules out" in law.stored({"supervised": around}, "law")
-    few = replace(as_expected, bits=as_expected.bits[:3])
-    assert "in the end, no interval yet" in law.stored({"supervised": few}, "law")
-    assert "in the end." in law.stored({"supervised": less}, "law-long") and law.stored({"outcome": less}, "law") == ""
-    assert (law.expected("law"), law.expected("law-small"), law.expected("law-long")) == ((0.65, 1.1), (0.1, 0.3), None)
+def test_bits_a_parameter_against_a_range_and_what_a_fit_can_tell():
+    held = world(np.random.default_rng(0))  # 0.9 a parameter
+    less, more, around = (replace(held, parameters=PARAMETERS * by) for by in (10, 0.5, 0.88))  # the last [1.06, 1.13]
+    sides = [law.estimate(m, law.final_capacity).against(0.65, 1.1) for m in (held, less, more, around)]
+    assert sides == [Side.WITHIN, Side.BELOW, Side.ABOVE, Side.UNDECIDED]
     # Where even the smallest adapter holds all there is, a larger slope would fit as well.
-    whole = np.broadcast_to(INFORMATION[:, None], less.bits.shape)
-    all_know = replace(less, bits=whole.copy())
-    some_know = replace(less, bits=np.where(np.arange(6)[:, None, None, None] < 4, whole, less.bits))
-    told = [law.stored({"supervised": m}, "law")[-60:] for m in (less, some_know, all_know)]
-    which = [re.findall("The (.*) is the most that the fit can tell", text) for text in told]
-    assert which == [[], ["upper end"], ["estimate"]]
+    all_know = replace(less, bits=np.broadcast_to(INFORMATION[:, None], less.bits.shape).copy())
     assert law.capacity(all_know, all_know.mean()) == pytest.approx(4096 / 960, rel=0.005)
-    # The same adapters under a reward that teaches all of them half as fast: at equal bits they ask for the same size.
+    assert law.estimate(less, law.final_capacity).high < law.largest_capacity(less) < 4096 / 960
+    assert law.final_capacity(all_know, all_know.mean()) > law.largest_capacity(all_know)
+
+
+def test_sizes_of_rewards_that_teach_at_other_speeds():
+    """The same adapters under a reward that teaches all of them half as fast: at equal bits they need the same size."""
     fast = world(np.random.default_rng(1), tau=60.0, bent=True)
     slow = replace(fast, bits=np.stack([fast.bits[..., i // 2] for i in range(len(STEPS))], -1), regime="outcome")
     assert law.compare(fast, slow, equal_bits=True).value == pytest.approx(1, abs=0.1)
@@ -423,45 +306,17 @@ def test_what_is_said_of_bits_a_parameter_and_of_equal_bits():
     assert law.compare(fast, half, equal_bits=True).value == pytest.approx(0.5, rel=0.15)
 
 
-def test_the_figure_of_worlds_and_of_nothing():
-    known = world(np.random.default_rng(0), tau=100.0)
-    for found in ({"supervised": known, "outcome": None}, {"supervised": None}):
-        figure = figures.law(found)
-        legible(figure)
-        empty = [regime for regime, m in found.items() if m is None]
-        says = [
-            ax.get_title(loc="left") for ax in figure.axes if "no finished cell" in [t.get_text() for t in ax.texts]
-        ]
-        assert says == empty
-        plt.close(figure)
-    figure = figures.law({"supervised": known})
-    lines = [
-        line for line in figure.axes[0].lines if len(line.get_xdata()) == len(ARMS) and line.get_linestyle() != "None"
-    ]
-    np.testing.assert_allclose(lines[1].get_ydata(), known.mean()[:, 0, -1])
-    plt.close(figure)
-
-
-def test_a_larger_adapter_that_learned_less_is_named():
+def test_larger_adapters_that_learned_less():
     known = world(np.random.default_rng(0))
-    assert law.inversions({"supervised": known, "outcome": None}) == ""
+    assert law.inversions(known) == law.fallen(known) == {}
     bits = known.bits.copy()
     bits[:, 5, 2] *= 0.1
-    broken = replace(known, bits=bits)
-    assert "was learned by a5 (supervised, 4,096 bits): room" in law.inversions({"supervised": broken})
-    assert law.verdict({"supervised": broken}).endswith(law.inversions({"supervised": broken}))
-
-
-def test_an_adapter_that_is_shown_to_learn_less_than_the_one_below_it():
-    known = world(np.random.default_rng(0), c=0.1)  # so that no arm reaches what there is to know
-    assert law.fallen({"supervised": known, "outcome": None}) == ""
-    bits = known.bits.copy()
+    assert law.inversions(replace(known, bits=bits)) == {4096: ["a5"]}
+    short = world(np.random.default_rng(0), c=0.1)  # so that no arm reaches what there is to know
+    bits = short.bits.copy()
     bits[:, 5, 1:] = 0.8 * bits[:, 4, 1:]
     bits[0, 3, 0] = 0.0  # once among replicates
-    said = law.fallen({"supervised": replace(known, bits=bits)})
-    assert said.startswith(
-        "Shown to learn less than the next smaller adapter: a5 under supervised (1,024 and 4,096 bits)"
-    )
+    assert law.fallen(short) == {} and law.fallen(replace(short, bits=bits)) == {"a5": [1024, 4096]}
 
 
 def test_rates_by_the_rule(tmp_path, monkeypatch):
@@ -475,15 +330,14 @@ def test_rates_by_the_rule(tmp_path, monkeypatch):
         for c in cells
         for step in (60, 240)  # what was learned by 60 does not count
     ]  # fmt: skip
-    monkeypatch.setattr(law, "table", lambda found: pd.DataFrame(rows))
-    taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
-    assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "5 %", "0.001")  # of equal ones the smaller
-    assert taken["supervised, full"] == ("not measured",) * 6 and len(taken) == 3 * 5
-    lost, rows = rows[-2:], rows[:-2]  # a codebook is missing
-    taken = {row[0]: row[1:] for row in law.rate_rows(swept)}
-    assert taken["outcome, rank-1"] == ("10 %", "30 %", "30 %", "20 %", "not measured", "not measured")
-    rows = [row | {"bits": -row["bits"]} for row in rows + lost]  # the last rate is now the best
-    assert {row[0]: row[-1] for row in law.rate_rows(swept)}["outcome, rank-1"] == "0.03 (at the end)"
+    monkeypatch.setattr(law, "learned", lambda results: pd.DataFrame(rows))
+    shares = law.rate_shares(swept)
+    assert shares.loc[("outcome", "rank-1")].tolist() == pytest.approx(list(share.values()))
+    assert shares.loc[("supervised", "full")].isna().all() and len(shares) == 3 * 5
+    assert sweep.chosen(shares) == {("outcome", "rank-1"): 0.001}  # of equal ones the smaller
+    rows = rows[:-2]  # a codebook is missing
+    shares = law.rate_shares(swept)
+    assert math.isnan(shares.loc[("outcome", "rank-1"), 3e-2]) and sweep.chosen(shares) == {}
 
 
 def as_frame(m: Measured) -> pd.DataFrame:
@@ -507,11 +361,3 @@ def test_from_rows_to_arrays_and_back():
     assert holed is not None and holed.n == 5  # a replicate that lacks a cell is left out
     assert law.measured(rows[rows.adapter != "full"], "supervised") is None
     assert law.measured(rows, "outcome") is None
-
-
-def test_tables_of_worlds():
-    known = world(np.random.default_rng(0), tau=100.0)
-    found = {"supervised": known, "outcome": None}
-    [mine, none] = law.fit_rows(found, KINDS)
-    assert mine[0] == "supervised" and "[" in mine[1] and len(mine) == len(none) == 4
-    assert law.equal_head(found)[1].startswith("256 bits, at 2") and len(law.equal_rows(found)[0]) == 4

@@ -17,6 +17,7 @@ from hub import SUBJECTS, hendrycks, math_500
 from hypothesis import given, strategies as st
 
 from lrd import ROOT, UserError, cell, results
+from lrd.analysis import baseline
 from lrd.cell import grid
 from lrd.data import problems
 from lrd.data.arithmetic import LEVELS, THEMES, Story, story
@@ -258,7 +259,7 @@ def test_pass_at_k_of_problems_without_ids(jsonl, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     frame = results.baseline("mine", tmp_path / "runs")
-    assert {k: (len(each), each.mean()) for k, each in results.estimates_at(frame).items()} == {
+    assert {k: (len(each), each.mean()) for k, each in baseline.estimates_at(frame).items()} == {
         1: (8, 0.5),
         2: (8, 0.5),
     }
@@ -273,7 +274,7 @@ def test_ids_keep_their_zeros_in_the_baseline(tmp_path):
     path = tmp_path / "mine" / "baseline" / "samples.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert results.estimates_at(results.baseline("mine", tmp_path))[1].to_dict() == {
+    assert baseline.estimates_at(results.baseline("mine", tmp_path))[1].to_dict() == {
         ("student", "07"): 0.0,
         ("student", "7"): 1.0,
     }

@@ -11,9 +11,11 @@ import os
 import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from fakes import (
@@ -27,19 +29,35 @@ from fakes import (
     one_evaluation,
     slowed,
     small_sweep,
+    world,
     write_cell,
     write_run,
 )
 
 from lrd import results
-from lrd.analysis import again, learning_rates, onset
+from lrd.analysis import again, budget as budget_numbers, learning_rates, onset
 from lrd.analysis.again import Reading, Rerun
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.equivalence import compare
+from lrd.analysis.law import capacity, growth
 from lrd.analysis.stats import Difference
 from lrd.analysis.variants import MOVED, Pair
 from lrd.cell import Cell, grid
-from lrd.report import answer, equivalence, method, rates, repair, setup, stability, text, variants, verification, yours
+from lrd.report import (
+    answer,
+    budget,
+    equivalence,
+    law,
+    method,
+    rates,
+    repair,
+    setup,
+    stability,
+    text,
+    variants,
+    verification,
+    yours,
+)
 from lrd.report.results import glued as results_page
 from lrd.report.text import NOTHING
 from lrd.results import Results
@@ -112,6 +130,49 @@ def readings(runs: Path) -> Iterable[tuple[str, Glued]]:
     yield "differences", {name: text.difference(d) for name, d in differences.items()}
     yield "numbers", {x: text.scientific(float(x)) for x in ("0", "1e-5", "0.00028")}
     yield "lists", {str(n): text.listed(list("abc")[:n]) for n in range(4)}
+
+
+def law_page(runs: Path) -> Iterable[tuple[str, Glued]]:
+    """Codebooks that were learned in made-up ways."""
+    learned, *others = (world(np.random.default_rng(i)) for i in range(3))
+    fixed = replace(learned, bits=np.concatenate([m.bits[:, :, :1] for m in (learned, *others)], 2))
+    shares = learned.bits / learned.information[:, None]
+    shrinking = replace(learned, bits=shares[:, :, ::-1] * learned.information[:, None])
+    smaller, larger, around = (replace(learned, parameters=learned.parameters * by) for by in (1 / 3, 10, 0.88))
+    broken_arm, few = learned.bits.copy(), replace(learned, bits=learned.bits[:3])
+    broken_arm[:, 5, 1:] *= [[[0.8], [0.1]]]
+    cases = {
+        "growing and not": {"supervised": learned, "distillation": None, "outcome": fixed},
+        "shrinking": {"supervised": shrinking},
+        "more under the denser": {"supervised": larger, "outcome": learned},
+        "less under the denser": {"supervised": smaller, "outcome": learned},
+        "on the edge of what was expected": {"supervised": around},
+        "few replicates": {"supervised": few, "outcome": few},
+        "little learned, one arm broken": {"supervised": replace(learned, bits=broken_arm / [[[1], [2], [8]]])},
+        "no runs": {"supervised": None, "outcome": None},
+    }
+    for name, rewards in cases.items():
+        yield (
+            name,
+            {
+                "verdict": law.verdict(rewards),
+                "at exposures": law.verdict_at_exposures(rewards),
+                "stored": law.stored(rewards, (0.65, 1.1)),
+                "tested": law.tested(rewards),
+                "fallen": law.fallen(rewards),
+                "beyond": law.beyond_adapters(rewards),
+                "spread": law.spread(rewards),
+                "replicates": law.replicates(rewards),
+            }
+            | table("fit", law.fit_rows(rewards, (capacity, growth)))
+            | table("equal bits", law.equal_table(rewards)[1]),
+        )
+
+
+def budget_page(found: Results) -> Glued:
+    ours, theirs = budget_numbers.cells(found)[0], budget_numbers.scale("paper")
+    verdicts = {f"verdict {regime}": budget.verdict(ours, regime) for regime in found.regimes}
+    return budget.glued(ours, theirs, found) | verdicts
 
 
 CARD = {
@@ -310,7 +371,9 @@ def rerun(compared: again.Comparison) -> Glued:
 # page → from the worlds' runs to (case, what the page glues); add a page here
 PAGES: dict[str, Callable[[Path], Iterable[tuple[str, Glued]]]] = {
     "answer": in_each_world(lambda found: answer.glued(found) | table("reward", answer.answers(found))),
+    "budget": in_each_world(budget_page),
     "equivalence": in_each_world(equivalences),
+    "law": law_page,
     "stability": in_each_world(stabilities),
     "results": in_each_world(results_page),
     "setup": setups,

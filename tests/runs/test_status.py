@@ -271,7 +271,7 @@ def test_only_what_can_have_changed_is_read_and_not_all_the_time(tmp_path, held,
 def test_in_a_terminal_the_table_is_redrawn_in_its_place(tmp_path, held):
     held(write_begun(tmp_path, cell_of(), 20, evaluated={20: 10}, ago=80))
     code = f"""if True:
-        from lrd import status
+        from lrd.runs import status
         from lrd.cell import grid
         with status.Watch(grid("tiny"), {str(tmp_path)!r}) as watch:
             watch.update(grid("tiny"))

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from lrd.analysis.baseline import estimates_at
 from lrd.report.figures import style
-from lrd.results import Results, estimates_at
+from lrd.results import Results
 
 if TYPE_CHECKING:
     from lrd.analysis.timings import Bench

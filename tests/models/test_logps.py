@@ -2,37 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
 
-from lrd import UserError, rollouts as rollouts_module
-from lrd.models import loading, logps
+from lrd import rollouts as rollouts_module
+from lrd.models import logps
 from lrd.models.logps import target_logps, token_logps
 from lrd.models.policy import Policy
-from lrd.rollouts import by_length
 
 CPU = torch.device("cpu")
-
-
-@given(
-    lengths=st.lists(st.integers(0, 30), max_size=12),
-    most=st.integers(1, 100),
-    start=st.sampled_from([0, 1, 20, 10**6]),
-)
-def test_passes_hold_each_row_once_and_no_more_than_their_tokens(lengths, most, start):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts_module, "TOKENS_PER_PASS", most)
-        patch.setattr(rollouts_module, "PASS_COSTS", start)
-        passes = by_length(lengths)
-    assert sorted(i for rows in passes for i in rows) == list(range(len(lengths)))
-    for rows in passes:
-        assert len(rows) == 1 or max(lengths[i] for i in rows) * len(rows) <= most
-
-
-def test_a_pass_is_split_where_padding_costs_more_than_a_pass(monkeypatch):
-    monkeypatch.setattr(rollouts_module, "PASS_COSTS", 100)
-    # In one pass: 4 · 60 tokens and a start, 340. In two: 3 · 10 + 60 and two starts, 290. With 35: 240 against 265.
-    assert [sorted(rows) for rows in by_length([10, 60, 10, 10])] == [[1], [0, 2, 3]]
-    assert [sorted(rows) for rows in by_length([10, 35, 10, 10])] == [[0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -111,26 +87,6 @@ def test_bfloat16_gradients_are_those_of_float32_to_rounding(make_cell, rollouts
         assert all(g.dtype == torch.float32 for g in got)
         error = sum((a - b).square().sum() for a, b in zip(got, want)) / sum(b.square().sum() for b in want)
         assert error.sqrt() < 0.07
-
-
-def test_a_model_that_scales_its_logits_is_refused(checkpoint, tmp_path):
-    """Cohere multiplies its logits: a head's product alone would be another distribution."""
-    from transformers import AutoModelForCausalLM, CohereConfig
-
-    config = CohereConfig(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        logit_scale=0.1,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="does more to its logits"):
-        loading.load_model(str(tmp_path), "student", "float32", CPU)
 
 
 def test_padding_reaches_no_value(make_rollouts, pretrained):
