@@ -27,7 +27,7 @@ import pandas as pd
 from lrd import ROOT, UserError
 from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown, with_defaults
 from lrd.runs.directory import off_grid, reason, state
-from lrd.runs.files import broken_lines, read_json, read_jsonl, read_log, runs_root
+from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log, runs_root
 from lrd.runs.published import record
 
 PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some
@@ -162,31 +162,79 @@ def _stamps(path: Path) -> Iterator[tuple[str, int, int]]:
 
 @functools.lru_cache(maxsize=16)
 def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, ...], seen: frozenset) -> Results:
-    steps, evals, cells, problems = [], [], [], []
-    for cell, there in zip(whole, states):
-        path = below / cell.name
-        about, its_steps, its_evals, trouble = _read(cell, path, there)
-        problems += [f"{cell.name}: {text}" for text in trouble]
-        keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
-        keys |= {key: shown(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
-        steps += [its_steps.assign(**keys)] if len(its_steps) else []
-        evals += [its_evals.assign(**keys)] if len(its_evals) else []
-        about |= {"state": there, "page": has_page(path, there)}
-        validation = pd.DataFrame(read_jsonl(path / "validation.jsonl")) if cell.validation_problems else None
-        cells.append(keys | {"rank": cell.rank} | about | summary(its_steps, its_evals) | validated(validation))
-    frame = pd.DataFrame(cells)
+    rows, *logs, troubles = zip(*(_read(cell, below / cell.name, there) for cell, there in zip(whole, states)))
+    frame, axes = pd.DataFrame(rows), further_axes(preset)
     frame["rank"] = frame["rank"].astype(float)  # NaN is full fine-tuning
-    axes = further_axes(preset)
-    return Results(
-        preset,
-        *(
-            pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*columns, "cell", *KEYS, *axes])
-            for frames, columns in ((steps, STEP_COLUMNS), (evals, EVAL_COLUMNS))
-        ),
-        frame,
-        problems,
-        axes,
+    steps, evals = (
+        pd.concat(parts, ignore_index=True)
+        if (parts := [log for log in each if len(log)])
+        # nothing of any cell: the columns that every reader relies on
+        else pd.DataFrame(columns=[*columns, "cell", *KEYS, *axes])
+        for each, columns in zip(logs, (STEP_COLUMNS, EVAL_COLUMNS))
     )
+    problems = [f"{cell.name}: {text}" for cell, trouble in zip(whole, troubles) for text in trouble]
+    return Results(preset, steps, evals, frame, problems, axes)
+
+
+def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
+    """A cell's row, its steps, its evaluations, and what is missing or unreadable of them."""
+    trouble: list[str] = [] if there == "finished" else [there]
+    if there == "failed" and (why := reason(path)):
+        trouble[0] = f"failed: {why}"
+    run = _json(path / "provenance.json", trouble).get("run")
+    config = _json(path / "config.json", trouble)
+    config = with_defaults(config) if config else cell.config
+    differing = [key for key, value in cell.config.items() if config.get(key) != value]
+    if differing:
+        changes = ", ".join(f"{key} = {config.get(key)!r} (preset: {cell.config[key]!r})" for key in differing)
+        trouble.append(f"ran with other settings than the preset's: {changes}")
+    page = has_page(path, there)
+    if there == "finished" and (path / "cell.ipynb").exists() and not page:
+        trouble.append("cell.ipynb is unreadable, so it has no page")
+    steps = _log(path / "metrics.jsonl", STEP_COLUMNS, there, trouble)
+    evals = _log(path / "evals.jsonl", EVAL_COLUMNS, there, trouble)
+    validation = pd.DataFrame(read_jsonl(path / "validation.jsonl")) if cell.validation_problems else None
+    keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
+    keys |= {key: shown(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
+    parameters = run.get("trainable_parameters", np.nan) if isinstance(run, dict) else np.nan
+    row = keys | {"rank": cell.rank, "trainable_parameters": parameters, "state": there, "page": page}
+    row |= summary(steps, evals) | validated(validation)
+    return row, steps.assign(**keys), evals.assign(**keys), trouble
+
+
+def _log(path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
+    """A log with its numbers as numbers, without rows where it lacks a column; faults go to `trouble`."""
+    rows = list(parsed_lines(path))
+    if broken := [number for number, row in enumerate(rows, 1) if row is None]:
+        trouble.append(f"{path.name}: {_some_lines(broken)} cannot be read")
+    frame = pd.DataFrame([row for row in rows if row is not None])
+    if not len(frame):
+        if there == "finished":
+            trouble.append(f"{path.name} is missing or empty")
+        return frame
+    if lacking := [name for name in columns if name not in frame]:
+        trouble.append(f"{path.name} has no {', '.join(lacking)}")
+        return frame[:0]
+    numbers = frame.columns.difference(["problem"], sort=False)
+    loose = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
+    frame = frame.assign(**frame[loose].apply(pd.to_numeric, errors="coerce"))
+    needed = [name for name in numbers if name in EVAL_COLUMNS]
+    if (bad := frame[needed].isna().any(axis=1)).any():
+        trouble.append(f"{path.name}: {bad.sum()} rows have no number in {', '.join(needed)}")
+    return frame[~bad]
+
+
+def _some_lines(numbers: list[int]) -> str:
+    few = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"line {few}" if len(numbers) == 1 else f"lines {few} ({len(numbers)} in all)"
+
+
+def _json(path: Path, trouble: list[str]) -> dict[str, Any]:
+    try:
+        return read_json(path) or {}
+    except UserError as error:
+        trouble.append(str(error))
+        return {}
 
 
 def read_run(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -294,68 +342,4 @@ def read_provenance(path: Path) -> dict[str, Any]:
     try:
         return read_json(path / "provenance.json") or {}
     except UserError:
-        return {}
-
-
-def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
-    trouble: list[str] = [] if there == "finished" else [there]
-    about = {"trainable_parameters": np.nan}
-    if there == "failed" and (why := reason(path)):
-        trouble[0] = f"failed: {why}"
-    run = _json(path / "provenance.json", trouble).get("run")
-    about["trainable_parameters"] = (run if isinstance(run, dict) else {}).get("trainable_parameters", np.nan)
-    config = with_defaults(found) if (found := _json(path / "config.json", trouble)) else {}
-    differing = [key for key, value in cell.config.items() if config and config.get(key) != value]
-    if differing:
-        changes = ", ".join(f"{key} = {config.get(key)!r} (preset: {cell.config[key]!r})" for key in differing)
-        trouble.append(f"ran with other settings than the preset's: {changes}")
-    if there == "finished" and (path / "cell.ipynb").exists() and not has_page(path, there):
-        trouble.append("cell.ipynb is unreadable, so it has no page")
-    steps, evals = read_run(path)
-    return (
-        about,
-        _checked(steps, path / "metrics.jsonl", STEP_COLUMNS, there, trouble),
-        _checked(evals, path / "evals.jsonl", EVAL_COLUMNS, there, trouble),
-        trouble,
-    )
-
-
-def _checked(frame: pd.DataFrame, path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
-    """The frame with its numbers as numbers, without rows where it lacks a column; faults go to `trouble`."""
-    if len(frame) < _lines(path) and (broken := broken_lines(path)):
-        trouble.append(f"{path.name}: {_some_lines(broken)} cannot be read")
-    if not len(frame):
-        if there == "finished":
-            trouble.append(f"{path.name} is missing or empty")
-        return frame
-    if lacking := [name for name in columns if name not in frame]:
-        trouble.append(f"{path.name} has no {', '.join(lacking)}")
-        return frame[:0]
-    numbers = frame.columns.difference(["problem"], sort=False)
-    loose = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
-    frame = frame.assign(**frame[loose].apply(pd.to_numeric, errors="coerce"))
-    needed = [name for name in numbers if name in EVAL_COLUMNS]
-    if (bad := frame[needed].isna().any(axis=1)).any():
-        trouble.append(f"{path.name}: {bad.sum()} rows have no number in {', '.join(needed)}")
-    return frame[~bad]
-
-
-def _lines(path: Path) -> int:
-    try:
-        text = read_log(path)
-    except (OSError, lzma.LZMAError):
-        return 0
-    return text.count(b"\n") + (text != b"" and not text.endswith(b"\n"))
-
-
-def _some_lines(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
-    return f"line {shown}" if len(numbers) == 1 else f"lines {shown} ({len(numbers)} in all)"
-
-
-def _json(path: Path, trouble: list[str]) -> dict[str, Any]:
-    try:
-        return read_json(path) or {}
-    except UserError as error:
-        trouble.append(str(error))
         return {}

@@ -9,7 +9,7 @@ from fakes import write_cell, write_run
 from lrd import UserError, results
 from lrd.cell import Cell, grid
 from lrd.report import answer, display
-from lrd.runs.files import broken_lines, read_jsonl
+from lrd.runs.files import parsed_lines, read_jsonl
 
 
 def row_of(found: results.Results, cell: str):
@@ -199,7 +199,7 @@ def test_the_preset_of_the_book(tmp_path, monkeypatch):
 def test_a_line_separator_within_a_record_ends_no_line(tmp_path):
     path = tmp_path / "evals.jsonl"
     path.write_text('{"step": 0, "problem": "a\u2028b"}\n{"step": 0}\n{"ste', encoding="utf-8")
-    assert broken_lines(path) == [3] and len(read_jsonl(path)) == 2
+    assert [row is None for row in parsed_lines(path)] == [False, False, True] and len(read_jsonl(path)) == 2
 
 
 def test_published_numbers_cover_the_matrix():

@@ -36,10 +36,11 @@ def run(preset: str) -> str:
         raise UserError("lrd bench compares with TRL, which is not installed: pip install -e '.[test]'")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        student = _endless(preset, Path(folder))
-        lines = [f"{preset}: {student.prompts_per_step} × {student.samples_per_prompt} completions of {TOKENS} tokens"]
-        for rank in (16, None):
-            cell = Cell.load(preset, regime="outcome", rank=rank, seed=0, **_changes(student))
+        settings = _endless(preset, Path(folder))
+        cells = [Cell.load(preset, regime="outcome", rank=rank, seed=0, **settings) for rank in (16, None)]
+        per_step = f"{cells[0].prompts_per_step} × {cells[0].samples_per_prompt}"
+        lines = [f"{preset}: {per_step} completions of {TOKENS} tokens"]
+        for cell in cells:
             lines += _rollouts(cell) + _steps(cell, Path(folder))
     lines.append(
         "what limits the rest: score and update are passes over the same tokens that TRL makes too, bound by "
@@ -48,8 +49,8 @@ def run(preset: str) -> str:
     return "\n".join(lines)
 
 
-def _endless(preset: str, folder: Path) -> Cell:
-    """The preset's student with an end-of-sequence token that it never says, so that all completions are full."""
+def _endless(preset: str, folder: Path) -> dict[str, Any]:
+    """Settings of a short cell whose student never says its end-of-sequence token, so that all completions are full."""
     cell = Cell.load(preset, regime="outcome", rank=16, seed=0)
     model = models.load_model(cell.student, "student", cell.dtype, torch.device("cpu"))
     tokenizer = models.load_tokenizer(cell.student, "student")
@@ -57,12 +58,8 @@ def _endless(preset: str, folder: Path) -> Cell:
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder / "student")
     tokenizer.save_pretrained(folder / "student")
-    changes = {"student": str(folder / "student"), "max_completion_tokens": TOKENS, "steps": STEPS}
-    return Cell.load(preset, regime="outcome", rank=16, seed=0, eval_every=STEPS + 1, eval_problems=1, **changes)
-
-
-def _changes(cell: Cell) -> dict[str, Any]:
-    return {k: getattr(cell, k) for k in ("student", "max_completion_tokens", "steps", "eval_every", "eval_problems")}
+    short = {"max_completion_tokens": TOKENS, "steps": STEPS, "eval_every": STEPS + 1, "eval_problems": 1}
+    return short | {"student": str(folder / "student")}
 
 
 def _in_turns(a: Callable[[], list[float]], b: Callable[[], list[float]]) -> tuple[float, float]:

@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from lrd import ROOT, UserError, grpo, verifier
 from lrd.analysis.verification import RECORD, grading_pairs, recorded
 from lrd.cell import Cell
+from lrd.checks.bench import PARTS
 from lrd.data import problems
 from lrd.models.loading import device
 from lrd.models.policy import Policy
@@ -39,8 +40,8 @@ from lrd.train import loop
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 BATCHES = 20  # of random advantages a kind of aggregation; k3 summed in another order would differ in one of ten
-TIMES = ("step_time", *(f"time/{p}" for p in ("rollout", "learner", "reward", "reference", "update", "sync")))
-PARTS = ("verifier", "grading", "loss", "twice", "forward", "precision")
+TIMES = ("step_time", *(f"time/{part}" for part in PARTS))  # of wall clocks
+RECORDED = ("verifier", "grading", "loss", "twice", "forward", "precision")
 WEIGHT_STD = 0.02  # what Qwen3's weights are drawn with (`initializer_range` of its config.json)
 
 
@@ -276,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     original = Cell.load("paper", regime="outcome", rank="full", seed=0)
     with random_models(WEIGHT_STD) as (student, teacher, _):
         record["precision"] = check_precision(student, teacher, original.learning_rate)
-    path = published.write(RECORD, {key: record[key] for key in PARTS if key in record})
+    path = published.write(RECORD, {key: record[key] for key in RECORDED if key in record})
     print(f"verification: {path.relative_to(ROOT)}")
     return 0
 

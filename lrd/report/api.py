@@ -116,22 +116,14 @@ def _class(node: ast.ClassDef, lines: list[str]) -> str:
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str | None, str | None, str]]:
     """Public names that the module assigns and explains in a string beneath; a long value is left to the source."""
     for node, after in zip(tree.body, tree.body[1:]):
-        match after:
-            case ast.Expr(value=ast.Constant(value=str(doc))):
-                pass
-            case _:
-                continue
-        match node:
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                annotation = ast.unparse(node.annotation)
-            case ast.Assign(targets=[ast.Name(id=name)]):
-                annotation = None
-            case _:
-                continue
-        if _public(name):
-            value = ast.unparse(node.value) if node.value else None
-            short = value if value and len(value) <= 60 else None
-            yield name, annotation, short, inspect.cleandoc(doc)
+        match node, after:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(doc))),
+            ) if _public(name):
+                annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else None
+                value = ast.unparse(node.value) if node.value else ""
+                yield name, annotation, value if len(value) <= 60 else None, inspect.cleandoc(doc)
 
 
 def _directive(kind: str, what: str, options: list[str], content: str | None) -> str:

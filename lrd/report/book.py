@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,7 +26,7 @@ from nbclient import NotebookClient
 from lrd import ROOT, results
 from lrd.cell import Cell, grid, read_preset
 from lrd.report.text import arm_name
-from lrd.runs.kernel import Kernel
+from lrd.runs.kernel import Kernel, sockets
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
 CELLS = "book/cells"  # the page under which all cells hang
@@ -128,8 +127,8 @@ def _work(todo: "queue.SimpleQueue[tuple[Path, Future[str]]]") -> None:
     One that fails takes the kernel with it, and the next starts another.
     """
     while not todo.empty():
-        with tempfile.TemporaryDirectory(prefix="lrd-") as sockets:
-            kernel = Kernel(transport="ipc", ip=f"{sockets}/kernel")
+        with sockets() as ip:
+            kernel = Kernel(transport="ipc", ip=ip)
             with contextlib.suppress(queue.Empty):
                 while _goes_on(kernel, *todo.get_nowait()):
                     pass

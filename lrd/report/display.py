@@ -6,22 +6,19 @@ Model output is data: it is escaped before it meets the page. Tables lead to the
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
-import base64
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.core.getipython import get_ipython
-from IPython.core.pylabtools import print_figure
 from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
 from lrd.analysis import budget
 from lrd.cell import Cell, read_preset
-from lrd.report.text import NOTHING
 from lrd.results import Results
 
 GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey
@@ -105,55 +102,6 @@ def link(results: Results, cell: str) -> str:
 def folded(summary: str, body: str) -> Html:
     """A piece of HTML behind a line that opens it."""
     return Html(f"<details><summary>{html.escape(summary)}</summary>{body}</details>")
-
-
-def one_open(figures: Mapping[str, tuple[Figure, str]]) -> Html:
-    """Title → figure and caption, behind titles of which one is open at a time, in the book and in a live notebook.
-
-    Closes the figures.
-    """
-    parts = []
-    for title, (figure, caption) in figures.items():
-        image = base64.b64encode(str(print_figure(figure, "svg")).encode()).decode()
-        plt.close(figure)
-        caption = html.escape(caption)
-        parts.append(
-            f"<details name='lrd-figures'{'' if parts else ' open'}><summary>{html.escape(title)}</summary><figure>"
-            f"<img src='data:image/svg+xml;base64,{image}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
-            f"</details>"
-        )
-    return Html("".join(parts))
-
-
-def within(
-    results: Results,
-    metrics: Sequence[str],
-    regimes: Sequence[str],
-    arms: Sequence[str],
-    seeds: Sequence[int],
-    steps: tuple[int, int],
-) -> Html:
-    """The chosen cells in the chosen steps: of each metric its last value, and the least and the largest in brackets.
-
-    Links lead to the executed notebooks themselves, as a live notebook has no pages.
-    """
-    cells = results.cells
-    chosen = cells[cells.regime.isin(regimes) & cells.arm.isin(arms) & cells.seed.isin(seeds)]
-    texts: dict[str, dict[str, str]] = {}
-    for metric in metrics:
-        frame = results.measured(metric)
-        by_cell = (
-            frame[frame.step.between(*steps)].sort_values("step").groupby("cell").value.agg(["last", "min", "max"])
-        )
-        texts[metric] = {
-            cell: f"{last:.3g} ({low:.3g} to {high:.3g})" for cell, last, low, high in by_cell.itertuples()
-        }
-    rows = []
-    for row in chosen.itertuples():
-        link = f"<a href='{page(results, row.cell).replace('.html', '.ipynb')}'>{row.cell}</a>"
-        values = [texts[metric].get(row.cell, NOTHING) for metric in metrics]
-        rows.append((Html(link) if row.page else row.cell, row.state, *values))
-    return table(["cell", "state", *metrics], rows)
 
 
 def bullets(sentences: Sequence[str]) -> Html:

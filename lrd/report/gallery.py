@@ -38,16 +38,6 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
     shown["arm"] = pd.Categorical(shown["arm"], categories=[_arm(arm) for arm in arms])
     if len(studies) == 1:
         shown = shown.drop(columns="preset")
-    columns = list(shown.columns)
-    definitions: list[dict[str, Any]] = [
-        {"targets": columns.index(name), "render": _fixed(digits), "type": "num", "className": "dt-right"}
-        for name, digits in DIGITS.items()
-    ]
-    definitions += [
-        {"targets": [columns.index(name) for name in LISTED if name in columns], "columnControl": [["searchList"]]},
-        {"targets": columns.index("pass@1"), "orderable": False},
-        {"targets": columns.index("hardware"), "className": "lrd-hardware"},
-    ]
     # Everything in the frame is escaped or made here.
     text = to_html_datatable(
         shown,
@@ -57,7 +47,7 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
         display_logo_when_loading=False,
         paging=False,
         maxBytes=0,
-        columnDefs=definitions,
+        columnDefs=_definitions(list(shown.columns)),
         text_in_header_can_be_selected=False,  # a click on it sorts
         autoWidth=False,
         classes="lrd-table lrd-gallery nowrap",
@@ -65,6 +55,20 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
         layout={"topStart": "info", "topEnd": "search", "bottomStart": None, "bottomEnd": None},
     )
     return Html(f"<div class='lrd-scroll'>{text}</div>")
+
+
+def _definitions(columns: list[str]) -> list[dict[str, Any]]:
+    """How DataTables shows, sorts and filters the columns."""
+    numbers = [
+        {"targets": columns.index(name), "render": _fixed(digits), "type": "num", "className": "dt-right"}
+        for name, digits in DIGITS.items()
+    ]
+    return [
+        *numbers,
+        {"targets": [columns.index(name) for name in LISTED if name in columns], "columnControl": [["searchList"]]},
+        {"targets": columns.index("pass@1"), "orderable": False},
+        {"targets": columns.index("hardware"), "className": "lrd-hardware"},
+    ]
 
 
 def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:

@@ -93,11 +93,6 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [row for row in parsed_lines(path) if row is not None]
 
 
-def broken_lines(path: Path) -> list[int]:
-    """Numbers of the lines that `read_jsonl` leaves out."""
-    return [number for number, row in enumerate(parsed_lines(path), 1) if row is None]
-
-
 def parsed_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """A row for each line, None for one that is no JSON object with a step."""
     text = ""

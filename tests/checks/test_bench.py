@@ -1,4 +1,4 @@
-"""The benchmark of the original's scale, with toys in the place of its stand-ins: what it makes and what it counts."""
+"""The benchmarks, with toys in the place of their models: what they make and what they count."""
 
 import json
 import time
@@ -9,7 +9,7 @@ import torch
 
 from lrd import UserError
 from lrd.cell import Cell
-from lrd.checks import bench_gpu, stand_ins
+from lrd.checks import bench, bench_gpu, stand_ins
 
 TOY = dict(
     hidden_size=32,
@@ -26,6 +26,20 @@ SHAPES = {
     "teacher": TOY | {"model_type": "qwen3", "tie_word_embeddings": False},
     "prm": TOY | {"model_type": "mistral", "tie_word_embeddings": False, "vocab_size": 30_100},
 }
+
+
+@pytest.mark.slow
+def test_a_step_and_a_rollout_are_measured_beside_trls_and_transformers(checkpoint, monkeypatch):
+    usual = Cell.load.__func__
+    small = {"student": checkpoint("qwen3"), "prompts_per_step": 2, "samples_per_prompt": 2}
+    monkeypatch.setattr(Cell, "load", classmethod(lambda cls, preset, **given: usual(cls, preset, **small | given)))
+    for name, value in (("ROUNDS", 1), ("WARM_UP", 1), ("STEPS", 2), ("TOKENS", 8)):
+        monkeypatch.setattr(bench, name, value)
+    first, *lines, _ = bench.run("tiny").splitlines()
+    assert first == "tiny: 2 × 2 completions of 8 tokens"
+    assert [line.split()[:2] for line in lines[::3]] == [["rollout", "rank"], ["rollout", "full"]]
+    assert [line.split()[:2] for line in lines[1::3]] == [["step", "rank"], ["step", "full"]]
+    assert all("of ours: rollout " in line for line in lines[2::3]) and len(lines) == 6
 
 
 def test_without_a_gpu_it_says_so():

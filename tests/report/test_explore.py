@@ -11,7 +11,7 @@ import pytest
 from fakes import write_run
 
 from lrd import ROOT, results
-from lrd.report import display, explore, figures
+from lrd.report import explore, figures
 
 EVERYTHING = {"regimes": ["outcome", "process"], "arms": ["r1", "full"], "seeds": [0, 1], "steps": (0, 20)}
 
@@ -106,5 +106,5 @@ def test_the_notebook_shows_its_figures_without_the_book(tmp_path, monkeypatch):
 @pytest.mark.parametrize("narrowed", [{"regimes": []}, {"arms": []}, {"seeds": []}, {"steps": (90, 99)}])
 def test_nothing_chosen_is_drawn_and_shown(found, narrowed):
     figures.every_cell(found, "reward", **EVERYTHING | narrowed).canvas.draw()
-    assert "nan" not in display.within(found, ["reward"], **EVERYTHING | narrowed)
+    assert "nan" not in explore.within(found, ["reward"], **EVERYTHING | narrowed)
     figures.every_cell(found, "no such metric").canvas.draw()
