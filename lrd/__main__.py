@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
-from lrd.cell import DEFAULT, presets, settings, tried
+from lrd.cell import settings
+from lrd.names import tried
+from lrd.presets import DEFAULT, preset_names
 from lrd.runs.files import runs_root
 
 SET = "any other setting of the cells; `lrd cell --help` lists them"
@@ -196,8 +198,9 @@ def _publish(args) -> int:
 
 
 def _bench(args) -> int:
-    from lrd.cell import Cell, is_path
+    from lrd.cell import Cell
     from lrd.checks import bench, bench_gpu
+    from lrd.names import is_path
 
     of_the_hub = not is_path(Cell.load(args.preset, regime="outcome", rank=1, seed=0).student)
     print((bench_gpu if of_the_hub else bench).run(args.preset))
@@ -258,8 +261,8 @@ def _from_here(path: Path) -> str:
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "preset": {"help": f"one of {', '.join(presets())}"},
-    "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {', '.join(presets())} ({DEFAULT})"},
+    "preset": {"help": f"one of {', '.join(preset_names())}"},
+    "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {', '.join(preset_names())} ({DEFAULT})"},
     "--regime": {"help": "the reward, unless the preset has one alone"},
     "--rank": {"help": "a LoRA rank, or 'full' for full fine-tuning"},
     "--seed": {"type": int, "help": "decides prompts, samples and the adapter's first weights"},

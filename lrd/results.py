@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 
 from lrd import ROOT, UserError
-from lrd.cell import DEFAULT, Cell, further_axes, grid, presets, read_preset, shown, with_defaults
+from lrd.cell import Cell, grid, path_safe, with_defaults
+from lrd.presets import DEFAULT, further_axes, preset_names, read_preset
 from lrd.runs.directory import off_grid, reason, state
 from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log, runs_root
 from lrd.runs.published import record
@@ -100,7 +101,7 @@ def studied(runs: str | Path | None = None) -> str:
     if chosen := os.environ.get("LRD_PRESET"):
         return chosen
     names = dict.fromkeys(
-        [PUBLISHED, DEFAULT, *(name for name in presets() if not {"base", "about"} & read_preset(name).keys())]
+        [PUBLISHED, DEFAULT, *(name for name in preset_names() if not {"base", "about"} & read_preset(name).keys())]
     )
 
     def done(name: str) -> list[bool]:
@@ -113,7 +114,10 @@ def studied(runs: str | Path | None = None) -> str:
 def with_runs(runs: str | Path | None = None) -> list[str]:
     """The studied preset, whatever there is of it, and after it the others of which some cell was begun."""
     first = studied(runs)
-    return [first, *(name for name in presets() if name != first and any((root(runs) / name).glob("*/config.json")))]
+    return [
+        first,
+        *(name for name in preset_names() if name != first and any((root(runs) / name).glob("*/config.json"))),
+    ]
 
 
 def root(runs: str | Path | None = None) -> Path:
@@ -195,7 +199,7 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFr
     evals = _log(path / "evals.jsonl", EVAL_COLUMNS, there, trouble)
     validation = pd.DataFrame(read_jsonl(path / "validation.jsonl")) if cell.validation_problems else None
     keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
-    keys |= {key: shown(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
+    keys |= {key: path_safe(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
     parameters = run.get("trainable_parameters", np.nan) if isinstance(run, dict) else np.nan
     row = keys | {"rank": cell.rank, "trainable_parameters": parameters, "state": there, "page": page}
     row |= summary(steps, evals) | validated(validation)
@@ -330,7 +334,7 @@ def card(preset: str, runs: str | Path | None = None) -> dict[str, Any] | None:
 
 def trained_with(preset: str, runs: str | Path | None = None) -> set[str]:
     """Fingerprints of the students that the preset's finished cells began from."""
-    matrix = {cell.name for cell in grid(preset)} if preset in presets() else set()
+    matrix = {cell.name for cell in grid(preset)} if preset in preset_names() else set()
     paths = (path.parent for path in (root(runs) / preset).glob("*/done.json"))
     found = (read_provenance(path) for path in paths if path.name in matrix)
     models = [run.get("models") for about in found if isinstance(run := about.get("run"), dict)]

@@ -17,7 +17,7 @@ import torch
 from matplotlib.text import Text
 
 from lrd import ROOT
-from lrd.analysis.law import Measured
+from lrd.analysis.codebooks import Measured
 from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits

@@ -7,8 +7,10 @@ import tomllib
 
 import pytest
 
-from lrd import ROOT, UserError, cell as cell_module
-from lrd.cell import Cell, grid, location, presets, read_preset, settings
+from lrd import ROOT, UserError, cell as cell_module, presets
+from lrd.cell import Cell, grid, settings
+from lrd.data.hub import location
+from lrd.presets import preset_names, read_preset
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the library's own words on a wrong type, not beartype's
 
@@ -41,8 +43,8 @@ def test_a_preset_is_18_cells_a_seed_in_a_stable_order(preset, seeds):
 
 
 def test_every_preset_can_be_read():
-    assert {"tiny", "small", "paper", "small-lr", "small-lr-full", "small-bf16"} <= set(presets())
-    for name in presets():
+    assert {"tiny", "small", "paper", "small-lr", "small-lr-full", "small-bf16"} <= set(preset_names())
+    for name in preset_names():
         assert {cell.preset for cell in grid(name)} == {name}
     assert {cell.seed for cell in grid("small-lr")}.isdisjoint(cell.seed for cell in grid("small"))
     assert [cell.name for cell in grid("small-bf16")][:2] == [
@@ -176,9 +178,9 @@ def test_a_cell_cannot_be_changed():
 @pytest.fixture
 def preset(tmp_path, monkeypatch):
     """`preset(name, text)` adds a preset beside the present ones."""
-    for path in cell_module.PRESETS.glob("*.toml"):
+    for path in presets.FOLDER.glob("*.toml"):
         (tmp_path / path.name).write_text(path.read_text())
-    monkeypatch.setattr(cell_module, "PRESETS", tmp_path)
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
     return lambda name, text: (tmp_path / f"{name}.toml").write_text(text)
 
 
@@ -196,12 +198,12 @@ steps = 5
 """
 
 
-def test_a_window_leaves_some_values_of_an_axis_to_the_cells_that_it_matches(preset):
-    window = '[[window]]\nmatch = { rank = ["full", 4], seed = [8] }\nonly = { learning_rate = [1] }\n'
-    preset("rates", RATES + window)
+def test_an_arm_tries_the_rates_of_its_window(preset):
+    preset("rates", RATES + "[windows]\nfull = [1]\nprocess = { lora = [3e-3] }")
     cells = [(cell.arm, cell.learning_rate) for cell in grid("rates") if cell.seed == 8]
     assert cells == [("r16", 1.0), ("full", 1.0), ("r16", 3e-3)]
-    assert sum(cell.seed == 7 for cell in grid("rates")) == 4
+    cells = [(cell.arm, cell.learning_rate) for cell in grid("rates", {"regime": ["process"]}) if cell.seed == 8]
+    assert cells == [("full", 1.0), ("r16", 3e-3)]
 
 
 def test_an_axis_over_any_field(preset):
@@ -311,17 +313,90 @@ def test_a_preset_on_another(preset):
     preset("rates", RATES)
     tiny, rates = read_preset("tiny"), read_preset("rates")
     assert rates["cell"] == tiny["cell"] | {"regime": "outcome", "steps": 5}
-    assert rates["override"] == tiny["override"] and rates["resources"] == tiny["resources"]
+    assert rates["rates"] == tiny["rates"] and rates["resources"] == tiny["resources"]
     assert rates["about"] == {"question": "Which rate?"}
-    preset("more", 'base = "rates"')
-    with pytest.raises(UserError, match="'more': its base 'rates' has a base itself"):
-        grid("more")
-    preset("loop", 'base = "loop"')
-    with pytest.raises(UserError, match="'loop': its base 'loop' has a base itself"):
+    preset("more", 'base = "rates"\n[cell]\nsteps = 6')
+    assert "about" not in read_preset("more")
+    assert [c.config for c in grid("more")] == [c.config | {"preset": "more", "steps": 6} for c in grid("rates")]
+    preset("loop", 'base = "again"')
+    preset("again", 'base = "loop"')
+    with pytest.raises(UserError, match="'loop' extends itself: loop → again → loop"):
         grid("loop")
     preset("lost", 'base = "tinny"')
     with pytest.raises(UserError, match=r"unknown preset 'tinny' \(did you mean tiny"):
         grid("lost")
+
+
+def test_axes_of_a_base(preset):
+    """They stay, in their order and behind new ones, but for those over a field that is set or varied otherwise."""
+    preset("places", PLACES)
+    preset("some", 'base = "places"\n[axes]\nengine = ["torch"]\nadapter = ["full", "query"]')
+    assert [c.name for c in grid("some", {"seed": [1]})] == [
+        "outcome-full-engine=torch-adapter=full-s1",
+        "outcome-r1-engine=torch-adapter=query-s1",
+    ]
+    for other in ("[axes]\nrank = [4]", "[cell]\nrank = 4", "[axes.size]\nfour = { rank = 4 }"):
+        preset("other", f'base = "places"\n{other}')
+        assert "adapter" not in grid("other")[0].point and {(c.rank, c.seed) for c in grid("other")} == {(4, 0), (4, 1)}
+    preset("none", 'base = "places"\n[axes]\nadapter = ["quary"]')
+    with pytest.raises(UserError, match="axis adapter of preset 'none' has no 'quary'; it has query, rank-1, full"):
+        grid("none")
+
+
+def test_rates_by_label_rank_and_regime(preset):
+    table = "[rates]\nlora = 1\nr4 = 2\nfull = 3\nprocess = { query = 4, lora = 5 }"
+    preset("rates", f"{PLACES}\n{table}")
+
+    def rate(regime: str, **given) -> float:
+        return Cell.load("rates", regime=regime, seed=0, **given).learning_rate
+
+    assert [rate("outcome", rank=rank) for rank in (1, 4, "full")] == [1.0, 2.0, 3.0]
+    assert [rate("process", rank=rank) for rank in (1, 4, "full")] == [5.0, 2.0, 3.0]
+    assert rate("outcome", adapter="query") == 1.0 and rate("process", adapter="query") == 4.0
+    assert rate("process", adapter="query", learning_rate=7) == 7.0
+    preset("fixed", 'base = "rates"\n[cell]\nlearning_rate = 8')
+    assert {c.learning_rate for c in grid("fixed")} == {8.0}
+    preset("own", 'base = "rates"\n[rates]\nlora = 9')
+    assert {c.learning_rate for c in grid("own", {"rank": [1]})} == {9.0}
+    with pytest.raises(UserError, match="'own' gives no value for learning_rate"):
+        grid("own")
+
+
+def test_values_of_one_regime(preset):
+    preset("mixed", 'base = "tiny"\n[regime]\nprocess = { steps = 7 }')
+    assert {(c.regime, c.steps) for c in grid("mixed")} == {("outcome", 80), ("process", 7), ("distillation", 80)}
+    assert {c.steps for c in grid("mixed", steps=9)} == {9}
+
+
+def test_what_follows_from_a_codebook(preset):
+    preset("book", 'base = "tiny"\n[cell]\nteacher = "./teacher-{book}"')
+    cell = Cell.load("law", regime="outcome", rank=4, seed=0, train_data="codebook-64x2-5")
+    assert (cell.eval_data, cell.eval_problems, cell.teacher) == ("codebook-64x2-5", 64, "./models/law/teacher-5")
+    cell = Cell.load("law", regime="outcome", rank=4, seed=0, eval_data="chain", eval_problems=3, teacher="./mine")
+    assert (cell.eval_data, cell.eval_problems, cell.teacher) == ("chain", 3, "./mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[override]", r"unknown key 'override' in preset 'wrong'$"),
+        ("[rate]\nlora = 1", r"unknown key 'rate' in preset 'wrong' \(did you mean rates"),
+        ("[rates]\nlorra = 1", r"rates of preset 'wrong' has 'lorra', which is no arm \(did you mean lora\?\)"),
+        ("[rates]\nprocess = { rank = 1 }", "rates of preset 'wrong' has 'rank', which is no arm"),
+        ("[windows]\nr0 = [1]", "windows of preset 'wrong' has 'r0', which is no arm"),
+        ("[rates]\nproces = { lora = 1 }", r"values for an unknown regime 'proces' \(did you mean process"),
+        ("[regime.proces]\nsteps = 1", r"values for an unknown regime 'proces' \(did you mean process"),
+        ("[regime.process]\nstep = 1", r"unknown setting 'step' .*\(did you mean steps"),
+        ("[cell]\nstep = 1", r"unknown setting 'step' .*\(did you mean steps"),
+        ("[axes.place]\na = { step = 1 }", r"unknown setting 'step' .*\(did you mean steps"),
+        ("[axes.place]\na = 1", "a on axis place of preset 'wrong' is 1; it has to be a table"),
+        ('[axes.place]\n"a b" = {}', "label of axis place 'a b' is no name"),
+    ],
+)
+def test_a_preset_that_holds_what_none_does(preset, text, said):
+    preset("wrong", f'base = "tiny"\n{text}')
+    with pytest.raises(UserError, match=said):
+        grid("wrong")
 
 
 def test_mistakes_in_axes(preset):
@@ -331,20 +406,22 @@ def test_mistakes_in_axes(preset):
     preset("two", 'base = "tiny"\n[axes]\nrank = [1]\nsteps = 5')
     with pytest.raises(UserError, match="axis steps of preset 'two' is 5; it has to be a list of values"):
         grid("two")
-    preset("three", 'base = "tiny"\n[axes]\nrank = [1]')
-    with pytest.raises(UserError, match="gives no value for regime, seed; give --regime outcome|.* --seed …"):
+    preset("three", '[axes]\nrank = [1]\n[cell]\nstudent = "./s"')
+    with pytest.raises(
+        UserError, match=r"gives no value for eval_data, .*, regime, seed, .*--regime outcome\|.* --seed …"
+    ):
         grid("three")
 
 
-def test_every_setting_is_said_with_its_type_and_default():
-    said = {s.key: s for s in settings()}
-    assert list(said) == [field.name for field in dataclasses.fields(Cell)]
-    assert all(s.kind and s.what for s in said.values())
-    assert said["steps"][1:] == ("a whole number", "100", "rollouts of the whole run, each with its updates")
-    assert said["engine"].kind == "one of torch, vllm" and said["engine"].default == '"torch"'
-    assert said["learning_rate"].default == "" and said["rank"].kind == "a whole number, or full"
-    assert said["lora_targets"].default.startswith('["q_proj", ')
-    for key, _, default, _ in said.values():  # a default is what `--set` takes
+def test_every_setting_has_a_kind_a_default_and_a_meaning():
+    table = {key: tuple(words) for key, *words in settings()}
+    assert list(table) == [field.name for field in dataclasses.fields(Cell)]
+    assert all(kind and meaning for kind, _, meaning in table.values())
+    assert table["steps"] == ("a whole number", "100", "rollouts of the whole run, each with its updates")
+    assert table["engine"][:2] == ("one of torch, vllm", '"torch"')
+    assert table["learning_rate"][1] == "" and table["rank"][0] == "a whole number, or full"
+    assert table["lora_targets"][1].startswith('["q_proj", ')
+    for key, (_, default, _) in table.items():  # a default is what `--set` takes
         if default:
             assert cell_module._coerce(key, tomllib.loads(f"value = {default}")["value"]) == getattr(Cell, key)
 

@@ -2,16 +2,13 @@
 
 import itertools
 import json
-import math
 
 import pytest
 from fakes import write_cell, write_run
 
 from lrd import UserError, results
-from lrd.analysis import stats
 from lrd.cell import Cell, grid
 from lrd.report import answer, display
-from lrd.report.text import NOTHING
 from lrd.runs.files import parsed_lines, read_jsonl
 
 
@@ -199,89 +196,10 @@ def test_the_preset_of_the_book(tmp_path, monkeypatch):
         results.load("tniy", tmp_path)
 
 
-def test_paired_difference_by_hand(tmp_path):
-    for seed, (low, full) in enumerate([(10, 8), (12, 12), (14, 10)]):
-        write_run(tmp_path, "outcome", 1, seed, {0: 5, 10: low})
-        write_run(tmp_path, "outcome", None, seed, {0: 5, 10: full})
-    write_run(tmp_path, "process", 1, 0, {0: 5, 10: 0})
-    found = results.load("tiny", tmp_path)
-    d = stats.paired(found.finished, "outcome", "r1", "full")
-    half = 4.302653 * 0.1 / math.sqrt(3)  # Student's quantile with two degrees of freedom; the gaps are 0.1, 0, 0.2
-    assert d is not None and (d.mean, d.low, d.high) == pytest.approx((0.1, 0.1 - half, 0.1 + half))
-    assert d.n == 3 and d.includes_zero
-    assert stats.paired(found.finished, "process", "r1", "full") is None
-    one = stats.paired(found.finished[found.finished.seed == 0], "outcome", "r1", "full")
-    assert one is not None and one.n == 1 and math.isnan(one.low) and one.includes_zero
-
-
-def test_sentences_follow_the_numbers(tmp_path):
-    for seed in range(3):
-        write_run(tmp_path, "outcome", 1, seed, {0: 10, 10: 18 + seed % 2})
-        write_run(tmp_path, "outcome", None, seed, {0: 10, 10: 8 + seed % 2})
-        write_run(tmp_path, "process", 1, seed, {0: 10, 10: 20, 20: seed}, advantage_std=3.0)
-        write_run(tmp_path, "process", None, seed, {0: 10, 10: 19, 20: 2 - seed}, advantage_std=2.0)
-    facts = answer.glued(results.load("tiny", tmp_path))
-    assert facts["verdict"] == (
-        "under outcome, rank 1 ends above full fine-tuning; "
-        "under process, the difference between rank 1 and full fine-tuning cannot be told from zero; "
-        "under distillation, rank 1 and full fine-tuning have too few finished seeds in common for a comparison"
-    )
-    assert facts["density"].startswith("the difference falls steadily") and "+0.500 (outcome)" in facts["density"]
-    assert facts["stability"] == "3 of 6 (outcome), 6 of 6 (process)"
-    assert facts["magnitude"].startswith("50.00") and facts["magnitude"].endswith("(outcome)")
-    assert facts["ruins"].startswith("Under process most cells end below the base")
-    assert "+0.050 [+0.050, +0.050] (process)".replace(", ", ",\N{NO-BREAK SPACE}") in facts["peaks"]  # 20 and 19 of 20
-    assert "equal" not in " ".join(facts.values())
-    assert (facts["base"], facts["problems"], facts["parameters"], facts["capacity"]) == ("0.500", "20", "100", "200")
-    assert facts["consequence"].startswith("That may be more than the adapter holds")  # 1280 episodes, 200 bits
-
-
-def test_a_gap_that_every_rank_has_is_not_laid_to_rank(tmp_path):
-    for seed in range(3):
-        for rank, process, outcome in (
-            (1, 2, 4),
-            (4, 2, 5),
-            (16, 3, 8),
-            (64, 2, 8),
-            (256, 1 + seed, 9),
-            (None, 12, 12),
-        ):
-            write_run(tmp_path, "process", rank, seed, {0: 10, 10: process + seed % 2})
-            write_run(tmp_path, "outcome", rank, seed, {0: 10, 10: outcome + seed % 2})
-            noisy = 12 if rank is None else 10 + (seed - 1) * (rank == 256)
-            write_run(tmp_path, "distillation", rank, seed, {0: 10, 10: noisy})
-    said = answer.among(results.load("tiny", tmp_path))
-    assert said.startswith(
-        "Among the adapters rank 1 minus rank 256 is −0.250 [−0.250,\N{NO-BREAK SPACE}−0.250] (outcome), "
-    )
-    # Under outcome every rank ends below full fine-tuning, too, but the more so the smaller it is; under distillation
-    # the interval from lowest to highest is as wide as the gap.
-    assert said.endswith(
-        " Under process every rank ends below full fine-tuning, and by more than the interval from lowest to highest "
-        "leaves room for: rank does not account for that gap."
-    )
-
-
-def test_an_order_of_differences_that_may_all_be_zero_is_no_trend(tmp_path):
-    for seed in range(3):
-        for regime, better in (("outcome", 2), ("process", 1), ("distillation", 0)):
-            write_run(tmp_path, regime, 1, seed, {0: 10, 10: 10 + better + 3 * seed})
-            write_run(tmp_path, regime, None, seed, {0: 10, 10: 16 - 3 * seed})
-    density = answer.glued(results.load("tiny", tmp_path))["density"]
-    assert density.startswith("no regime's difference can be told from zero") and "steadily" not in density
-
-
 def test_a_line_separator_within_a_record_ends_no_line(tmp_path):
     path = tmp_path / "evals.jsonl"
     path.write_text('{"step": 0, "problem": "a\u2028b"}\n{"step": 0}\n{"ste', encoding="utf-8")
     assert [row is None for row in parsed_lines(path)] == [False, False, True] and len(read_jsonl(path)) == 2
-
-
-def test_nothing_measured_is_said_so(tmp_path):
-    facts = answer.glued(results.load("tiny", tmp_path))
-    assert facts["base"] == facts["stability"] == facts["magnitude"] == NOTHING
-    assert facts["ruins"] == "No cell has finished." and "too few finished seeds" in facts["verdict"]
-    assert not any("nan" in text for text in facts.values())
 
 
 def test_published_numbers_cover_the_matrix():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lrd.analysis import crossed
-from lrd.analysis.crossed import Mean
+from lrd.analysis.crossed import Contrast
 from lrd.results import Results
 
 MEASURES = ("chosen", "final", "area")
@@ -35,16 +35,16 @@ def answers(results: Results, measure: str) -> Answers:
     weights = _trapezoid(by_step.index.to_numpy(float)) if measure == "area" else None
     by_cell = by_step.mean() if weights is None else (by_step * weights[:, None]).sum(min_count=len(weights))
     worlds, seeds = (sorted(results.cells[name].unique()) for name in (WORLD, "seed"))
-    found: Answers = {}
+    by_regime: Answers = {}
     for regime in results.regimes:
-        found[regime] = {}
+        by_regime[regime] = {}
         for arm in results.arms:
             if (regime, arm) in by_cell.index.droplevel([2, 3, 4]):
                 table = by_cell[regime, arm].unstack("problem")
                 table = table.reindex(pd.MultiIndex.from_product([worlds, seeds]))
                 if table.notna().all(axis=None):
-                    found[regime][arm] = table.to_numpy().reshape(len(worlds), len(seeds), -1)
-    return found
+                    by_regime[regime][arm] = table.to_numpy().reshape(len(worlds), len(seeds), -1)
+    return by_regime
 
 
 def _trapezoid(x: np.ndarray) -> np.ndarray:
@@ -55,38 +55,34 @@ def _trapezoid(x: np.ndarray) -> np.ndarray:
     return (np.append(gaps, 0) + np.append(0, gaps)) / 2 / (x[-1] - x[0])
 
 
-def differences(found: Answers) -> dict[tuple[str, str], Mean]:
+def contrasts(by_regime: Answers) -> dict[tuple[str, str], Contrast]:
     """(regime, arm) → the arm minus full fine-tuning; without those that cannot be compared."""
-    means = {
-        (regime, arm): crossed.of_gaps(table - arms[FULL])
-        for regime, arms in found.items()
+    return {
+        (regime, arm): contrast
+        for regime, arms in by_regime.items()
         for arm, table in arms.items()
-        if arm != FULL and FULL in arms
+        if arm != FULL and FULL in arms and (contrast := crossed.contrast(table - arms[FULL]))
     }
-    return {key: mean for key, mean in means.items() if mean}
 
 
-def table(found: Answers) -> pd.DataFrame:
+def comparisons(by_regime: Answers) -> pd.DataFrame:
     """One row a regime and rank: its difference from full fine-tuning, interval, Holm's p over all rows, verdict."""
-    means = differences(found)
-    p = crossed.holm({"/".join(key): mean for key, mean in means.items()})
-    rows = [
-        (*key, mean.value, *mean.interval(), p["/".join(key)], mean.verdict(p["/".join(key)]))
-        for key, mean in means.items()
-    ]
+    by_arm = contrasts(by_regime)
+    p = crossed.holm(by_arm)
+    rows = [(*key, c.mean, *c.interval(), p[key], c.verdict(p=p[key])) for key, c in by_arm.items()]
     return pd.DataFrame(rows, columns=["regime", "arm", "difference", "low", "high", "p", "verdict"])
 
 
-def slopes(found: Answers) -> dict[str, Mean]:
+def slopes(by_regime: Answers) -> dict[str, Contrast]:
     """Regime → slope of pass@1 over log2 of the rank, where two ranks or more are there."""
-    by_rank = {r: {int(arm[1:]): t for arm, t in arms.items() if arm != FULL} for r, arms in found.items()}
-    return {regime: mean for regime, tables in by_rank.items() if (mean := crossed.slope(tables))}
+    by_rank = {r: {int(arm[1:]): t for arm, t in arms.items() if arm != FULL} for r, arms in by_regime.items()}
+    return {regime: slope for regime, tables in by_rank.items() if (slope := crossed.slope(tables))}
 
 
 def curve(results: Results) -> pd.DataFrame:
     """One row a step, regime and rank: the difference from full fine-tuning at that step, with its interval."""
     rows = []
     for step in sorted(results.evals.step.unique()):
-        for (regime, arm), mean in differences(answers(results, str(step))).items():
-            rows.append((step, regime, arm, mean.value, *mean.interval()))
+        for (regime, arm), c in contrasts(answers(results, str(step))).items():
+            rows.append((step, regime, arm, c.mean, *c.interval()))
     return pd.DataFrame(rows, columns=["step", "regime", "arm", "difference", "low", "high"])

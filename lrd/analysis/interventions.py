@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from lrd.analysis.stats import Difference, mean_difference, paired, ratio_of_means
-from lrd.cell import labelled
+from lrd.presets import labelled
 from lrd.results import Results, root
 from lrd.runs.files import read_jsonl
 

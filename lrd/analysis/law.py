@@ -10,18 +10,19 @@ replicates, intervals from resampling replicates. The words for these numbers st
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lrd import UserError
-from lrd.analysis import sweep
+from lrd.analysis import codebooks, sweep
 from lrd.analysis.bootstrap import Estimate, bootstrap
+from lrd.analysis.codebooks import Measured, Rewards
 from lrd.analysis.stats import mean_difference
-from lrd.cell import codebook_name, grid, read_preset
+from lrd.presets import read_preset
 from lrd.results import Results, trained_with
 from lrd.runs import published
 
@@ -30,113 +31,9 @@ SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
 LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was too short to tell what has room
-COLUMNS = ["cell", "regime", "adapter", "rank", "step", "replicate", "information", "parameters"]
-COLUMNS += ["bits", "bits_raw", "pass@1"]  # of the rows that are published
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """Bits under a reward at its evaluations: R replicates, A arms by size, full fine-tuning last, I codebooks."""
-
-    bits: np.ndarray  # [R, A, I, steps]
-    parameters: np.ndarray  # [A]
-    information: np.ndarray  # [I], bits
-    steps: np.ndarray  # or exposures per key, see `measured`
-    arms: list[str]
-    regime: str
-
-    @property
-    def n(self) -> int:
-        """Replicates."""
-        return len(self.bits)
-
-    def mean(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Over replicates, each as often as `weights` says: [A, I, steps]."""
-        return self.bits.mean(0) if weights is None else np.tensordot(weights / weights.sum(), self.bits, 1)
 
 
 Statistic = Callable[[Measured, np.ndarray], float]  # of the mean over replicates, or over a resample of them
-Rewards = Mapping[str, Measured | None]  # of a preset, the densest first; None where no replicate is whole
-
-
-def learned(results: Results) -> pd.DataFrame:
-    """One row a finished cell and evaluation: bits learned, calibrated and raw, beside what the arm is and was asked.
-
-    Of cells that are not at hand, the rows that were published. Cells that are not evaluated on all of their codebook
-    have none. `exposures` says how often each key had been asked for by then.
-    """
-    here, rest = _at_hand(results), kept(results.preset)
-    both = [rows for rows in (here, rest[~rest.cell.isin(here.cell)]) if len(rows)]
-    frame = pd.concat(both, ignore_index=True) if both else here
-    cells = grid(results.preset)
-    asked, keys = (
-        frame.cell.map({cell.name: getattr(cell, setting) for cell in cells}).astype(float)
-        for setting in ("prompts_per_step", "eval_problems")
-    )
-    return frame.assign(exposures=frame.step * asked / keys)
-
-
-def kept(preset: str) -> pd.DataFrame:
-    """The rows that `lrd publish` left: a grid of cells is larger than a repository should be."""
-    rows = published.rows(preset, ["replicate"])
-    return pd.DataFrame(columns=COLUMNS) if rows is None else rows
-
-
-def with_kept(results: Results) -> Results:
-    """The same without the gaps that published rows fill: those cells are `published`."""
-    cells = results.cells.copy()
-    only = set(kept(results.preset).cell) & set(cells.cell[cells.state == "absent"])
-    cells.loc[cells.cell.isin(only), "state"] = "published"
-    filled = {f"{name}: absent" for name in only}
-    return replace(results, cells=cells, problems=[text for text in results.problems if text not in filled])
-
-
-def _at_hand(results: Results) -> pd.DataFrame:
-    size = results.finished.set_index("cell").trainable_parameters
-    about = []
-    for cell in grid(results.preset):
-        book = codebook_name(cell.eval_data)
-        if cell.name in size.index and book is not None and book.keys == cell.eval_problems:
-            row = {"cell": cell.name, "regime": cell.regime, "adapter": cell.point["adapter"], "rank": cell.rank}
-            row |= {"replicate": f"{cell.seed}/{book.seed}", "information": book.keys * book.bits}
-            about.append(row | {"parameters": float(size[cell.name]), "keys": book.keys})
-    numbers = ["bits", "bits_raw", "correct"]
-    evals = results.evals.reindex(columns=["cell", "step", *numbers]).astype(dict.fromkeys(numbers, float))
-    sums = evals.groupby(["cell", "step"], as_index=False)[numbers].sum()
-    frame = sums.merge(pd.DataFrame(about, columns=[*COLUMNS[:4], *COLUMNS[5:8], "keys"]), on="cell")
-    return frame.assign(**{"pass@1": frame.correct / frame["keys"].astype(float)})[COLUMNS]
-
-
-def rewards(results: Results, at: str = "step") -> dict[str, Measured | None]:
-    """Each of the preset's rewards as `measured`."""
-    frame = learned(results)
-    return {regime: measured(frame, regime, at) for regime in results.regimes}
-
-
-def known(rewards: Rewards) -> dict[str, Measured]:
-    """Those of which some replicate is whole."""
-    return {regime: m for regime, m in rewards.items() if m is not None}
-
-
-def measured(frame: pd.DataFrame, regime: str, at: str = "step") -> Measured | None:
-    """A reward's rows as an array; replicates that lack a cell or an evaluation are left out. None without a whole one.
-
-    Where a reward has no full fine-tuning, or no adapter, nothing can be compared: None too. `at` names what codebooks
-    are set side by side at: `step`, or `exposures` where larger ones were trained for longer.
-    """
-    rows = frame[frame.regime == regime]
-    size = rows.groupby("adapter").parameters.max().sort_values()
-    full = list(rows.adapter[rows["rank"].isna()].unique())
-    arms = [arm for arm in size.index if arm not in full] + full
-    if len(full) != 1 or len(arms) < 2:
-        return None
-    axes = [arms, sorted(rows.information.unique()), sorted(rows[at].unique())]
-    wide = rows.pivot_table(index="replicate", columns=["adapter", "information", at], values="bits")
-    wide = wide.reindex(columns=pd.MultiIndex.from_product(axes)).dropna()
-    if not len(wide):
-        return None
-    bits = wide.to_numpy().reshape(len(wide), *map(len, axes))
-    return Measured(bits, size[arms].to_numpy(float), np.array(axes[1], float), np.array(axes[2], float), arms, regime)
 
 
 def bits_a_parameter(bits: np.ndarray, parameters: np.ndarray, ceiling: np.ndarray) -> float:
@@ -292,7 +189,7 @@ def pairs(rewards: Rewards) -> list[Pair]:
     """Every two rewards that were measured, the denser of a pair first."""
     return [
         Pair(a, b, *(compare(m, n, equal_bits=choice) for choice in (False, True)))
-        for (a, m), (b, n) in itertools.combinations(known(rewards).items(), 2)
+        for (a, m), (b, n) in itertools.combinations(codebooks.known(rewards).items(), 2)
     ]
 
 
@@ -318,28 +215,16 @@ def fallen(m: Measured) -> dict[str, list[float]]:
 
 def beyond_adapters(rewards: Rewards) -> tuple[int, int]:
     """How many rewards' and codebooks' matching sizes at equal exposures no adapter is as large as, and of how many."""
-    beyond = [sizes_at_equal_exposures(m, m.mean()) > m.parameters[-2] for m in known(rewards).values()]
+    beyond = [sizes_at_equal_exposures(m, m.mean()) > m.parameters[-2] for m in codebooks.known(rewards).values()]
     return int(sum(b.sum() for b in beyond)), sum(len(b) for b in beyond)
-
-
-def exposures(results: Results) -> float:
-    """How often each key has been asked for where codebooks are compared at that; NaN without cells."""
-    return learned(results).groupby("information").exposures.max().min()
 
 
 def rate_shares(swept: Results) -> pd.DataFrame:
     """The scores of a sweep like `law-lr`: share of a codebook learned by the last step, a row a reward and adapter."""
-    frame = learned(swept)
+    frame = codebooks.learned(swept)
     last = frame[frame.step == frame.groupby("cell").step.transform("max")]
     share = swept.cells.cell.map((last.bits / last.information).set_axis(last.cell))
     return sweep.scores(swept.cells.assign(share=share), "learning_rate", "share", ["regime", "adapter"])
-
-
-def apart(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
-    """How far the cells that two frames of `learned` share ended apart, in shares of a codebook: one value a cell."""
-    last = [frame[frame.step == frame.groupby("cell").step.transform("max")] for frame in (a, b)]
-    both = last[0].merge(last[1], on=["cell", "step"], suffixes=("", "_again"))
-    return ((both.bits_again - both.bits) / both.information).abs()
 
 
 def trainings(*presets: str) -> int | None:

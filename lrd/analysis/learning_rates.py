@@ -13,7 +13,8 @@ from enum import Enum
 import pandas as pd
 
 from lrd.analysis import onset
-from lrd.cell import grid, read_preset
+from lrd.cell import grid
+from lrd.presets import read_preset
 from lrd.results import Results
 
 
@@ -50,7 +51,7 @@ def collapses(results: Results, soon: int) -> pd.DataFrame:
 
     `collapse` is the evaluation that shows it by the stability page's rule, NaN where it never comes.
     """
-    onsets = onset.found(results).set_index("cell").collapse
+    onsets = onset.onsets(results).set_index("cell").collapse
     at_soon = results.curves[results.curves.step == soon].set_index("cell")["pass@1"]
     cells = results.finished
     steps = [math.nan if o is None else o.by for o in onsets.reindex(cells.cell)]

@@ -20,13 +20,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 from statsmodels.stats.proportion import proportion_confint
 
-from lrd.results import Results
+from lrd.analysis.stats import Difference, mean_difference
+from lrd.results import Results, root
+from lrd.runs.files import read_jsonl
 
 SMOOTH, HOLD, HOLD_EVALS = 5, 5, 2
 FRACTION, NOISE = 0.5, 4.0
@@ -53,9 +55,9 @@ CHAIN = (
     Signal("no answer", "unanswered", 0.1, evaluated=True),
     Signal("collapse", "lost", 0.5, evaluated=True),
 )
-
-
+LINKS = tuple((first.name, second.name) for first, second in itertools.pairwise(CHAIN))
 NO_ROWS = pd.DataFrame({"step": []})
+UNKNOWN = Difference(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Onset:
         return (self.after + self.by) / 2
 
 
-def of_steps(
+def logged_onset(
     steps: np.ndarray, values: np.ndarray, least: float, relative: bool = False, fraction: float = FRACTION
 ) -> Onset | None:
     """The onset of a rise in a signal logged at every step; None where there is none.
@@ -93,7 +95,7 @@ def of_steps(
     return None if at is None else Onset(float(steps[at]) - 2, float(steps[at]) + 1)
 
 
-def of_evals(steps: np.ndarray, values: np.ndarray, least: float, fraction: float = FRACTION) -> Onset | None:
+def evaluated_onset(steps: np.ndarray, values: np.ndarray, least: float, fraction: float = FRACTION) -> Onset | None:
     """The onset of a rise in an evaluated share: between the evaluation before it and the one that shows it."""
     steps, values = _known(steps, values)
     if len(values) < 2:
@@ -102,42 +104,55 @@ def of_evals(steps: np.ndarray, values: np.ndarray, least: float, fraction: floa
     return None if at is None else Onset(float(steps[at - 1]), float(steps[at]))
 
 
-def found(results: Results, fraction: float = FRACTION) -> pd.DataFrame:
+def onsets(results: Results, fraction: float = FRACTION) -> pd.DataFrame:
     """One row a finished cell, one column a signal of the chain: its `Onset` or None."""
-    steps, curves = by_cell(results)
+    steps, curves = _by_cell(results)
     rows = []
     for cell in results.finished.itertuples():
-        row = {"cell": cell.cell, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
-        mine = {False: steps.get(cell.cell, NO_ROWS), True: curves.get(cell.cell, NO_ROWS)}
-        for signal in CHAIN:
-            frame = mine[signal.evaluated]
-            onset = None
-            if signal.column in frame:
-                x, y = (frame[name].to_numpy(float) for name in ("step", signal.column))
-                if signal.evaluated:
-                    onset = of_evals(x, y, signal.least, fraction)
-                else:
-                    onset = of_steps(x, y, signal.least, signal.relative, fraction)
-            row[signal.name] = onset
-        rows.append(row)
+        frames = {False: steps.get(cell.cell, NO_ROWS), True: curves.get(cell.cell, NO_ROWS)}
+        by_signal = [_onset(signal, frames[signal.evaluated], fraction) for signal in CHAIN]
+        rows.append((cell.cell, cell.regime, cell.arm, cell.seed, *by_signal))
     columns = ["cell", "regime", "arm", "seed", *(signal.name for signal in CHAIN)]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def by_cell(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+def _onset(signal: Signal, rows: pd.DataFrame, fraction: float) -> Onset | None:
+    if signal.column not in rows:
+        return None
+    steps, values = (rows[name].to_numpy(float) for name in ("step", signal.column))
+    if signal.evaluated:
+        return evaluated_onset(steps, values, signal.least, fraction)
+    return logged_onset(steps, values, signal.least, signal.relative, fraction)
+
+
+def collapsed(onsets: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Regime → how many of its finished cells collapse, and how many there are."""
+    by_regime = onsets.groupby("regime", sort=False).collapse
+    return {str(regime): (int(cells.notna().sum()), len(cells)) for regime, cells in by_regime}
+
+
+def _by_cell(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     """Cell → its steps, and cell → its evaluations, of the finished ones and with no more columns than signals have."""
     wanted = [name for name in results.steps if name in {"cell", "step", *(signal.column for signal in CHAIN)}]
     steps = results.of_finished(results.steps)[wanted]
-    return dict(list(steps.groupby("cell"))), dict(list(evaluated(results).groupby("cell")))
+    return dict(list(steps.groupby("cell"))), dict(list(_curves(results).groupby("cell")))
 
 
-def evaluated(results: Results) -> pd.DataFrame:
+def _curves(results: Results) -> pd.DataFrame:
     """The evaluations' means with `unanswered` and `lost`: the share of the best pass@1 so far that is gone."""
     curves = results.of_finished(results.curves).sort_values(["cell", "step"])
     curves = curves.astype({"pass@1": float, "answered": float})
     best = curves.groupby("cell")["pass@1"].cummax()
     lost = (1 - curves["pass@1"] / best.where(best > 0)).fillna(0.0)  # what never solved anything has nothing to lose
     return curves.assign(unanswered=1 - curves.answered, lost=lost)
+
+
+class Support(Enum):
+    """What the cells say of an order."""
+
+    SHOWN = "shown"
+    CONTRADICTED = "contradicted"
+    OPEN = "open"
 
 
 @dataclass(frozen=True)
@@ -160,6 +175,12 @@ class Order:
         low, high = proportion_confint(self.before, self.decided, 1 - level, method="wilson")
         return float(low), float(high)
 
+    @property
+    def support(self) -> Support:
+        """On which side of one half the interval lies."""
+        low, high = self.interval()
+        return Support.SHOWN if low > 0.5 else Support.CONTRADICTED if high < 0.5 else Support.OPEN
+
 
 def order(onsets: pd.DataFrame, first: str, second: str) -> Order:
     """Counted over the cells in which both signals have an onset."""
@@ -167,11 +188,6 @@ def order(onsets: pd.DataFrame, first: str, second: str) -> Order:
     before = sum(a.precedes(b) for a, b in pairs)
     after = sum(b.precedes(a) for a, b in pairs)
     return Order(before, after, len(pairs) - before - after)
-
-
-def links() -> list[tuple[Signal, Signal]]:
-    """Neighbours in the chain."""
-    return list(itertools.pairwise(CHAIN))
 
 
 def correlation(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
@@ -217,28 +233,26 @@ def lead_lag(results: Results, regime: str, first: Signal, second: Signal) -> Le
 
     A signal of steps is then averaged over the steps since the evaluation before.
     """
-    steps, curves = by_cell(results)
+    steps, curves = _by_cell(results)
     coarse = first.evaluated or second.evaluated
-    most, curve_rows, spacing = (3 if coarse else 10), [], 1.0
+    most, by_cell, spacing = (3 if coarse else 10), [], 1.0
     for cell in results.finished[results.finished.regime == regime].cell:
         frame, curve = steps.get(cell, NO_ROWS), curves.get(cell, NO_ROWS)
         if coarse and len(curve) > 1:
             spacing = float(np.median(np.diff(curve.step.to_numpy(float))))
         pair = [_on_grid(frame, curve, signal, coarse) for signal in (first, second)]
         if all(len(values) for values in pair):
-            curve_rows.append(correlation(*pair, most))
-    table = np.array(curve_rows).reshape(-1, 2 * most + 1)
-    count = np.isfinite(table).sum(0)
-    empty = np.full(2 * most + 1, np.nan)
-    mean, half = empty.copy(), empty.copy()
-    for k in range(2 * most + 1):
-        values = table[np.isfinite(table[:, k]), k]
-        if len(values):
-            mean[k] = values.mean()
-        if len(values) > 1:
-            half[k] = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    lags = spacing * np.arange(-most, most + 1)
-    return LeadLag(lags, mean, mean - half, mean + half, int(count.max(initial=0)))
+            by_cell.append(correlation(*pair, most))
+    table = np.array(by_cell).reshape(-1, 2 * most + 1)
+    at_lag = [mean_difference(pd.Series(column)) or UNKNOWN for column in table.T]
+    mean, low, high = np.array([(d.mean, d.low, d.high) for d in at_lag]).T
+    return LeadLag(spacing * np.arange(-most, most + 1), mean, low, high, max(d.n for d in at_lag))
+
+
+def lead_lags(results: Results) -> dict[str, dict[tuple[str, str], LeadLag]]:
+    """Regime → link of the chain → lead–lag curve."""
+    signals = list(itertools.pairwise(CHAIN))
+    return {r: {(a.name, b.name): lead_lag(results, r, a, b) for a, b in signals} for r in results.regimes}
 
 
 def example(onsets: pd.DataFrame) -> str | None:
@@ -250,10 +264,19 @@ def example(onsets: pd.DataFrame) -> str | None:
     return str(onsets.cell[(lengths + len(CHAIN) * collapsed).astype(int).idxmax()])
 
 
-def three(rows: Sequence[dict], onset: Onset | None) -> list[dict]:
+def example_completions(results: Results, onsets: pd.DataFrame) -> list[dict]:
+    """Three completions of the example, from the cell's `completions.jsonl`; none where no cell has finished."""
+    name = example(onsets)
+    if name is None:
+        return []
+    collapse = onsets[onsets.cell == name].iloc[0].collapse
+    return moments(read_jsonl(root() / results.preset / name / "completions.jsonl"), collapse)
+
+
+def moments(rows: Sequence[dict], onset: Onset | None) -> list[dict]:
     """The first completion logged, the first at or after the onset (or else half-way), and the first of the last step.
 
-    The rows are of `completions.jsonl`; one that lacks what is shown is left out.
+    One that lacks what is shown is left out.
     """
     needed = ("tokens", "token_rewards", "deposit_mask", "advantages")
     whole = [

@@ -3,12 +3,25 @@
 # pandas types a selection as any of Series, DataFrame and ndarray:
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
+import itertools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import pandas as pd
 
 from lrd.results import Results
+
+
+class Verdict(Enum):
+    """What a comparison with another arm says of an arm."""
+
+    AHEAD = "ahead"
+    BEHIND = "behind"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,13 @@ class Difference:
     def includes_zero(self) -> bool:
         """Whether the interval leaves the sign open; without an interval it always does."""
         return not (self.low > 0 or self.high < 0)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Ahead or behind where the interval leaves zero out, else undecided: it never shows equivalence."""
+        if self.includes_zero:
+            return Verdict.UNDECIDED
+        return Verdict.AHEAD if self.mean > 0 else Verdict.BEHIND
 
 
 def paired(
@@ -82,8 +102,58 @@ def ratio_of_means(over: pd.Series, under: pd.Series, level: float = 0.95) -> Di
     return Difference(x / y, (b - root) / a, (b + root) / a, n)
 
 
+def lowest_against_full(results: Results, value: str = "final") -> dict[str, Difference]:
+    """Regime → the lowest rank minus full fine-tuning, where they have a finished seed in common."""
+    lowest, full = results.arms[0], results.arms[-1]
+    by_regime = {regime: paired(results.finished, regime, lowest, full, value) for regime in results.regimes}
+    return {regime: d for regime, d in by_regime.items() if d}
+
+
+class Trend(Enum):
+    """How a difference goes from one regime to the next, in the order of their density."""
+
+    UNKNOWN = "fewer than two regimes"
+    NONE = "no difference can be told from zero"
+    FALLS = "falls from each to the next"
+    OTHER = "does not fall from each to the next"
+
+
+def trend(differences: Mapping[str, Difference]) -> Trend:
+    """An order of means that may all be zero is no trend."""
+    if len(differences) < 2:
+        return Trend.UNKNOWN
+    if all(d.includes_zero for d in differences.values()):
+        return Trend.NONE
+    falls = all(a.mean > b.mean for a, b in itertools.pairwise(differences.values()))
+    return Trend.FALLS if falls else Trend.OTHER
+
+
+def beyond_rank(results: Results) -> list[str]:
+    """Regimes in which rank does not account for the adapters' distance from full fine-tuning.
+
+    Every rank ends below full fine-tuning, by more than the lowest can possibly end below the highest.
+    """
+    *ranks, full = results.arms
+    regimes = []
+    for regime in results.regimes:
+        among = paired(results.finished, regime, ranks[0], ranks[-1])
+        gaps = [paired(results.finished, regime, arm, full) for arm in ranks]
+        highest = max((gap.high for gap in gaps if gap), default=math.nan)
+        if among and all(gap and among.low > gap.high for gap in gaps) and highest < 0:
+            regimes.append(regime)
+    return regimes
+
+
 def below_base(results: Results) -> dict[str, tuple[int, int]]:
     """Regime → how many of its finished cells end below their own base, and how many there are."""
-    cells = results.finished[results.finished.base.notna()]
-    by_regime = {regime: cells[cells.regime == regime] for regime in results.regimes}
-    return {regime: (int((mine.final < mine.base).sum()), len(mine)) for regime, mine in by_regime.items() if len(mine)}
+    known = results.finished[results.finished.base.notna()]
+    by_regime = {regime: known[known.regime == regime] for regime in results.regimes}
+    return {r: (int((cells.final < cells.base).sum()), len(cells)) for r, cells in by_regime.items() if len(cells)}
+
+
+def deposits_at_start(results: Results) -> dict[str, float]:
+    """Regime → mean deposits an episode at the first step, before training changes how completions look."""
+    steps = results.of_finished(results.steps)
+    if "deposits_per_episode" not in steps or not len(steps):
+        return {}
+    return steps[steps.step == steps.step.min()].groupby("regime").deposits_per_episode.mean().dropna().to_dict()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from lrd.cell import grid, read_preset
+from lrd.cell import grid
+from lrd.presets import read_preset
 from lrd.results import Results
 
 

@@ -14,7 +14,7 @@ from lrd.results import Results
 from lrd.runs import published
 
 RECORD = "verification"  # its name in runs/published/
-PAIRS = ROOT / "tests" / "grading.tsv"
+PAIRS = ROOT / "tests" / "verifier" / "grading.tsv"
 GAP = "sampling/sampling_logp_difference"
 
 

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
 from lrd import grpo
-from lrd.cell import Cell, location
+from lrd.cell import Cell
 from lrd.data import problems
+from lrd.data.hub import location
 from lrd.models.loading import load_tokenizer
 from lrd.verifier import is_correct
 

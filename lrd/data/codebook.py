@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrd import UserError
-from lrd.cell import codebook_name
+from lrd.names import codebook_name
 
 LETTERS = string.ascii_lowercase[:16]
 DIGIT_BITS = 2

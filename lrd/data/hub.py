@@ -6,10 +6,13 @@ again: every cell of a matrix reads the same files, with or without a network.
 
 import contextlib
 import functools
+import os
+import re
 from pathlib import Path
 
-from lrd import UserError
-from lrd.cell import Cell, location, on_hub, revision
+from lrd import ROOT, UserError
+from lrd.cell import Cell
+from lrd.names import is_path, on_hub, revision, tried
 
 REACH = 5.0  # seconds for the Hub's first answer
 SMALL = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]  # a model's configuration and its tokenizer
@@ -27,6 +30,19 @@ def model_folder(name: str, role: str, *, weights: bool) -> Path:
 def data_set_folder(name: str) -> Path:
     """The directory of a data set on the Hub. Raises `UserError` where it cannot be had."""
     return _snapshot(name, "data set", True)
+
+
+def location(name: str, role: str) -> str:
+    """Where `from_pretrained` finds a model: a directory of the project for `./path`, else the Hub id itself."""
+    if not is_path(name):
+        return name
+    path = (ROOT / name).resolve()
+    if not os.path.isfile(path / "config.json"):  # unlike Path's own, no error for a name that is too long
+        testbed = re.fullmatch(r"\./models/([\w-]+)/[\w-]+", name)
+        known = testbed and (ROOT / "lrd" / "testbed" / f"{testbed[1]}.toml").is_file()
+        make = f"; `lrd testbed {testbed[1]}` makes the models of that preset" if testbed and known else ""
+        raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint ({tried(path)}){make}")
+    return str(ROOT / name)
 
 
 def fetch_inputs(cell: Cell) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import ROOT, UserError
-from lrd.cell import on_hub, tried
 from lrd.data import codebook, hub
 from lrd.data.arithmetic import story
+from lrd.names import on_hub, tried
 from lrd.verifier import last_boxed
 from lrd.verifier.notation import normal, plain
 

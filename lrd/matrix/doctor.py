@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, grid, location, on_hub, read_preset
+from lrd.cell import Cell, grid
 from lrd.data import hub
+from lrd.data.hub import location
+from lrd.names import on_hub
+from lrd.presets import read_preset
 from lrd.runs.directory import describe
 from lrd.runs.files import read_jsonl, runs_root
 from lrd.runs.provenance import gpus

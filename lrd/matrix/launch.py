@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lrd import UserError
-from lrd.cell import Cell, grid, read_preset
+from lrd.cell import Cell, grid
 from lrd.matrix import cluster
 from lrd.matrix.execute import Outcome, outcome_of, run_cell
 from lrd.matrix.notebook import plain
 from lrd.matrix.plan import check
+from lrd.presets import read_preset
 from lrd.runs.directory import Held, Run, describe, few, leave_reason, state
 from lrd.runs.files import runs_root
 from lrd.runs.signals import on_stop

@@ -5,7 +5,7 @@ import ast
 from IPython.core.getipython import get_ipython
 
 from lrd import UserError
-from lrd.cell import nearest
+from lrd.names import nearest
 
 
 def check() -> None:

@@ -5,8 +5,9 @@ import dataclasses
 import functools
 from typing import Any
 
-from lrd.cell import Cell, grid, read_preset
+from lrd.cell import Cell, grid
 from lrd.data import hub, problems
+from lrd.presets import read_preset
 from lrd.runs.directory import Run, check_root, notebook_ended
 from lrd.runs.files import Unreadable
 from lrd.train import tracking

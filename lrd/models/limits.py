@@ -7,10 +7,10 @@ from typing import Any
 from safetensors import safe_open
 
 from lrd import UserError
-from lrd.cell import on_hub
 from lrd.data import hub
 from lrd.data.tokens import beginnings, continuations
 from lrd.models.loading import as_user_error, load_config
+from lrd.names import on_hub
 
 SPECIAL = 8  # tokens at most that a tokenizer puts around a text
 AT_A_TIME = 256  # texts that are tokenized

@@ -9,11 +9,12 @@ import psutil
 import torch
 
 from lrd import UserError
-from lrd.cell import Cell, codebook_name
+from lrd.cell import Cell
 from lrd.models.loading import CausalLM, skeleton
 from lrd.models.logps import LOGITS_AT_ONCE
 from lrd.models.placement import adapted
 from lrd.models.shape import Shape
+from lrd.names import codebook_name
 from lrd.rollouts import TOKENS_PER_PASS
 
 GIB = 2**30

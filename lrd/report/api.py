@@ -64,6 +64,7 @@ def described(module: str, marks: str = "###", root: Path = ROOT) -> str:
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
+    _qualify(tree)
     parts = [f"{marks} `{module}`", f"```{{py:module}} {module}\n```", ast.get_docstring(tree) or ""]
     for node in tree.body:
         if isinstance(node, Definition) and _public(node.name):
@@ -87,6 +88,21 @@ def signature(node: Definition, *, method: bool = False) -> str:
     text = f"({ast.unparse(arguments)}){returned}"
     # A blank before a lone axis only tells linters that it is no forward reference.
     return re.sub(r"\[(\w+), ' (\w+)'\]", r"[\1, '\2']", text)
+
+
+def _qualify(tree: ast.Module) -> None:
+    """Puts the module before each of our names in annotations, for links: several modules may have a `Pair`.
+
+    `python_use_unqualified_type_names` in `_config.yml` shows them as they are written.
+    """
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    homes = {name.name: f"{node.module}.{name.name}" for node in imports for name in node.names if not name.asname}
+    for node in ast.walk(tree):
+        places = [node.annotation] if isinstance(node, ast.arg | ast.AnnAssign) else []
+        places += [node.returns] if isinstance(node, Definition) else []
+        for name in (found for place in places if place for found in ast.walk(place)):
+            if isinstance(name, ast.Name) and homes.get(name.id, "").startswith("lrd."):
+                name.id = homes[name.id]
 
 
 def _function(node: Definition, kind: str, *, method: bool = False) -> str:

@@ -24,7 +24,8 @@ from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
-from lrd.cell import Cell, grid, read_preset
+from lrd.cell import Cell, grid
+from lrd.presets import read_preset
 from lrd.report.text import arm_name
 from lrd.runs.kernel import Kernel, sockets
 

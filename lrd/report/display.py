@@ -18,7 +18,8 @@ from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
 from lrd.analysis import budget
-from lrd.cell import Cell, read_preset
+from lrd.cell import Cell
+from lrd.presets import read_preset
 from lrd.results import Results
 
 GOOD, BAD = (0, 114, 178), (213, 94, 0)  # blue and vermilion: told apart with any colour vision, and in grey

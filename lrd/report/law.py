@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from lrd.analysis import budget, law
+from lrd.analysis import budget, codebooks, law
 from lrd.analysis.bootstrap import Estimate, Side
-from lrd.analysis.law import Measured, Pair, Rewards, Statistic
+from lrd.analysis.codebooks import Measured, Rewards
+from lrd.analysis.law import Pair, Statistic
 from lrd.report.rates import choice
 from lrd.report.text import NBSP, NOTHING, listed, times
 
@@ -41,7 +42,7 @@ def shown(estimate: Estimate | None) -> str:
 
 def verdict(rewards: Rewards) -> str:
     """What the declared statistics say of sizes, as sentences; an interval that includes no effect is said to."""
-    if not (known := law.known(rewards)):
+    if not (known := codebooks.known(rewards)):
         return NOT_RUN
     grows = (
         f"At equally many episodes the size that matches full fine-tuning {_growing(known, law.growth)} At equally "
@@ -52,7 +53,7 @@ def verdict(rewards: Rewards) -> str:
 
 def verdict_at_exposures(rewards: Rewards) -> str:
     """As `verdict`, where codebooks are set side by side at equal exposures per key."""
-    if not (known := law.known(rewards)):
+    if not (known := codebooks.known(rewards)):
         return NOT_RUN
     exposures = next(iter(known.values())).steps[-1]
     grows = f"When each key has been asked for {exposures:.0f} times, the size that matches full fine-tuning "
@@ -127,7 +128,7 @@ def inversions(rewards: Rewards) -> str:
     """Adapters that learned less than half of what a smaller one did, in a sentence; empty without any."""
     texts = [
         f"{', '.join(arms)} ({regime}, {information:,.0f} bits)"
-        for regime, m in law.known(rewards).items()
+        for regime, m in codebooks.known(rewards).items()
         for information, arms in law.inversions(m).items()
     ]
     if not texts:
@@ -142,7 +143,7 @@ def fallen(rewards: Rewards) -> str:
     """Adapters whose bits are shown to lie below those of the next smaller one, a sentence; empty without any."""
     texts = [
         f"{arm} under {regime} ({listed([f'{information:,.0f}' for information in less])} bits)"
-        for regime, m in law.known(rewards).items()
+        for regime, m in codebooks.known(rewards).items()
         for arm, less in law.fallen(m).items()
     ]
     if not texts:
@@ -171,7 +172,7 @@ def stored(rewards: Rewards, between: tuple[float, float] | None) -> str:
 
 def spread(rewards: Rewards) -> str:
     """From least to most bits a parameter over rewards, at the last evaluation."""
-    slopes = sorted((law.capacity(m, m.mean()), regime) for regime, m in law.known(rewards).items())
+    slopes = sorted((law.capacity(m, m.mean()), regime) for regime, m in codebooks.known(rewards).items())
     return " to ".join(f"{times(c)} ({regime})" for c, regime in slopes[:: max(1, len(slopes) - 1)]) or NOTHING
 
 
@@ -180,12 +181,14 @@ def held(first: Rewards, again: Rewards) -> str:
 
     One that lies outside may still be the same: whether the intervals have a value in common is said too.
     """
-    slopes = ({r: law.estimate(m, law.growth) for r, m in law.known(rewards).items()} for rewards in (first, again))
-    before, after = slopes
+    before, after = (
+        {regime: law.estimate(m, law.growth) for regime, m in codebooks.known(rewards).items()}
+        for rewards in (first, again)
+    )
     texts = []
-    for regime in (regime for regime in after if regime in before):
-        a, b = before[regime], after[regime]
-        if math.isnan(a.low + b.low):
+    for regime, b in after.items():
+        a = before.get(regime)
+        if a is None or math.isnan(a.low + b.low):
             continue
         where = "within" if a.low <= b.value <= a.high else "outside"
         width = "narrower" if b.high - b.low < a.high - a.low else "no narrower"
@@ -196,7 +199,7 @@ def held(first: Rewards, again: Rewards) -> str:
 
 def tested(rewards: Rewards) -> str:
     """Of how many rewards growth is shown, and of which a law of density at equal bits, as a sentence."""
-    if not (known := law.known(rewards)):
+    if not (known := codebooks.known(rewards)):
         return ""
     grows = [
         sum(law.estimate(m, slope).against(0) is Side.ABOVE for m in known.values()) or "none"
@@ -230,7 +233,7 @@ def students(*presets: str) -> str:
 
 def repeated(a: pd.DataFrame, b: pd.DataFrame) -> str:
     """How far apart the cells are that two frames share, at the last step of both, as the end of a sentence."""
-    apart = 100 * law.apart(a, b)
+    apart = 100 * codebooks.apart(a, b)
     if not len(apart):
         return "cannot be told from any cell that both have"
     ends = f"{apart.mean():.1f} % of a codebook on average, {apart.max():.0f} % at most"
@@ -266,7 +269,7 @@ def equal_table(rewards: Rewards) -> tuple[list[str], list[tuple[str, ...]]]:
 
     A column is a codebook: its information, and the bits absorbed at which arms are compared.
     """
-    means = [(m, m.mean()) for m in law.known(rewards).values()]
+    means = [(m, m.mean()) for m in codebooks.known(rewards).values()]
     if not means:
         return ["reward"], []
     target = law.least_absorbed([mean for _, mean in means])

@@ -12,7 +12,7 @@ import dataclasses
 from pathlib import Path
 
 from lrd import ROOT, UserError, results
-from lrd.analysis import budget, law
+from lrd.analysis import budget, codebooks
 from lrd.analysis.again import NUMBERS, ROLES, environment
 from lrd.cell import grid
 from lrd.runs import published
@@ -42,5 +42,5 @@ def write(preset: str, runs: str | Path | None = None) -> Path:
     cells = found.finished.set_index("cell")[NUMBERS].astype(float).to_dict("index")
     card = read_json(ROOT / "models" / preset / "card.json")
     record = {"environment": rests_on, "card": card, "shapes": shapes, "cells": cells}
-    bits = law.learned(found).drop(columns="exposures")
+    bits = codebooks.learned(found).drop(columns="exposures")
     return published.write(preset, record, bits if len(bits) else None)

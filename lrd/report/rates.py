@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lrd.analysis import sweep
-from lrd.cell import read_preset
+from lrd.presets import read_preset
 from lrd.report.text import NOTHING, arm_name, mean_sd
 from lrd.results import Results, trained_with
 

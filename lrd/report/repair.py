@@ -11,7 +11,7 @@ from lrd.analysis.budget import capacity
 from lrd.analysis.interventions import HOLDS, NONE, Link, effect, rank_effect, resolvable, share, shown
 from lrd.analysis.learning_rates import Extent, last_steps
 from lrd.analysis.stats import Difference
-from lrd.cell import read_preset
+from lrd.presets import read_preset
 from lrd.report.answer import exceptions
 from lrd.report.text import NBSP, NOTHING, arm_name, difference, interval, listed, mean_sd, signed, unbroken
 from lrd.results import Results

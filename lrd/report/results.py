@@ -11,7 +11,7 @@ import pandas as pd
 
 from lrd.analysis import budget
 from lrd.analysis.stats import below_base, paired
-from lrd.report.answer import magnitude, stability
+from lrd.report.answer import magnitude, problems, stability
 from lrd.report.display import Html, page, table
 from lrd.report.text import NBSP, NOTHING, arm_name, difference, mean_sd
 from lrd.results import Results
@@ -20,10 +20,10 @@ from lrd.results import Results
 def glued(results: Results) -> dict[str, str]:
     """Keyed by the names that they are glued under."""
     return {
-        "results_problems": str(results.evals.problem.nunique()) if len(results.evals) else "the",
-        "results_base": mean_sd(results.finished.base.drop_duplicates()),
-        "results_stability": stability(results),
-        "results_magnitude": magnitude(results),
+        "problems": problems(results),
+        "base": mean_sd(results.finished.base.drop_duplicates()),
+        "stability": stability(results),
+        "magnitude": magnitude(results),
     }
 
 

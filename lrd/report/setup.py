@@ -12,7 +12,8 @@ import pandas as pd
 
 from lrd import ROOT
 from lrd.analysis import budget
-from lrd.cell import Cell, grid, is_path
+from lrd.cell import Cell, grid
+from lrd.names import is_path
 from lrd.report.baseline import pass_at_k
 from lrd.report.display import Html, number_or_dash, table
 from lrd.report.text import NOTHING, arm_name, counted, listed

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from lrd.analysis.stats import Difference
@@ -39,11 +38,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}{NBSP}%"
 
 
+def bracketed(low: float, high: float, digits: int = 3) -> str:
+    """`[−0.053, +0.129]`; an end that is not finite is `∞`."""
+    ends = [signed(x, digits) if math.isfinite(x) else "∞" if x > 0 else "−∞" for x in (low, high)]
+    return f"[{ends[0]},{NBSP}{ends[1]}]"
+
+
 def interval(d: Difference, digits: int = 3) -> str:
-    """`[−0.053, +0.129]` with a space before it; empty where one seed gives none, `[no bound]` for infinite ends."""
-    if np.isinf(d.low):
+    """`bracketed` with a space before it; empty where one seed gives none, `[no bound]` for infinite ends."""
+    if math.isinf(d.low):
         return f" [no{NBSP}bound]"
-    return f" [{signed(d.low, digits)},{NBSP}{signed(d.high, digits)}]" if d.n > 1 else ""
+    return f" {bracketed(d.low, d.high, digits)}" if d.n > 1 else ""
 
 
 def difference(d: Difference | None, digits: int = 3) -> str:

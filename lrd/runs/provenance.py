@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, on_hub, revision
+from lrd.cell import Cell
+from lrd.names import on_hub, revision
 from lrd.runs.files import runs_root, shown_path
 
 # A patch that `git apply` takes, whatever the user has configured.

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import UserError
-from lrd.cell import Cell, grid, read_preset, with_defaults
+from lrd.cell import Cell, grid, with_defaults
+from lrd.presets import read_preset
 from lrd.runs.directory import off_grid, reason, state, trace, warned
 from lrd.runs.files import read_json, runs_root, tail
 

@@ -15,10 +15,11 @@ import filelock
 import torch
 
 from lrd import ROOT, UserError
-from lrd.cell import Cell, presets, read_preset
+from lrd.cell import Cell
 from lrd.data.problems import as_problem, held_out, stream
 from lrd.models.loading import device, load_model, load_tokenizer
 from lrd.models.policy import seed_of
+from lrd.presets import preset_names, read_preset
 from lrd.results import unbiased
 from lrd.rewards.process import PRM
 from lrd.runs.files import read_json, write_json
@@ -94,7 +95,7 @@ def show(name: str, card: dict[str, Any]) -> str:
 
 def _cell(name: str) -> Cell:
     """The preset that the testbed serves: its prompt and its sampling are those of the study."""
-    if name not in presets():
+    if name not in preset_names():
         raise UserError(f"testbed {name!r} has no preset of its name")
     return Cell.load(name, regime="outcome", rank=1, seed=0)
 

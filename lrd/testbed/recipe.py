@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd import UserError
-from lrd.cell import check_name
+from lrd.names import check_name
 from lrd.runs import sources
 
 HERE = Path(__file__).parent

@@ -3,9 +3,10 @@
 import warnings
 
 from lrd import UserError, rewards
-from lrd.cell import Cell, codebook_name
+from lrd.cell import Cell
 from lrd.data.problems import Problem
 from lrd.models.limits import check_positions, check_tokens, check_weights
+from lrd.names import codebook_name
 from lrd.train import recall
 
 

@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrd import UserError, grpo, rewards, sampling
-from lrd.cell import Cell, codebook_name
+from lrd.cell import Cell
 from lrd.data import problems
 from lrd.data.tokens import solutions
 from lrd.models import loading as models, memory
 from lrd.models.logps import TokenLogps
 from lrd.models.policy import Policy, seed_of
+from lrd.names import codebook_name
 from lrd.rewards import shaping
 from lrd.rollouts import Completion, Deposits, Rollouts, collate
 from lrd.runs.directory import Run

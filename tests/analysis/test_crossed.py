@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lrd.analysis import crossed
-from lrd.analysis.crossed import Verdict
+from lrd.analysis.crossed import Contrast
+from lrd.analysis.stats import Verdict
 
 PROBLEMS, RUNS = 120, 400
 NOTHING = (0.0, 0.0, 0.0)
@@ -27,7 +28,7 @@ def simulate(rng, student_sd, seed_sd, cell_sd, difference=0.0, runs=RUNS, level
 
 
 def means(tables):
-    found = [crossed.of_gaps(table) for table in tables]
+    found = [crossed.contrast(table) for table in tables]
     assert all(found)
     return [mean for mean in found if mean]
 
@@ -42,7 +43,7 @@ def test_intervals_cover(world):
 def test_what_three_students_and_seeds_cost_in_width():
     """Two degrees of freedom each: where neither matters, the interval is 2.3 times that of a known spread."""
     found = means(simulate(np.random.default_rng(1), *NOTHING))
-    assert np.median([m.half() for m in found]) < 2.5 * 1.96 * np.std([m.value for m in found])
+    assert np.median([m.half() for m in found]) < 2.5 * 1.96 * np.std([m.mean for m in found])
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -57,8 +58,8 @@ def test_verdicts_are_wrong_no_more_often_than_they_say(world):
 def test_parts_by_hand():
     """Gaps that are student plus seed and nothing else: only these two parts are left, and what two problems add."""
     gaps = np.zeros((2, 2, 40)) + np.array([0.1, -0.1])[:, None, None] + np.array([0.2, 0.0])[None, :, None]
-    found = crossed.of_gaps(gaps)
-    assert found and found.value == pytest.approx(0.1)
+    found = crossed.contrast(gaps)
+    assert found and found.mean == pytest.approx(0.1)
     (student, _), (seed, _), (noise, _), (problem, freedom) = found.parts
     share = (40 / 42) ** 2  # two imagined problems dilute the others
     assert student == pytest.approx(share * 0.02 / 2) and seed == pytest.approx(share * 0.02 / 2)
@@ -77,14 +78,22 @@ def test_verdicts_turn_with_the_data():
     assert wide.verdict(p=1.0) is Verdict.UNDECIDED
 
 
+def test_an_arm_can_be_apart_and_within_the_margin():
+    sharp, blunt = ((1e-5, 2), (1e-6, 149)), ((1e-2, 2), (1e-3, 149))
+    means = {0.0: Verdict.EQUIVALENT, 0.02: Verdict.EQUIVALENT, -0.2: Verdict.BEHIND, 0.2: Verdict.AHEAD}
+    assert {mean: Contrast(mean, sharp).verdict() for mean in means} == means
+    assert Contrast(0.02, sharp).differs and not Contrast(0.0, sharp).differs
+    assert Contrast(0.02, blunt).verdict() is Verdict.UNDECIDED
+
+
 def test_too_little_to_compare():
-    assert crossed.of_gaps(np.zeros((1, 3, 50))) is None and crossed.of_gaps(np.zeros((3, 50))) is None
+    assert crossed.contrast(np.zeros((1, 3, 50))) is None and crossed.contrast(np.zeros(50)) is None
     assert crossed.slope({1: np.zeros((3, 3, 50))}) is None
 
 
 def test_holm_by_hand():
-    def mean(p: float) -> crossed.Mean:
-        found = crossed.Mean(crossed.Mean(0, ((1.0, 5),)).half(1 - p), ((1.0, 5),))
+    def mean(p: float) -> Contrast:
+        found = Contrast(Contrast(0, ((1.0, 5),)).half(1 - p), ((1.0, 5),))
         assert found.p == pytest.approx(p)
         return found
 
@@ -99,4 +108,4 @@ def test_the_slope_of_ranks_that_rise_by_the_same_each_doubling():
     found = crossed.slope(answers)
     assert found and found.interval()[0] < 0.02 < found.interval()[1] and found.half() < 0.01
     flat = crossed.slope({rank: answers[1] for rank in (1, 4, 16)})
-    assert flat and flat.value == pytest.approx(0, abs=1e-12) and flat.p == pytest.approx(1)
+    assert flat and flat.mean == pytest.approx(0, abs=1e-12) and flat.p == pytest.approx(1)

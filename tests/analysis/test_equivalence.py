@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lrd.analysis import equivalence as eq
-from lrd.analysis.equivalence import Contrast
+from lrd.analysis.crossed import Contrast, contrast
 
 PROBLEMS, RUNS = 150, 600
 ROOM = 3 * math.sqrt(0.05 * 0.95 / RUNS)  # of a simulated 5 %
@@ -34,7 +34,7 @@ def simulate(rng, seeds: int, difference: float, seed_sd: float, extremes: bool,
 
 def compared(tables) -> list[Contrast]:
     """Each table's contrast; there is one."""
-    found = [eq.contrast(table) for table in tables]
+    found = [contrast(table) for table in tables]
     assert all(found)
     return [c for c in found if c]
 
@@ -98,20 +98,29 @@ def test_no_gap_at_all_is_not_certainty():
 
 
 def test_too_little_to_compare():
-    assert eq.contrast(np.zeros((1, 150))) is None and eq.contrast(np.zeros((3, 1))) is None
+    assert contrast(np.zeros((1, 150))) is None and contrast(np.zeros((3, 1))) is None
     assert eq.required({"r1": np.zeros((1, 5))}) is None and eq.required({}) is None
     assert eq.design([]) is None
 
 
 def test_the_design_does_what_it_promises():
-    found = compared(simulate(np.random.default_rng(5), 3, 0.0, 0.03, False, runs=100))
-    promised, more = eq.design(found), eq.design(found, seeds=10)
+    tables = list(simulate(np.random.default_rng(5), 3, 0.0, 0.03, False, runs=100))
+    promised, more = eq.design(tables), eq.design(tables, seeds=10)
     assert promised and more
     apart = simulate(np.random.default_rng(6), 3, promised.difference, 0.03, False)
     alike = simulate(np.random.default_rng(7), 3, 0.0, 0.03, False)
     assert np.mean([c.differs for c in compared(apart)]) == pytest.approx(0.8, abs=0.06)
     assert np.mean([c.equivalent(promised.margin) for c in compared(alike)]) == pytest.approx(0.8, abs=0.06)
     assert more.difference < promised.difference and more.margin < promised.margin
+
+
+def test_the_fewest_seeds_that_pass_a_margin():
+    tables = list(simulate(np.random.default_rng(5), 3, 0.0, 0.05, False, runs=20))
+    margin = eq.design(tables, 9).margin
+    assert eq.fewest_seeds(tables, margin) <= 9
+    fewest = eq.fewest_seeds(tables, 0.12)
+    assert eq.design(tables, fewest).margin <= 0.12 < eq.design(tables, fewest - 1).margin
+    assert eq.fewest_seeds(tables, 0.001) is None and eq.fewest_seeds([np.zeros((1, 5))], 1.0) is None
 
 
 def plant(rng, enough: float, seeds: int = 5, lack: float = 0.3) -> dict[str, np.ndarray]:

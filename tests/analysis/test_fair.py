@@ -8,7 +8,7 @@ from fakes import write_cell
 
 from lrd import results
 from lrd.analysis import fair
-from lrd.analysis.crossed import Verdict
+from lrd.analysis.stats import Verdict
 from lrd.cell import grid
 
 STEPS = (0, 10, 20)
@@ -44,7 +44,7 @@ def test_a_cell_is_read_at_the_step_that_its_validation_chose_at_the_last_and_by
 )
 def test_a_verdict_turns_with_the_runs(tmp_path, rank_1, verdict):
     found = plant(tmp_path, lambda cell: rank_1 if cell.rank == 1 else (4, 12, 12))
-    table = fair.table(fair.answers(found, "final")).set_index("arm")
+    table = fair.comparisons(fair.answers(found, "final")).set_index("arm")
     assert table.loc["r1", "verdict"] is verdict
     assert table.loc["r1", "difference"] == pytest.approx((rank_1[2] - 12) / 20)
     assert (table.p <= 1).all() and table.low.le(table.difference).all()
@@ -53,7 +53,7 @@ def test_a_verdict_turns_with_the_runs(tmp_path, rank_1, verdict):
 def test_slopes_follow_the_ranks(tmp_path):
     found = plant(tmp_path, lambda cell: (4, 8, {None: 12}.get(cell.rank, 8 + (cell.rank or 0).bit_length())))
     slope = fair.slopes(fair.answers(found, "final"))["outcome"]
-    assert slope.value == pytest.approx((13 - 9) / 20 / np.log2(16))
+    assert slope.mean == pytest.approx((13 - 9) / 20 / np.log2(16))
 
 
 def test_an_arm_with_a_cell_missing_is_not_compared(tmp_path):
@@ -63,4 +63,4 @@ def test_an_arm_with_a_cell_missing_is_not_compared(tmp_path):
     found = fair.answers(results.load("fair", tmp_path), "final")
     assert found == {"outcome": found["outcome"], "process": {}, "distillation": {}}
     assert set(found["outcome"]) == {"r1", "full"} and fair.slopes(found) == {}
-    assert fair.table(fair.answers(results.load("fair", tmp_path / "nothing"), "final")).empty
+    assert fair.comparisons(fair.answers(results.load("fair", tmp_path / "nothing"), "final")).empty

@@ -12,7 +12,8 @@ from lrd import results
 from lrd.analysis import interventions
 from lrd.analysis.interventions import Transfer
 from lrd.analysis.stats import mean_difference, ratio_of_means
-from lrd.cell import Cell, grid, labelled
+from lrd.cell import Cell, grid
+from lrd.presets import labelled
 
 FOUND = intervened(none=(0.8, 5.0), tame=(0.8, 1.0), good=(0.2, 5.0), both=(0.1, 1.0))
 

@@ -9,11 +9,12 @@ import pytest
 from fakes import INFORMATION, PARAMETERS, STEPS, quiet, world, write_cell
 
 from lrd import ROOT, UserError, results
-from lrd.analysis import bootstrap, law, sweep
+from lrd.analysis import bootstrap, codebooks, law, sweep
 from lrd.analysis.bootstrap import Side
-from lrd.analysis.law import Measured
-from lrd.cell import grid, read_preset
+from lrd.analysis.codebooks import Measured
+from lrd.cell import grid
 from lrd.data import codebook
+from lrd.presets import read_preset
 from lrd.report import display
 from lrd.runs import published
 
@@ -181,10 +182,10 @@ def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
         if known and cell.point["adapter"] in arms:
             write_cell(tmp_path, cell, {step: 8 for step in (0, cell.steps // 2, cell.steps)})
     found = results.load("law-long", tmp_path)
-    frame = law.learned(found)
-    assert sorted(frame.exposures.unique()) == [0, 120, 240] and law.exposures(found) == 240
-    assert law.measured(frame, "outcome") is None  # no step that all of them share
-    m = law.measured(frame, "outcome", "exposures")
+    frame = codebooks.learned(found)
+    assert sorted(frame.exposures.unique()) == [0, 120, 240] and codebooks.exposures(found) == 240
+    assert codebooks.measured(frame, "outcome") is None  # no step that all of them share
+    m = codebooks.measured(frame, "outcome", "exposures")
     assert m is not None and m.steps.tolist() == [0, 120, 240] and m.bits.shape == (1, 2, 2, 3)
 
 
@@ -200,7 +201,7 @@ def test_cells_that_two_presets_share():
         {"cell": ["p", "p", "q", "r"], "step": [0, 60, 60, 60], "bits": [1.0, 60, 30, 9], "information": 64}
     )
     b = pd.DataFrame({"cell": ["p", "q", "r"], "step": [60, 60, 120], "bits": [44.0, 30, 20], "information": 64})
-    assert law.apart(a, b).tolist() == [0.25, 0] and not len(law.apart(a, b[2:]))
+    assert codebooks.apart(a, b).tolist() == [0.25, 0] and not len(codebooks.apart(a, b[2:]))
 
 
 def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkeypatch):
@@ -208,13 +209,16 @@ def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkey
     first, second, *_ = (cell for cell in grid("law") if cell.eval_problems == 64)
     write_cell(tmp_path, first, {0: 0, 60: 8})  # the bits that it lacks count as none
     found = results.load("law", tmp_path)
-    assert list(law.learned(found).cell.unique()) == [first.name] and law.with_kept(found).problems == found.problems
-    rows = law.learned(found).assign(bits=7.0)
+    assert (
+        list(codebooks.learned(found).cell.unique()) == [first.name]
+        and codebooks.with_kept(found).problems == found.problems
+    )
+    rows = codebooks.learned(found).assign(bits=7.0)
     published.write("law", {}, pd.concat([rows, rows.assign(cell=second.name)]))
-    bits = law.learned(found).groupby("cell").bits.sum()
+    bits = codebooks.learned(found).groupby("cell").bits.sum()
     assert bits.to_dict() == {first.name: 0.0, second.name: 14.0}
-    assert law.learned(found).replicate.tolist() == ["0/1"] * 4
-    whole = law.with_kept(found)
+    assert codebooks.learned(found).replicate.tolist() == ["0/1"] * 4
+    whole = codebooks.with_kept(found)
     assert sorted(set(found.problems) - set(whole.problems)) == [f"{second.name}: absent"]
     assert "rest on the finished and published ones" in display.missing(whole)
     assert "rest on the finished ones" in display.missing(found)
@@ -231,8 +235,8 @@ def test_published_rows_stand_in_for_cells_that_are_not_at_hand(tmp_path, monkey
 
 def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
-    frame = law.learned(results.load("law", tmp_path))
-    assert not len(frame) and law.measured(frame, "supervised") is None
+    frame = codebooks.learned(results.load("law", tmp_path))
+    assert not len(frame) and codebooks.measured(frame, "supervised") is None
 
 
 def test_which_way_a_size_goes():
@@ -330,7 +334,7 @@ def test_rates_by_the_rule(tmp_path, monkeypatch):
         for c in cells
         for step in (60, 240)  # what was learned by 60 does not count
     ]  # fmt: skip
-    monkeypatch.setattr(law, "learned", lambda results: pd.DataFrame(rows))
+    monkeypatch.setattr(codebooks, "learned", lambda results: pd.DataFrame(rows))
     shares = law.rate_shares(swept)
     assert shares.loc[("outcome", "rank-1")].tolist() == pytest.approx(list(share.values()))
     assert shares.loc[("supervised", "full")].isna().all() and len(shares) == 3 * 5
@@ -354,10 +358,10 @@ def as_frame(m: Measured) -> pd.DataFrame:
 def test_from_rows_to_arrays_and_back():
     m = world(np.random.default_rng(1), tau=100.0)
     rows = as_frame(m).sample(frac=1, random_state=0)
-    again = law.measured(rows, "supervised")
+    again = codebooks.measured(rows, "supervised")
     assert again is not None and again.arms == m.arms
     np.testing.assert_array_equal(again.bits, m.bits)
-    holed = law.measured(rows[~((rows.replicate == "2") & (rows.adapter == "a3"))], "supervised")
+    holed = codebooks.measured(rows[~((rows.replicate == "2") & (rows.adapter == "a3"))], "supervised")
     assert holed is not None and holed.n == 5  # a replicate that lacks a cell is left out
-    assert law.measured(rows[rows.adapter != "full"], "supervised") is None
-    assert law.measured(rows, "outcome") is None
+    assert codebooks.measured(rows[rows.adapter != "full"], "supervised") is None
+    assert codebooks.measured(rows, "outcome") is None

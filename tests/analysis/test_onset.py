@@ -1,16 +1,15 @@
 """Onsets, their order and lead–lag on signals whose truth is known. All seeds are fixed."""
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import write_lines, write_run
+from fakes import collapse, write_lines, write_run
 
 from lrd import results
 from lrd.analysis import onset
-from lrd.analysis.onset import Onset
+from lrd.analysis.onset import Onset, Support
 
 STEPS = np.arange(1, 101.0)
 
@@ -31,47 +30,50 @@ def test_planted_onsets_are_found_to_two_steps(width, sd):
     rng, near = np.random.default_rng(1), []
     for _ in range(200):
         at = int(rng.integers(14, 85))
-        found = onset.of_steps(STEPS, rise(at, width) + rng.normal(0, sd, 100), 0.25, relative=True)
+        found = onset.logged_onset(STEPS, rise(at, width) + rng.normal(0, sd, 100), 0.25, relative=True)
         near.append(abs(step_of(found) - at) <= 2)
     assert np.mean(near) >= 0.95
 
 
 def test_a_departure_comes_before_the_bulk_of_a_slow_change():
     slow = rise(50, 40)
-    departure, bulk = (step_of(onset.of_steps(STEPS, slow, 0.1, fraction=fraction)) for fraction in (0.0, 0.5))
+    departure, bulk = (step_of(onset.logged_onset(STEPS, slow, 0.1, fraction=fraction)) for fraction in (0.0, 0.5))
     assert (departure, bulk) == (34, 50)  # 0.1 of the way, and half of it
 
 
 def test_nothing_is_found_in_flat_signals():
     rng, found = np.random.default_rng(2), 0
     for draw in (rng.normal, rng.laplace):
-        found += sum(onset.of_steps(STEPS, draw(10, 1, 100), 0.01) is not None for _ in range(200))
+        found += sum(onset.logged_onset(STEPS, draw(10, 1, 100), 0.01) is not None for _ in range(200))
     shares = [rng.binomial(16, 0.03, 100) / 16 for _ in range(200)]  # now and then a completion is cut
-    found += sum(onset.of_steps(STEPS, share, 0.1) is not None for share in shares)
+    found += sum(onset.logged_onset(STEPS, share, 0.1) is not None for share in shares)
     assert found <= 6  # of 600
-    assert onset.of_steps(STEPS, np.ones(100), 0.1) is None and onset.of_steps(STEPS, np.zeros(100), 0.1, True) is None
+    assert (
+        onset.logged_onset(STEPS, np.ones(100), 0.1) is None
+        and onset.logged_onset(STEPS, np.zeros(100), 0.1, True) is None
+    )
 
 
 def test_a_spike_is_no_onset_and_a_return_does_not_undo_one():
     spike, hill = np.ones(100), np.ones(100)
     spike[40:42], hill[40:60] = 9, 3
-    assert onset.of_steps(STEPS, spike, 0.25) is None
-    assert step_of(onset.of_steps(STEPS, hill, 0.25)) == 41
+    assert onset.logged_onset(STEPS, spike, 0.25) is None
+    assert step_of(onset.logged_onset(STEPS, hill, 0.25)) == 41
 
 
 def test_a_short_or_empty_or_broken_signal_has_none():
-    assert onset.of_steps(STEPS[:3], STEPS[:3], 0.1) is None
-    assert onset.of_steps(STEPS, np.full(100, np.nan), 0.1) is None
-    assert onset.of_evals(np.array([0.0]), np.array([0.5]), 0.1) is None
-    assert onset.of_evals(np.zeros(0), np.zeros(0), 0.1) is None
+    assert onset.logged_onset(STEPS[:3], STEPS[:3], 0.1) is None
+    assert onset.logged_onset(STEPS, np.full(100, np.nan), 0.1) is None
+    assert onset.evaluated_onset(np.array([0.0]), np.array([0.5]), 0.1) is None
+    assert onset.evaluated_onset(np.zeros(0), np.zeros(0), 0.1) is None
 
 
 @pytest.mark.parametrize("at", [10, 40, 90])
 def test_an_evaluated_onset_lies_between_two_evaluations(at):
     steps = np.arange(0, 101, 10.0)
-    found = onset.of_evals(steps, np.where(steps >= at, 0.8, 0.02), 0.1)
+    found = onset.evaluated_onset(steps, np.where(steps >= at, 0.8, 0.02), 0.1)
     assert found == Onset(at - 10, at)
-    assert onset.of_evals(steps, np.where(steps == 50, 0.8, 0.02), 0.1) is None  # does not stay
+    assert onset.evaluated_onset(steps, np.where(steps == 50, 0.8, 0.02), 0.1) is None  # does not stay
 
 
 def test_order_counts_only_what_the_resolution_decides():
@@ -82,6 +84,8 @@ def test_order_counts_only_what_the_resolution_decides():
     low, high = onset.Order(9, 1, 5).interval()
     assert (low, high) == pytest.approx((0.5958, 0.9821), abs=1e-3)  # Wilson's, by hand
     assert onset.Order(0, 0, 4).interval() == (0, 1)
+    orders = [onset.Order(9, 1, 5), onset.Order(1, 9, 0), onset.Order(2, 0, 0), onset.Order(0, 0, 4)]
+    assert [o.support for o in orders] == [Support.SHOWN, Support.CONTRADICTED, Support.OPEN, Support.OPEN]
 
 
 @pytest.mark.parametrize("lag", [-4, 0, 6])
@@ -97,30 +101,21 @@ def test_a_planted_lag_is_where_the_correlation_peaks(lag):
 def collapsing(tmp_path) -> results.Results:
     """Two process cells with a chain as it is suspected, and one outcome cell that learns."""
     for seed in (0, 1):
-        path = write_run(tmp_path, "process", 1, seed, {step: 10 if step < 60 else 1 for step in range(0, 81, 10)})
-        steps = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-        for row in steps:
-            row["advantage_std"] = 1.0 if row["step"] < 15 else 4.0
-            row["completions/mean_length"] = 30.0 if row["step"] < 25 else 80.0
-            row["completions/clipped_ratio"] = 0.0 if row["step"] < 35 else 0.9
-        evals = [json.loads(line) for line in (path / "evals.jsonl").read_text().splitlines()]
-        for row in evals:
-            row["answered"] = row["step"] < 50
-        write_lines(path / "metrics.jsonl", steps)
-        write_lines(path / "evals.jsonl", evals)
+        correct = {step: 10 if step < 60 else 1 for step in range(0, 81, 10)}
+        collapse(write_run(tmp_path, "process", 1, seed, correct))
     write_run(tmp_path, "outcome", 1, 0, {0: 5, 10: 12, 20: 15})
     return results.load("tiny", tmp_path)
 
 
 def test_the_chain_of_a_cell(collapsing):
-    found = onset.found(collapsing).set_index("cell")
+    found = onset.onsets(collapsing).set_index("cell")
     chain = found.loc["process-r1-s0", [signal.name for signal in onset.CHAIN]]
     assert list(chain) == [Onset(13, 16), Onset(23, 26), Onset(33, 36), Onset(40, 50), Onset(50, 60)]
     assert found.loc["outcome-r1-s0", "collapse"] is None
     process = pd.DataFrame(found[found.regime == "process"])
-    for first, second in onset.links():
-        assert onset.order(process, first.name, second.name) == onset.Order(2, 0, 0)
-    assert onset.example(onset.found(collapsing)) == "process-r1-s0"
+    assert all(onset.order(process, *link) == onset.Order(2, 0, 0) for link in onset.LINKS)
+    assert onset.collapsed(onset.onsets(collapsing)) == {"process": (2, 2), "outcome": (0, 1)}
+    assert onset.example(onset.onsets(collapsing)) == "process-r1-s0"
 
 
 def test_lead_and_lag_over_cells(collapsing):
@@ -135,7 +130,7 @@ def test_lead_and_lag_over_cells(collapsing):
 
 def test_no_runs_at_all(tmp_path):
     empty = results.load("tiny", tmp_path)
-    found = onset.found(empty)
+    found = onset.onsets(empty)
     assert not len(found) and onset.example(found) is None
     assert onset.order(found, "magnitude", "length").decided == 0
 
@@ -144,8 +139,18 @@ def test_three_completions_to_show():
     row = {"problem": "p", "answer": "1", "correct": True, "truncated": False}
     row |= {"tokens": ["a"], "token_rewards": [0.0], "deposit_mask": [True], "advantages": [0.0]}
     rows = [row | {"step": step} for step in (1, 1, 10, 20, 30)]
-    assert [r["step"] for r in onset.three(rows, Onset(10, 20))] == [1, 20, 30]
-    assert [r["step"] for r in onset.three(rows, None)] == [1, 20, 30]
-    assert [r["step"] for r in onset.three(rows[:1], None)] == [1]
-    assert onset.three([{"step": 1}, row | {"step": 2, "tokens": []}], None) == []
-    assert math.isfinite(Onset(1, 2).middle)
+    assert [r["step"] for r in onset.moments(rows, Onset(10, 20))] == [1, 20, 30]
+    assert [r["step"] for r in onset.moments(rows, None)] == [1, 20, 30]
+    assert [r["step"] for r in onset.moments(rows[:1], None)] == [1]
+    assert onset.moments([{"step": 1}, row | {"step": 2, "tokens": []}], None) == []
+
+
+def test_the_examples_completions_are_read_where_its_runs_lie(collapsing, tmp_path, monkeypatch):
+    monkeypatch.setenv("LRD_RUNS", str(tmp_path))
+    onsets = onset.onsets(collapsing)
+    assert onset.example_completions(collapsing, onsets) == []
+    row = {"problem": "p", "answer": "1", "correct": True, "truncated": False}
+    row |= {"tokens": ["a"], "token_rewards": [0.0], "deposit_mask": [True], "advantages": [0.0]}
+    rows = [{"step": 1}, {"step": 2, "tokens": 3}, row | {"step": 10}, row | {"step": 60}, row | {"step": 80}]
+    write_lines(tmp_path / "tiny" / "process-r1-s0" / "completions.jsonl", rows)
+    assert [r["step"] for r in onset.example_completions(collapsing, onsets)] == [10, 60, 80]

@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, strategies as st
 
 from lrd import UserError, grpo, rewards
-from lrd.cell import Cell, on_hub, with_defaults
+from lrd.cell import Cell, with_defaults
 from lrd.data import codebook
 from lrd.data.codebook import DIGITS, LETTERS, Codebook
 from lrd.data.problems import held_out, train_pool
 from lrd.models.policy import Policy
+from lrd.names import on_hub
 from lrd.rewards import supervised
 from lrd.runs.directory import Run
 from lrd.runs.files import read_jsonl

@@ -16,7 +16,7 @@ import pytest
 from hub import SUBJECTS, hendrycks, math_500
 from hypothesis import given, strategies as st
 
-from lrd import ROOT, UserError, cell, results
+from lrd import ROOT, UserError, names, results
 from lrd.analysis import baseline
 from lrd.cell import grid
 from lrd.data import problems
@@ -76,10 +76,10 @@ def test_values_are_the_last_digits(start, operations):
 
 
 def test_every_task_is_made():
-    assert set(cell.TASKS) == set(problems.TASKS)
+    assert set(names.TASKS) == set(problems.TASKS)
 
 
-@pytest.mark.parametrize("task", cell.TASKS)
+@pytest.mark.parametrize("task", names.TASKS)
 def test_the_pools_are_disjoint(task):
     train, dropped = train_pool(task)
     test = held_out(task, 1000)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrd import ROOT, UserError, cell as cell_module
+from lrd import ROOT, UserError, presets
 from lrd.__main__ import main
 from lrd.cell import Cell
 from lrd.data import hub
@@ -33,7 +33,7 @@ def preset(tmp_path, monkeypatch):
             line = next(line for line in text.splitlines() if line.startswith(f"{key} = "))
             text = text.replace(line, f'{key} = "{value}"')
         (folder / "mine.toml").write_text(text)
-        monkeypatch.setattr(cell_module, "PRESETS", folder)
+        monkeypatch.setattr(presets, "FOLDER", folder)
         return "mine"
 
     return make

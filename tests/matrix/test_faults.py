@@ -15,9 +15,10 @@ from fakes import lrd
 from hypothesis import given, strategies as st
 from safetensors.torch import load_file, save_file
 
-from lrd import ROOT, UserError, cell as cell_module, results
-from lrd.cell import Cell, grid, read_preset
+from lrd import ROOT, UserError, presets, results
+from lrd.cell import Cell, grid
 from lrd.checks.verification import TIMES
+from lrd.presets import read_preset
 from lrd.runs import directory, provenance as prov, redact
 from lrd.runs.directory import Run, reason, state
 from lrd.runs.files import read_json, read_jsonl
@@ -294,7 +295,7 @@ def test_no_name_leaves_the_runs_directory(make_cell, tmp_path, monkeypatch, nam
     with pytest.raises(UserError, match="unknown preset"):
         read_preset(name)
     if name and "/" not in name and len(name) < 200 and name != "..":  # such a file can be made
-        monkeypatch.setattr(cell_module, "PRESETS", tmp_path)
+        monkeypatch.setattr(presets, "FOLDER", tmp_path)
         shutil.copy(ROOT / "lrd" / "presets" / "tiny.toml", tmp_path / f"{name}.toml")
         with pytest.raises(UserError, match="is no name|unknown preset"):
             grid(name)
@@ -314,10 +315,10 @@ def test_no_axis_value_leaves_the_runs_directory(unchecked, axis, value):
 
 
 def test_no_value_of_a_further_axis_leaves_the_runs_directory(tmp_path, monkeypatch):
-    presets = shutil.copytree(ROOT / "lrd" / "presets", tmp_path / "presets")
-    monkeypatch.setattr(cell_module, "PRESETS", presets)
-    text = (presets / "tiny.toml").read_text()
-    (presets / "wide.toml").write_text(text.replace("[axes]", '[axes]\ntrain_data = ["../../x", "/x", "..", "a\\\\b"]'))
+    folder = shutil.copytree(ROOT / "lrd" / "presets", tmp_path / "presets")
+    monkeypatch.setattr(presets, "FOLDER", folder)
+    text = (folder / "tiny.toml").read_text()
+    (folder / "wide.toml").write_text(text.replace("[axes]", '[axes]\ntrain_data = ["../../x", "/x", "..", "a\\\\b"]'))
     for cell in grid("wide"):
         path = Run(cell, tmp_path / "runs", hold=False).path
         assert path.resolve().parent == (tmp_path / "runs" / "wide").resolve(), path

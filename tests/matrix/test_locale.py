@@ -80,7 +80,7 @@ def test_the_book_is_built(latin, tmp_path):
     write_run(tmp_path / "runs", "outcome", 1, 0, {0: 5, 10: 15})
     for name in ("_config.yml", "lrd", "book", "notebooks"):
         (tmp_path / name).symlink_to(ROOT / name)
-    code = f"from pathlib import Path; from lrd import book; raise SystemExit(book.build(Path({str(tmp_path)!r})))"
+    code = f"import pathlib; from lrd.report import book; raise SystemExit(book.build(pathlib.Path({str(tmp_path)!r})))"
     environment = latin | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=280)
     assert done.returncode == 0, done.stderr.decode("iso-8859-1")[-3000:]

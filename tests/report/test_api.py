@@ -51,6 +51,15 @@ def test_a_module(tmp_path):
     assert ":::{py:data} LIMIT\n:value: 3\n\nHow many.\n:::" in text
 
 
+def test_a_type_of_ours_is_named_in_full(tmp_path):
+    """So that its link leads to the module that it is imported from, whichever others have such a name."""
+    (tmp_path / "lrd").mkdir()
+    source = "from lrd.one import Pair\nfrom pathlib import Path\n\ndef act(pair: Pair, at: Path) -> list[Pair]: ...\n"
+    (tmp_path / "lrd" / "two.py").write_text(source)
+    text = api.described("lrd.two", root=tmp_path)
+    assert "act(pair: lrd.one.Pair, at: Path) -> list[lrd.one.Pair]" in text
+
+
 def test_a_static_method_keeps_its_first_parameter():
     function = ast.parse("@staticmethod\ndef f(a, b): ...").body[0]
     assert isinstance(function, ast.FunctionDef)

@@ -7,11 +7,13 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
-from fakes import legible, write_run
+from fakes import broken, half as half_matrix, legible, one_evaluation, write_run
 from matplotlib.text import Text
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
+from lrd.analysis import onset
+from lrd.analysis.equivalence import compare
 from lrd.report import display, figures
 
 DRAWN = [figures.rank_curves, figures.learning_curves, figures.over_steps]
@@ -129,3 +131,16 @@ def test_glued_as_myst_nb_glues():
     _, theirs, ours = NotebookClient(notebook).execute().cells
     assert len(ours.outputs) == 4 and ours.outputs == theirs.outputs
     assert "application/papermill.record/image/png" in ours.outputs[2].data
+
+
+@pytest.mark.parametrize("make", [half_matrix, broken, one_evaluation, lambda root: root])
+def test_figures_of_comparisons_and_onsets_draw_whatever_was_run(make, tmp_path):
+    found = results.load("tiny", make(tmp_path))
+    compared, onsets = compare(found), onset.onsets(found)
+    for figure in (
+        figures.differences(found, compared.final, compared.margin),
+        figures.onset_order(found, onsets, [signal.name for signal in onset.CHAIN]),
+        figures.lead_lag(found, onset.lead_lags(found)),
+    ):
+        figure.canvas.draw()
+        plt.close(figure)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from fakes import ARMS, INFORMATION, PARAMETERS, legible, quiet, world
 
-from lrd.analysis import bootstrap, law
+from lrd.analysis import bootstrap, codebooks, law
 from lrd.analysis.bootstrap import Estimate
 from lrd.report import figures, law as page
 from lrd.report.text import NBSP, NOTHING, times
@@ -90,10 +90,10 @@ def test_students_and_versions(monkeypatch):
 
 
 def test_how_far_repeated_cells_are_apart(monkeypatch):
-    monkeypatch.setattr(law, "apart", lambda a, b: pd.Series([0.25, 0.0]))
+    monkeypatch.setattr(codebooks, "apart", lambda a, b: pd.Series([0.25, 0.0]))
     text = "shows in 2 cells that both have: their ends are 12.5 % of a codebook on average, 25 % at most apart"
     assert page.repeated(pd.DataFrame(), pd.DataFrame()) == text
-    monkeypatch.setattr(law, "apart", lambda a, b: pd.Series([]))
+    monkeypatch.setattr(codebooks, "apart", lambda a, b: pd.Series([]))
     assert page.repeated(pd.DataFrame(), pd.DataFrame()).startswith("cannot be told")
 
 

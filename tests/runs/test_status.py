@@ -13,7 +13,7 @@ import pytest
 from fakes import cell_of, write_begun
 from hypothesis import given, strategies as st
 
-from lrd import ROOT, cell as cell_module
+from lrd import ROOT, presets
 from lrd.cell import grid
 from lrd.runs import status
 from lrd.runs.directory import Run
@@ -204,10 +204,9 @@ def test_a_thousand_cells_are_answered_within_a_second(tmp_path, monkeypatch):
     A processor that is shared is slower too: a loop that takes 0.06 s of an idle one is the yardstick.
     """
     axes = 'regime = ["outcome", "process"]\nrank = [1, 4, 16, 64]\nseed = [' + ", ".join(map(str, range(125))) + "]"
-    tiny = (ROOT / "lrd" / "presets" / "tiny.toml").read_text()
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "presets" / "big.toml").write_text(f"[axes]\n{axes}\n{tiny[tiny.index('[resources]') :]}")
-    monkeypatch.setattr(cell_module, "PRESETS", tmp_path / "presets")
+    shutil.copytree(ROOT / "lrd" / "presets", tmp_path / "presets")
+    (tmp_path / "presets" / "big.toml").write_text(f'base = "tiny"\n[axes]\n{axes}\n')
+    monkeypatch.setattr(presets, "FOLDER", tmp_path / "presets")
     cells = grid("big")
     first = write_begun(tmp_path, cells[0], 80, evaluated={n: 10 for n in range(0, 90, 10)})
     for number, cell in enumerate(cells[1:]):
@@ -217,8 +216,8 @@ def test_a_thousand_cells_are_answered_within_a_second(tmp_path, monkeypatch):
             (path / "done.json").write_text("{}")
     assert len(cells) == 1000
     code = f"""if True:
-        import pathlib, sys, time, lrd.cell, lrd.__main__
-        lrd.cell.PRESETS = pathlib.Path({str(tmp_path / "presets")!r})
+        import pathlib, sys, time, lrd.presets, lrd.__main__
+        lrd.presets.FOLDER = pathlib.Path({str(tmp_path / "presets")!r})
         lrd.__main__.main(["status", "big", "--runs", {str(tmp_path)!r}])
         used = time.process_time()
         sum(i * i for i in range(10**6))

@@ -19,8 +19,8 @@ from lrd.report.figures import style
 from lrd.results import Results
 
 if TYPE_CHECKING:  # a cell's own notebook needs neither
+    from lrd.analysis.codebooks import Measured
     from lrd.analysis.equivalence import Contrast
-    from lrd.analysis.law import Measured
 
 
 def rank_curves(results: Results, value: str = "final", label: str = "final pass@1") -> Figure:

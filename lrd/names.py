@@ -1,0 +1,62 @@
+"""Names: what one may be, and what that of a model or of a data set says."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lrd import ROOT, UserError
+
+TASKS = ("chain", "arithmetic")
+"""The tasks whose problems `lrd/data/problems.py` makes."""
+
+
+def check_name(name: str, what: str) -> str:
+    """The name as it is where it can be that of a file, whatever is joined before it; else a `UserError`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(f"{what} {name!r} is no name: it takes letters, digits, '.', '_' and '-', the first no sign")
+    return name
+
+
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """` (did you mean steps?)`, or nothing where no known name is like it."""
+    near = difflib.get_close_matches(str(word), list(known), n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+class CodebookName(NamedTuple):
+    """What `codebook-<keys>x<bits>-<seed>` says; `lrd/data/codebook.py` makes it."""
+
+    keys: int
+    bits: int  # of each key's value
+    seed: int
+
+
+def codebook_name(source: str) -> CodebookName | None:
+    """The parts of a codebook's name; None for the name of anything else."""
+    parts = re.fullmatch(r"codebook-(\d+)x(\d+)-(\d+)", source)
+    return CodebookName(*map(int, parts.groups())) if parts else None
+
+
+def is_path(name: str) -> bool:
+    """Whether a model or data set is given as a directory of the project or of the host."""
+    return bool(re.match(r"\.{0,2}/", name))
+
+
+def on_hub(name: str) -> bool:
+    """Whether a model or data set is an id on the Hub: neither a path, nor a `.jsonl` file, nor made here."""
+    return not (is_path(name) or name.endswith(".jsonl") or name in TASKS or codebook_name(name))
+
+
+def revision(name: str) -> str:
+    """The revision that is used of a repository on the Hub.
+
+    Math-Shepherd's own branch has pickles alone; the one of the Hub's bot has the same weights as safetensors.
+    """
+    return "refs/pr/5" if name == "peiyi9979/math-shepherd-mistral-7b-prm" else "main"
+
+
+def tried(path: Path) -> str:
+    """Where a path of a setting was looked for: a shell elsewhere takes it for one of its own directory."""
+    return f"tried {path}; paths count from {ROOT}"
