@@ -43,10 +43,11 @@ test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q --nbval-lax $(PAGES)
 
-lint: $(STAMP)  ## ruff check, ruff format --check and pyright; changes nothing
-	@echo "lint: ruff and pyright; they change nothing"
+lint: $(STAMP)  ## ruff check, ruff format --check, import-linter and pyright; changes nothing
+	@echo "lint: ruff, import-linter and pyright; they change nothing"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:  ## removes the built book and caches, never runs/, models/ or .venv
