@@ -4,9 +4,6 @@ Nothing is called the same that is not the same to the last digit; what lies wit
 not.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

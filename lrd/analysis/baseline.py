@@ -3,9 +3,6 @@
 All functions take the frame of `lrd.results.baseline`: one row a model, problem and sample.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from typing import Any
 
 import numpy as np

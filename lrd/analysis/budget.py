@@ -4,9 +4,6 @@ The argument and its assumptions are derived in book/theory.md. Bits of a run ar
 counts values a deposit could have taken, a measurement asks how they were distributed.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import json
 import math
 from collections.abc import Sequence
@@ -245,7 +242,7 @@ def measures_apart(frame: pd.DataFrame) -> float:
 
 
 def silent_share(results: Results) -> float:
-    """Of the prompts of finished outcome cells, the share whose completions all had the same outcome; NaN without."""
+    """Share of the prompts of finished outcome cells whose completions all had the same outcome; NaN without."""
     steps = results.of_finished(results.steps)
     steps = steps[steps.regime == "outcome"].reindex(columns=["frac_reward_zero_std"]).dropna()
     return float(steps.frac_reward_zero_std.to_numpy(float).mean()) if len(steps) else math.nan

@@ -1,8 +1,5 @@
 """Codebooks that cells have learned, in bits: frames of runs and of what was published, and arrays. Torch-free."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

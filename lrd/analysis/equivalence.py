@@ -8,9 +8,6 @@ cover less than 90 % with 3 seeds (tests/analysis/test_equivalence.py measures b
 and never decides.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false, reportGeneralTypeIssues=false
-
 import bisect
 import math
 from collections.abc import Mapping, Sequence

@@ -4,9 +4,6 @@ A cell is read at the step that its validation split chose, at its last step, by
 step on the way. All answers are those of the test split, on which nothing was chosen.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import numpy as np
 import pandas as pd
 

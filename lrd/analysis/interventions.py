@@ -4,9 +4,6 @@ The axis `repair` of a preset changes one rule at a time; every intervention is 
 seed. "Shown" is what Student's 95 % interval over seeds, or Fieller's, tells from zero.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

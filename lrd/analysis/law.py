@@ -4,9 +4,6 @@ The unit of every interval is a replicate: a seed and a codebook, which all arms
 replicates, intervals from resampling replicates. The words for these numbers stand in `lrd.report.law`. Torch-free.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import functools
 import itertools
 import math

@@ -3,9 +3,6 @@
 A preset with an axis `pace` trains arms of the preset that it extends at several learning rates, for more steps.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import math
 from dataclasses import replace
 from enum import Enum

@@ -1,8 +1,5 @@
 """Numbers of what is done otherwise than in the original: a third forward pass, peaks beside ends, bars of ± sd."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections import Counter
 
 from lrd.analysis.equivalence import contrasts, gaps

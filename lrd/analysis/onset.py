@@ -13,9 +13,6 @@ the departure from the base instead of the bulk of the change. Collapse is the s
 has been lost.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import itertools
 import math
 from collections.abc import Sequence

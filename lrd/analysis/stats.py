@@ -1,8 +1,5 @@
 """Comparisons that several pages make: means over seeds, their differences and ratios, with intervals."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import itertools
 import math
 from collections.abc import Mapping

@@ -4,9 +4,6 @@ The rule: the value of the highest score, the mean over all cells of the row; of
 some cell has none yet. `areas` scores an arm by the area under its pass@1 curve. Torch-free.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,8 +1,5 @@
 """What `lrd bench` measured on a GPU (`runs/bench/*.json`), and what the whole matrix costs by it. Torch-free."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import json
 import math
 import statistics

@@ -1,8 +1,5 @@
 """A matrix that varies one field alone, between two values: how its cells end, paired by seed. Torch-free."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any

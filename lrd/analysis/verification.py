@@ -1,8 +1,5 @@
 """Numbers of the verification page: what `lrd.checks.verification` has recorded, and what the runs' own files say."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import math
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -59,7 +59,7 @@ class Codebook:
 
     @property
     def letters(self) -> int:
-        """Of a key: the same for all, so that prompts are of one length."""
+        """A key's length: the same for all, so that prompts are of one length."""
         return 2 if self.keys <= SHORT_KEYS else 3
 
     @property

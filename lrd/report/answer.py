@@ -1,8 +1,5 @@
 """The words of the start page: what its experiment found, true whatever was measured."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from lrd.analysis.budget import outcome_budget
 from lrd.analysis.stats import (
     Trend,

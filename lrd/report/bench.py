@@ -1,8 +1,5 @@
 """The words and tables of notebooks/bench.ipynb: what `lrd bench` measured. Torch-free."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import math
 from collections.abc import Sequence
 

@@ -1,8 +1,5 @@
 """The words and tables of notebooks/budget.ipynb. Torch-free."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from typing import Any
 
 import pandas as pd

@@ -3,9 +3,6 @@
 Model output is data: it is escaped before it meets the page. Tables lead to the pages of the cells they summarize.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import html
 from collections import Counter
 from collections.abc import Sequence

@@ -3,9 +3,6 @@
 A widget needs a kernel, and its JavaScript would come from elsewhere; `figures.every_cell` needs neither.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import base64
 import html
 from collections.abc import Mapping, Sequence

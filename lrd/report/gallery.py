@@ -3,9 +3,6 @@
 itables carries DataTables with it; `init_notebook_mode(connected=False)` in the notebook puts it into the page.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import html
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,5 @@
 """The words of notebooks/law.ipynb, some of them the start page's too: sentences and rows of tables. Torch-free."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -198,7 +195,7 @@ def held(first: Rewards, again: Rewards) -> str:
 
 
 def tested(rewards: Rewards) -> str:
-    """Of how many rewards growth is shown, and of which a law of density at equal bits, as a sentence."""
+    """How many rewards show growth, and which show a law of density at equal bits, as a sentence."""
     if not (known := codebooks.known(rewards)):
         return ""
     grows = [
@@ -214,7 +211,7 @@ def tested(rewards: Rewards) -> str:
 
 
 def beyond_adapters(rewards: Rewards) -> str:
-    """Of how many rewards' and codebooks' sizes at equal exposures no adapter is as large: `5 of 6`."""
+    """How many sizes, over rewards and codebooks at equal exposures, are beyond every adapter: `5 of 6`."""
     return "{} of {}".format(*law.beyond_adapters(rewards))
 
 
@@ -247,7 +244,7 @@ def versions(*presets: str) -> str:
 
 
 def fit_rows(rewards: Rewards, statistics: Sequence[Statistic]) -> list[tuple[str, ...]]:
-    """Of each reward these statistics, and the sizes at the last evaluation."""
+    """Each reward's statistics, and its sizes at the last evaluation."""
     rows = []
     for regime, m in rewards.items():
         sizes = ", ".join(_sizes(law.matching_sizes(m, m.mean()))) if m else NOTHING
@@ -283,12 +280,12 @@ def _sizes(sizes) -> list[str]:
 
 
 def slope_row(rewards: Rewards, statistic: Statistic) -> list[str]:
-    """Of each reward a slope with its interval."""
+    """Each reward's slope with its interval."""
     return [shown(m and law.estimate(m, statistic)) for m in rewards.values()]
 
 
 def ratio_row(rewards: Rewards, *, equal_bits: bool = False) -> list[str]:
-    """Of each two rewards the size under the denser over that under the sparser, see `law.compare`."""
+    """Each two rewards' ratio of sizes, the denser over the sparser, see `law.compare`."""
     pairs = {(p.denser, p.sparser): p.at_bits if equal_bits else p.at_end for p in law.pairs(rewards)}
     return [shown(pairs.get(names)) for names in itertools.combinations(rewards, 2)]
 

@@ -5,9 +5,6 @@ what the runs ran on, and a line of numbers a cell, so that a reader's own runs 
 cells that learn a codebook a table holds the bits: they are too many for all of their runs to be committed.
 """
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import dataclasses
 from pathlib import Path
 

@@ -1,8 +1,5 @@
 """The words of the page on learning rates: what each arm gets by the rule of `lrd.analysis.sweep`."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from pathlib import Path
 from typing import Any
 

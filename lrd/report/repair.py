@@ -1,8 +1,5 @@
 """The words and tables of the page on the collapse under intervention, which the reader knows as repairs and paces."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import numpy as np
 import pandas as pd
 

@@ -1,8 +1,5 @@
 """The results page: what it glues, and its tables with every regime, arm and seed."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import html
 from typing import Any
 

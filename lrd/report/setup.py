@@ -1,8 +1,5 @@
 """The setup page: where the models come from, what their scale leaves out, what was tried; the tables of settings."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 import html
 import tomllib
 from collections.abc import Sequence

@@ -1,8 +1,5 @@
 """The words of the page on stability, and the rows of its tables; true whatever was measured."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections.abc import Mapping
 
 import numpy as np

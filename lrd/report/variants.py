@@ -1,8 +1,5 @@
 """The words and tables of the page on matrices that vary one setting between two values."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from lrd.analysis.stats import Difference
 from lrd.analysis.variants import MOVED, Pair
 from lrd.report.text import NBSP, NOTHING, counted, difference, mean_sd, signed

@@ -1,8 +1,5 @@
 """The words and tables of the page that sets reruns beside the published runs."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections import Counter
 
 from lrd.analysis.again import ACCURACY, COMPARED, MAGNITUDE, ROLES, Comparison, Reading, Rerun

@@ -23,7 +23,7 @@ ROWS = 1024  # entries that are read at a time
 
 
 class Bits(NamedTuple):
-    """Of each entry, in bits."""
+    """What each entry holds, in bits."""
 
     raw: Float[Tensor, " K"]
     calibrated: Float[Tensor, " K"]  # at the temperature

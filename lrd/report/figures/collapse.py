@@ -1,8 +1,5 @@
 """Collapse: its signals in the order of their onsets, which leads which, and what interventions do."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,5 @@
 """Curves over the steps: of one cell, of an arm's seeds, of all cells."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,8 +1,5 @@
 """How it is done: the flow of a step and its seconds, rewards on tokens, what the models can do before."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt

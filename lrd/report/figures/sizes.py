@@ -1,8 +1,5 @@
 """What depends on an adapter's size: a statistic against the rank, its differences, bits against parameters."""
 
-# pandas types a selection as any of Series, DataFrame and ndarray:
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false, reportCallIssue=false
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
