@@ -12,6 +12,7 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,9 +65,8 @@ def gaps(results: Results, measure: str = "final") -> dict[str, dict[str, np.nda
     *ranks, full = results.arms
     evals = results.of_finished(results.evals)
     for regime in results.regimes:
-        cells = {}
-        for (arm, seed), answers in evals[evals.regime == regime].groupby(["arm", "seed"]):
-            cells[arm, seed] = _by_problem(answers, measure)
+        by_cell = evals[evals.regime == regime].groupby(["arm", "seed"])
+        cells: dict[Any, pd.Series] = {cell: _by_problem(answers, measure) for cell, answers in by_cell}
         tables[regime] = {}
         for arm in ranks:
             both = [cells[arm, s] - cells[full, s] for a, s in cells if a == arm and (full, s) in cells]
