@@ -345,7 +345,7 @@ def _coerce(key: str, value: Any) -> Any:
     if key == "rank":
         if value is None or value == "full":
             return None
-        if not re.fullmatch("[0-9]{1,9}", str(value)):
+        if not re.fullmatch("-?[0-9]{1,9}", str(value)):
             raise UserError(f"rank is {_quoted(value)}; {RANKS}")
         return int(value)
     if wanted is float and type(value) is int:

@@ -18,8 +18,14 @@ from lrd import UserError
 from lrd.cell import REGIMES, Cell
 from lrd.data.problems import Problem
 from lrd.rollouts import Deposits, Rollouts
+from lrd.verifier import is_correct
 
 Reward = Callable[[Rollouts, Float[Tensor, "N T"]], Deposits]
+
+
+def verified(rollouts: Rollouts, cell: Cell) -> list[bool]:
+    """Whether each trajectory's answer verifies against its problem's gold answer."""
+    return [is_correct(text, p.answer, cell.grading) for text, p in zip(rollouts.texts, rollouts.problems)]
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:

@@ -5,9 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrd.cell import Cell
-from lrd.rewards import Deposits, Reward
+from lrd.rewards import Deposits, Reward, verified
 from lrd.rollouts import Rollouts
-from lrd.verifier import is_correct
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:
@@ -17,11 +16,6 @@ def load(cell: Cell, tokenizer, device) -> Reward:
         return on_last_token(verified(rollouts, cell), rollouts)
 
     return reward
-
-
-def verified(rollouts: Rollouts, cell: Cell) -> list[bool]:
-    """Whether each trajectory's answer verifies against its problem's gold answer."""
-    return [is_correct(text, p.answer, cell.grading) for text, p in zip(rollouts.texts, rollouts.problems)]
 
 
 def on_last_token(values: list[bool] | list[float], rollouts: Rollouts) -> Deposits:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrd.cell import Cell
-from lrd.rewards.outcome import verified
+from lrd.rewards import verified
 from lrd.rollouts import Deposits, Rollouts
 
 RAMP = 0.2  # of the longest length: where DAPO's penalty rises (4,096 of 20,480 tokens)

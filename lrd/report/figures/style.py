@@ -122,6 +122,6 @@ def legend(figure: Figure, key: Sequence[Artist], columns: int, **style: Any) ->
     figure.legend(handles=key, loc="outside lower center", ncols=columns, **style)
 
 
-def mark(label: str, colour: str, **style: Any) -> plt.Line2D:
+def mark(label: str, colour: str | tuple[float, ...], **style: Any) -> plt.Line2D:
     """A mark of a legend."""
     return plt.Line2D([], [], color=colour, label=label, **style)
