@@ -1,10 +1,11 @@
-"""Sweeps over the learning rate: the rate each row of a table of scores gets, by the rule that its preset states.
+"""Sweeps over the learning rate: the rate that each arm gets, by the rule that its preset states. Torch-free.
 
 Two rules. A sweep of codebooks has one window for all arms: `chosen`. A sweep like `fair-lr` gives each reward and arm
 a window of its own and scores cells on the validation split: `rates`. In both, an arm without some cell has no rate
-yet. What `lrd publish` left stands in for cells that are not at hand. Torch-free.
+yet. Of the second kind most cells are published as a table, which stands in for those that are not at hand.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from lrd import results
-from lrd.cell import grid
-from lrd.presets import preset_names, read_preset
-from lrd.results import Results
+from lrd.cell import Cell, grid
+from lrd.presets import axes_of, preset_names, read_preset
+from lrd.results import Results, area, root, trained_with
+from lrd.runs import published
+from lrd.runs.directory import state
+from lrd.runs.files import read_jsonl
 
 Arm = tuple[str, str]  # regime and arm
-AXIS = "learning_rate"
+AXIS, WORLD = "learning_rate", "training"
+COLUMNS = ["cell", "regime", "arm", AXIS, WORLD, "seed", "step", "pass@1"]  # of the rows that are published
 
 
 def scores(cells: pd.DataFrame, axis: str, score: str, rows: Sequence[str]) -> pd.DataFrame:
@@ -44,51 +48,123 @@ def at_end(values: Iterable[float], value: float) -> bool:
 def of(preset: str) -> str | None:
     """The sweep that chooses a preset's rates: `<preset>-lr`, where there is one that extends it and has windows."""
     name = f"{preset}-lr"
-    found = read_preset(name) if name in preset_names() else {}
-    return name if found.get("base") == preset and "windows" in found else None
+    about = read_preset(name) if name in preset_names() else {}
+    return name if about.get("base") == preset and "windows" in about else None
 
 
-def areas(swept: Results, column: str = "validation_area") -> pd.DataFrame:
-    """Area under the validation split's pass@1 curve, mean over students: a row a (regime, arm), a column a rate.
+def curves(preset: str, runs: str | Path | None = None) -> pd.DataFrame:
+    """One row a finished cell and evaluation: pass@1 on the validation split; published rows where no cell is."""
+    below = root(runs) / preset
+    here = [_curve(cell, below / cell.name) for cell in grid(preset) if state(below / cell.name) == "finished"]
+    frames = [frame for frame in here if len(frame)]
+    if (rest := kept(preset, runs)) is not None:
+        frames.append(rest[~rest.cell.isin([name for frame in frames for name in frame.cell.unique()])])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
-    NaN where a rate was not tried or a cell of it is not finished. `column` may be `validation_final`: the last step.
+
+def _curve(cell: Cell, path: Path) -> pd.DataFrame:
+    rows = pd.DataFrame(read_jsonl(path / "validation.jsonl"), columns=["step", "correct"])
+    curve = rows.astype(float).groupby("step").correct.mean()
+    about = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed} | cell.point
+    return curve.rename("pass@1").reset_index().assign(**about)[COLUMNS]
+
+
+def kept(preset: str, runs: str | Path | None = None) -> pd.DataFrame | None:
+    """The rows that `lrd publish` left, if some cell at hand began from a student of theirs; None without them."""
+    rows = published.rows(preset, [WORLD])
+    return rows if rows is not None and trained_with(preset, runs) & _students_of_record(preset) else None
+
+
+def students(preset: str, runs: str | Path | None = None) -> set[str]:
+    """Fingerprints of the students that the cells of `curves` began from."""
+    return trained_with(preset, runs) | (_students_of_record(preset) if kept(preset, runs) is not None else set())
+
+
+def _students_of_record(preset: str) -> set[str]:
+    return set((published.record(preset) or {}).get("environment", {}).get("student", []))
+
+
+def with_kept(swept: Results, rows: pd.DataFrame) -> Results:
+    """The same without the gaps that rows of `curves` fill: those cells are `published`."""
+    only = set(rows.cell) & set(swept.cells.cell[swept.cells.state == "absent"])
+    cells = swept.cells.assign(state=swept.cells.state.mask(swept.cells.cell.isin(only), "published"))
+    filled = {f"{name}: absent" for name in only}
+    return replace(swept, cells=cells, problems=[text for text in swept.problems if text not in filled])
+
+
+def cells_of(preset: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell of the sweep, from its `curves`: `area` and `last` of its curve, NaN where it is not finished.
+
+    By regime and arm, in the order of the axes.
     """
-    return scores(swept.cells, AXIS, column, ["regime", "arm"])
+    by_cell = {name: its.set_index("step")["pass@1"] for name, its in rows.groupby("cell")}
+    ends = {name: (area(curve), curve.iloc[-1]) for name, curve in by_cell.items()}
+    nothing, axes = (float("nan"),) * 2, axes_of(preset)
+    cells = sorted(grid(preset), key=lambda c: (axes["regime"].index(c.regime), axes["rank"].index(c.rank or "full")))
+    return pd.DataFrame(
+        [(c.name, c.regime, c.arm, c.learning_rate, c.point[WORLD], *ends.get(c.name, nothing)) for c in cells],
+        columns=["cell", "regime", "arm", AXIS, WORLD, "area", "last"],
+    )
 
 
-def tried(swept: Results) -> dict[Arm, list[float]]:
-    """(regime, arm) → the rates of its window, rising."""
-    by_arm = swept.cells.groupby(["regime", "arm"])[AXIS]
-    windows = {key: sorted(map(float, values.unique())) for key, values in by_arm}
-    order = ((regime, arm) for regime in swept.regimes for arm in swept.arms)
-    return {key: windows[key] for key in order if key in windows}
+def areas(cells: pd.DataFrame) -> pd.DataFrame:
+    """Area under the validation curve, mean over students: a row a (regime, arm), a column a rate.
+
+    NaN where a rate was not tried or a cell of it is not finished.
+    """
+    return scores(cells, AXIS, "area", ["regime", "arm"]).reindex([*windows(cells)])
 
 
-def rates(swept: Results) -> dict[Arm, float]:
+def windows(cells: pd.DataFrame) -> dict[Arm, list[float]]:
+    """(regime, arm) → the rates that it tries, rising."""
+    by_arm = cells.groupby(["regime", "arm"], sort=False)[AXIS]
+    return {key: sorted(map(float, values.unique())) for key, values in by_arm}
+
+
+def rates(cells: pd.DataFrame) -> dict[Arm, float]:
     """(regime, arm) → the rate of the highest area; of equal ones that of the higher pass@1 at the last step.
 
     Only of arms whose cells are all finished.
     """
-    tables = areas(swept), areas(swept, "validation_final")
+    by_area, by_last = areas(cells).round(9), scores(cells, AXIS, "last", ["regime", "arm"])
+    return {
+        key: max(window, key=lambda rate: (by_area.at[key, rate], by_last.at[key, rate]))
+        for key, window in windows(cells).items()
+        if by_area.loc[[key], window].notna().all(axis=None)
+    }
+
+
+def by_student(cells: pd.DataFrame) -> dict[str, dict[Arm, float]]:
+    """Training of the student → the `rates` that its cells alone would choose."""
+    return {world: rates(its) for world, its in cells.groupby(WORLD)}
+
+
+def ratios(best: dict[Arm, float]) -> dict[str, tuple[float, float]]:
+    """Regime → the least and the largest ratio of an adapter's `rates` to full fine-tuning's."""
     found = {}
-    for key, window in tried(swept).items():
-        if tables[0].loc[key, window].notna().all():
-            found[key] = max(window, key=lambda rate: tuple(round(float(t.at[key, rate]), 9) for t in tables))
+    for regime, full in ((regime, rate) for (regime, arm), rate in best.items() if arm == "full"):
+        if adapters := [rate for (its, arm), rate in best.items() if its == regime and arm != "full"]:
+            found[regime] = min(adapters) / full, max(adapters) / full
     return found
 
 
-def unlike(swept: Results) -> dict[Arm, tuple[float, float]]:
-    """Arms that do not train at their `rates` in the preset that the sweep is for: (chosen, in use)."""
-    usual = {(cell.regime, cell.arm): cell.learning_rate for cell in grid(read_preset(swept.preset)["base"])}
-    return {key: (rate, usual[key]) for key, rate in rates(swept).items() if usual.get(key, rate) != rate}
+def spacing(cells: pd.DataFrame) -> float:
+    """The largest factor between two neighbours of a window."""
+    return max(b / a for window in windows(cells).values() for a, b in itertools.pairwise(window))
+
+
+def in_use(preset: str) -> dict[Arm, float]:
+    """(regime, arm) → the rate that a matrix trains at."""
+    return {(cell.regime, cell.arm): cell.learning_rate for cell in grid(preset)}
+
+
+def unlike(preset: str, best: dict[Arm, float]) -> dict[Arm, tuple[float, float]]:
+    """Arms of a matrix that do not train at these `rates`: (chosen, in use)."""
+    usual = in_use(preset)
+    return {key: (rate, usual[key]) for key, rate in best.items() if usual.get(key, rate) != rate}
 
 
 def off_rate(preset: str, runs: str | Path | None = None) -> dict[Arm, tuple[float, float]]:
     """Arms of a preset that do not train at the rate that its sweep chose: (chosen, in use). Empty without a sweep."""
     name = of(preset)
-    return unlike(load(name, runs)) if name else {}
-
-
-def load(preset: str, runs: str | Path | None = None) -> Results:
-    """The sweep's results."""
-    return results.load(preset, runs)
+    return unlike(preset, rates(cells_of(name, curves(name, runs)))) if name else {}

@@ -2,16 +2,21 @@
 
 The record holds what is lost with models that are too large for git (their card, their shapes, their fingerprints),
 what the runs ran on, and a line of numbers a cell, so that a reader's own runs of the preset can be set beside them. Of
-cells that learn a codebook a table holds the bits: they are too many for all of their runs to be committed.
+grids that are too large for all of their runs to be committed, a table holds what the pages need of each cell: the bits
+of a codebook, or the validation curve of a sweep.
 """
 
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
+
 from lrd import ROOT, UserError, results
-from lrd.analysis import budget, codebooks
+from lrd.analysis import budget, codebooks, sweep
 from lrd.analysis.again import NUMBERS, ROLES, environment
 from lrd.cell import grid
+from lrd.presets import read_preset
+from lrd.results import Results
 from lrd.runs import published
 from lrd.runs.files import read_json
 from lrd.runs.provenance import fingerprint
@@ -39,5 +44,12 @@ def write(preset: str, runs: str | Path | None = None) -> Path:
     cells = found.finished.set_index("cell")[NUMBERS].astype(float).to_dict("index")
     card = read_json(ROOT / "models" / preset / "card.json")
     record = {"environment": rests_on, "card": card, "shapes": shapes, "cells": cells}
+    return published.write(preset, record, _rows(found, runs))
+
+
+def _rows(found: Results, runs: str | Path | None) -> pd.DataFrame | None:
+    """The table of a large grid; None for any other preset."""
+    if sweep.of(read_preset(found.preset).get("base", "")) == found.preset:
+        return sweep.curves(found.preset, runs)
     bits = codebooks.learned(found).drop(columns="exposures")
-    return published.write(preset, record, bits if len(bits) else None)
+    return bits if len(bits) else None

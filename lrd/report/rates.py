@@ -15,7 +15,7 @@ def choice(table: pd.DataFrame, row: Any) -> str | None:
     """A row's value by the rule, and whether it is at an end of the axis: `0.03 (at the end)`; None without one."""
     if (value := sweep.chosen(table).get(row)) is None:
         return None
-    return f"{value:g}{' (at the end)' if sweep.at_end(table, value) else ''}"
+    return f"{value:g}{' (at the end)' if sweep.at_end(table.columns, value) else ''}"
 
 
 def rows(results: Results, axis: str) -> list[tuple[str, ...]]:
