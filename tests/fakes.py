@@ -17,6 +17,7 @@ import torch
 from matplotlib.text import Text
 
 from lrd import ROOT
+from lrd.analysis import sweep
 from lrd.analysis.codebooks import Measured
 from lrd.cell import Cell, grid
 from lrd.report import figures
@@ -115,15 +116,21 @@ def chained() -> pd.DataFrame:
     return found
 
 
-def small_sweep(root: Path) -> Path:
-    """Rank 16 likes 3e-4 and 1e-3 the same, rank 4 the middle, rank 64 the largest; of rank 1 a cell is missing."""
-    right = {"r16": {3e-4: 16, 1e-3: 16, 3e-3: 2}, "r64": {3e-4: 8, 1e-3: 9, 3e-3: 10}}
-    right |= {"r4": {3e-4: 8, 1e-3: 10, 3e-3: 2}, "r1": {3e-4: 9, 1e-3: 9}}
-    for cell in grid("small-lr"):
-        if cell.learning_rate in right.get(cell.arm, {}):
-            seeds = 1 if cell.seed == 101 else -1  # the mean over seeds is the number above
-            write_cell(root, cell, {0: 4, 10: right[cell.arm][cell.learning_rate] + seeds})
-    return root
+def swept_rates() -> pd.DataFrame:
+    """Curves of `fair-lr`: every arm likes fair's rate best, but full fine-tuning under process, and rank 4 ties.
+
+    Under outcome, one cell of rank 256 is missing.
+    """
+    usual, rows = sweep.in_use("fair"), []
+    for cell in grid("fair-lr"):
+        key, rate = (cell.regime, cell.arm), cell.learning_rate
+        ends = (0.3, 0.6, 0.6) if rate == (1e-5 if key == ("process", "full") else usual[key]) else (0.3, 0.3, 0.4)
+        if key == ("outcome", "r4") and rate == 1e-3:
+            ends = (0.3, 0.5, 0.8)
+        if key != ("outcome", "r256") or (rate, cell.point["training"]) != (1e-3, "3"):
+            about = (cell.name, *key, rate, cell.point["training"], cell.seed)
+            rows += [(*about, float(step), value) for step, value in zip((0, 20, 40), ends)]
+    return pd.DataFrame(rows, columns=sweep.COLUMNS)
 
 
 def slowed(root: Path) -> Path:

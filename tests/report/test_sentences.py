@@ -28,21 +28,21 @@ from fakes import (
     matrix,
     one_evaluation,
     slowed,
-    small_sweep,
+    swept_rates,
     world,
     write_cell,
     write_run,
 )
 
 from lrd import results
-from lrd.analysis import again, budget as budget_numbers, learning_rates, onset
+from lrd.analysis import again, budget as budget_numbers, learning_rates, onset, sweep
 from lrd.analysis.again import Reading, Rerun
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.equivalence import compare
 from lrd.analysis.law import capacity, growth
 from lrd.analysis.stats import Difference
 from lrd.analysis.variants import MOVED, Pair
-from lrd.cell import Cell, grid
+from lrd.cell import Cell
 from lrd.report import (
     answer,
     budget,
@@ -292,22 +292,13 @@ def collapse_page(runs: Path) -> Iterable[tuple[str, Glued]]:
 
 
 def learning_rates_page(runs: Path) -> Iterable[tuple[str, Glued]]:
-    """A sweep whose winners the preset has, one whose winners it has not, and none."""
-    small_sweep(runs / "others win")
-    ours = {cell.arm: cell.learning_rate for cell in grid("small")}
-    for cell in grid("small-lr"):
-        write_cell(runs / "ours win", cell, {0: 4, 10: 16 if cell.learning_rate == ours[cell.arm] else 8})
-    for cell in grid("small", {"regime": ["outcome"], "seed": [0], "rank": [1, 16, "full"]}):
-        write_cell(runs / "ours win", cell, {0: 4, 10: 16, 20: 14 if cell.rank else 16})
-    for folder, print_of in (("small", "a"), ("small-lr", "b")):
-        for path in (runs / "ours win" / folder).glob("*/provenance.json"):
-            path.write_text(json.dumps({"run": {"models": {"student": print_of}}}))
-    for case in ("others win", "ours win", "no runs"):
-        swept, studied = (results.load(preset, runs / case) for preset in ("small-lr", "small"))
-        glued = {"verdict": rates.verdict(swept, "learning_rate"), "use": rates.in_use(swept, "learning_rate")}
-        glued |= {"past": rates.past_best(studied, "outcome"), "student": rates.student("small-lr", runs / case)}
-        glued |= {"same student": rates.student("small-lr", runs / case, base="small-lr")}
-        yield case, glued | table("area", rates.rows(swept, "learning_rate"))
+    """A sweep that one arm's rate in the matrix is not from, one student of it, and none."""
+    curves = swept_rates()
+    for case, rows in {"swept": curves, "one": curves[curves.training == "1"], "none": curves[:0]}.items():
+        cells = sweep.cells_of("fair-lr", rows)
+        glued = {"verdict": rates.verdict(cells), "use": rates.in_use("fair", cells), "ratio": rates.ratio(cells)}
+        glued |= {"one student": rates.one_student(cells), "seeds": rates.seeds("fair-lr")}
+        yield case, glued | table("area", rates.rows(cells)) | table("student", rates.student_rows(cells))
 
 
 def varied_settings_page(runs: Path) -> Iterable[tuple[str, Glued]]:

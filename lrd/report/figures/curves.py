@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lrd.report.figures import style
 from lrd.results import Results
@@ -171,3 +172,33 @@ def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) 
         ax.set_ylabel("greedy pass@1")
     style.legend_of_lines(figure, shades, [f"{v:g}" for v in values], title=label)
     return style.finish(figure, used)
+
+
+def by_rate(curves: pd.DataFrame, regimes: Sequence[str], arms: Sequence[str], chosen: Mapping[Any, float]) -> Figure:
+    """Validation pass@1 over the steps, mean over students: a row a regime, a column an arm, a line a learning rate.
+
+    `curves` are those of `analysis.sweep`. The chosen rate is bold; a thin grey line is the base.
+    """
+    size = (style.WIDTH, 0.9 + 1.75 * max(1, len(regimes)))
+    figure, axes = plt.subplots(len(regimes), len(arms), figsize=size, sharex=True, sharey=True, squeeze=False)
+    rates = sorted(curves.learning_rate.unique())
+    shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(rates)))
+    for row, regime in zip(axes, regimes):
+        for ax, arm in zip(row, arms):
+            its = curves[(curves.regime == regime) & (curves.arm == arm)]
+            ax.axhline(its["pass@1"][its.step == 0].mean(), color="0.6", linewidth=0.8)
+            for i, rate in enumerate(rates):
+                line = its[its.learning_rate == rate].groupby("step")["pass@1"].mean()
+                width = 2.6 if chosen.get((regime, arm)) == rate else 1.1
+                ax.plot(line.index, line, color=shades[i], linestyle=style.dash(i), linewidth=width)
+            style.say_if_empty(ax, its, "not finished")
+        row[0].set_ylabel(f"{regime}\npass@1")
+    for ax, arm in zip(axes[0], arms):
+        ax.set(title=style.short(arm), ylim=(-0.02, None))
+    for ax in axes[-1]:
+        ax.set_xlabel("step")
+    if rates:
+        style.legend_of_lines(figure, shades, [f"{rate:g}" for rate in rates], title="learning rate")
+    style.finish(figure, axes)
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))  # shared: panels are narrow
+    return figure
