@@ -138,7 +138,7 @@ def test_no_runs_at_all(root):
     pages = {n: text_of(root / "_build" / "html" / "notebooks" / f"{n}.html") for n in ("yours", "variants", "rates")}
     assert "No cell of tiny has finished here" in pages["yours"] and "first: absent, again: absent" in pages["yours"]
     assert pages["variants"].count("Not run: no seed of preset small-") == 2
-    assert "none has been chosen" in pages["rates"] and "is a guess until then" in pages["rates"]
+    assert "none has been chosen" in pages["rates"] and "are a guess until then" in pages["rates"]
     assert not (root / "_build" / "html" / "runs").exists()
 
 
