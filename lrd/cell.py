@@ -38,7 +38,7 @@ class Cell:
     master_dtype: str = "float32"  # precision of trained weights; the original's full fine-tuning has "bfloat16"
 
     # problems
-    train_data: str  # a task ("chain", "arithmetic"), codebook-<keys>x<bits>-<seed>, a .jsonl file, or an id on the Hub
+    train_data: str  # "chain", "arithmetic", codebook-<keys>x<bits>-<seed>, reasoning-gym/…, a .jsonl file, a Hub id
     eval_data: str  # the same for evaluations
     eval_problems: int = 100  # problems of the test split that are asked
     validation_problems: int = 0  # problems of a split apart from it, to choose rates and steps by; 0 is none

@@ -10,6 +10,8 @@ from lrd import ROOT, UserError
 
 TASKS = ("chain", "arithmetic")
 """The tasks whose problems `lrd/data/problems.py` makes."""
+GYM = "reasoning-gym/"
+"""What the names of reasoning-gym's families begin with (`lrd/data/gym.py`)."""
 
 
 def check_name(name: str, what: str) -> str:
@@ -46,7 +48,8 @@ def is_path(name: str) -> bool:
 
 def on_hub(name: str) -> bool:
     """Whether a model or data set is an id on the Hub: neither a path, nor a `.jsonl` file, nor made here."""
-    return not (is_path(name) or name.endswith(".jsonl") or name in TASKS or codebook_name(name))
+    made_here = name in TASKS or name.startswith(GYM) or codebook_name(name)
+    return not (is_path(name) or name.endswith(".jsonl") or made_here)
 
 
 def revision(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Problems with verifiable answers: arithmetic or codebooks made here, a JSONL file, or data sets on the Hub."""
+"""Problems with verifiable answers: arithmetic, codebooks or reasoning-gym's, a JSONL file, or data sets on the Hub."""
 
 import functools
 import hashlib
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrd import ROOT, UserError
-from lrd.data import codebook, hub
+from lrd.data import codebook, gym, hub
 from lrd.data.arithmetic import story
-from lrd.names import on_hub, tried
+from lrd.names import GYM, on_hub, tried
 from lrd.verifier import last_boxed
 from lrd.verifier.notation import normal, plain
 
@@ -164,6 +164,15 @@ def as_problem(made: Any) -> Problem:
 
 # --- sources
 
+GYM_SIZES = {"train": 8192, "test": 2048}
+
+
+def _of_gym(made: gym.Made, number: int) -> Problem:
+    """A template's problems are known by it, and whether training saw it: `unseen-34-17`."""
+    kind = "" if made.template is None else f"{'unseen' if made.is_unseen else 'seen'}-{made.template}-"
+    subject = None if made.template is None else f"template {made.template}"
+    return Problem(f"{kind}{number}", made.text, made.answer, subject=subject, solution=made.solution)
+
 
 def _load(source: str, split: str) -> tuple[list[Problem], int]:
     if book := codebook.from_name(source):  # all of it is to be remembered: there is nothing held out
@@ -171,6 +180,9 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
     if source in TASKS:
         made = stream(source, random.Random(f"{source} {split}"), is_held_out=split == "test")
         return [as_problem(next(made)) for _ in range(getattr(TASKS[source], split))], 0
+    if source.startswith(GYM):
+        made = gym.pool(source, split, GYM_SIZES[split])
+        return [_of_gym(one, number) for number, one in enumerate(made)], 0
     rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(source, split)
     problems, dropped, seen = [], 0, set()
     for number, (place, row) in enumerate(rows):
