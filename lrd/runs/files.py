@@ -12,7 +12,6 @@ from typing import Any
 from lrd import ROOT, UserError
 from lrd.runs.redact import redact
 
-
 DIGITS = 6  # of a number in a packed log; pages print four at most
 TEXT = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}]  # of no aligned words
 
