@@ -31,7 +31,7 @@ from lrd.runs.directory import off_grid, reason, state
 from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log, runs_root
 from lrd.runs.published import record
 
-PUBLISHED = "small"  # the preset whose runs are committed and that the book reports, once there are some
+PUBLISHED = "fair"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
 STEP_COLUMNS = ["step", "advantage_std", "step_time"]
 EVAL_COLUMNS = ["step", "problem", "correct", "answered", "length", "truncated"]
@@ -336,9 +336,20 @@ def trained_with(preset: str, runs: str | Path | None = None) -> set[str]:
     """Fingerprints of the students that the preset's finished cells began from."""
     matrix = {cell.name for cell in grid(preset)} if preset in preset_names() else set()
     paths = (path.parent for path in (root(runs) / preset).glob("*/done.json"))
-    found = (read_provenance(path) for path in paths if path.name in matrix)
-    models = [run.get("models") for about in found if isinstance(run := about.get("run"), dict)]
-    return {m["student"] for m in models if isinstance(m, dict) and isinstance(m.get("student"), str)}
+    models = [models_of(path) for path in paths if path.name in matrix]
+    return {m["student"] for m in models if isinstance(m.get("student"), str)}
+
+
+def models_of(path: Path) -> dict[str, Any]:
+    """Role → fingerprint of the models that a run began from; empty where its provenance does not say."""
+    return recorded_models(read_provenance(path))
+
+
+def recorded_models(provenance: dict[str, Any]) -> dict[str, Any]:
+    """As `models_of`, of a provenance."""
+    run = provenance.get("run")
+    models = run.get("models") if isinstance(run, dict) else None
+    return models if isinstance(models, dict) else {}
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -184,8 +184,10 @@ def test_the_preset_of_the_book(tmp_path, monkeypatch):
     write_cell(tmp_path, Cell.load("small-lr", rank=16, seed=100, learning_rate=1e-3), {0: 5})
     assert results.studied(tmp_path) == "tiny"  # an experiment on a preset is not that preset
     write_cell(tmp_path, Cell.load("small", regime="outcome", rank=1, seed=0), {0: 5})
-    assert results.studied(tmp_path) == "small" and results.with_runs(tmp_path)[0] == "small"
-    for name, reported in (("tiny", "tiny"), ("small", "small")):  # what is whole comes before what has begun
+    assert results.studied(tmp_path) == "tiny"  # what anyone can run comes before what is neither begun nor published
+    write_cell(tmp_path, grid("fair")[0], {0: 5})
+    assert results.studied(tmp_path) == "fair" and results.with_runs(tmp_path)[0] == "fair"
+    for name, reported in (("tiny", "tiny"), ("fair", "fair")):  # what is whole comes before what has begun
         for cell in grid(name):
             (tmp_path / name / cell.name).mkdir(exist_ok=True)
             (tmp_path / name / cell.name / "done.json").write_text("{}")

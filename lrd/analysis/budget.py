@@ -35,8 +35,8 @@ def shape_of(model: str) -> Shape | None:
     if not about:
         try:
             about = json.loads((ROOT / model / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/<role>
-            shapes = (record(Path(model).parent.name) or {}).get("shapes", {})
+        except (OSError, ValueError):  # models of a testbed are not in git: ./models/<preset>/[<training>/]<role>
+            shapes = (record(Path(model).parts[1]) or {}).get("shapes", {}) if len(Path(model).parts) > 2 else {}
             about = shapes.get(model, {})
     names = Shape.__dataclass_fields__
     return Shape(**{name: about[name] for name in names}) if all(name in about for name in names) else None

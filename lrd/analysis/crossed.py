@@ -108,19 +108,25 @@ def contrast(gaps: np.ndarray, bound: float = 1.0) -> Contrast | None:
     """From gaps in ± `bound`, `[seeds, problems]` or `[students, seeds, problems]`; None below two of each."""
     if not comparable(gaps):
         return None
-    square, shape = mean_squares(gaps, bound), (*gaps.shape[:-1], gaps.shape[-1] + 2)
-    size, problems = math.prod(shape), gaps.shape[-1]
-    if gaps.ndim == 2:
-        parts = [(square[0,], shape[0] - 1), (square[1,] - square[0, 1], problems - 1)]
+    size = math.prod((*gaps.shape[:-1], gaps.shape[-1] + 2))
+    parts = variance_parts(mean_squares(gaps, bound), gaps.shape, size)
+    return Contrast(float(gaps.mean()), tuple((float(part), freedom) for part, freedom in parts))
+
+
+def variance_parts(square: Mapping[Any, Any], shape: Sequence[int], size: int) -> list[tuple[Any, int]]:
+    """Parts of the variance of a mean of `size` answers, from mean squares (numbers or arrays), and their freedom."""
+    problems = shape[-1] - 1
+    if len(shape) == 2:
+        parts = [(square[0,], shape[0] - 1), (square[1,] - square[0, 1], problems)]
     else:
         noise = square[0, 1]  # of single cells
         parts = [
             (square[0,] - noise, shape[0] - 1),
             (square[1,] - noise, shape[1] - 1),
             (noise, (shape[0] - 1) * (shape[1] - 1)),
-            (square[2,] - square[0, 2] - square[1, 2] + square[0, 1, 2], problems - 1),
+            (square[2,] - square[0, 2] - square[1, 2] + square[0, 1, 2], problems),
         ]
-    return Contrast(float(gaps.mean()), tuple((max(0.0, part) / size, freedom) for part, freedom in parts))
+    return [(np.maximum(0.0, part) / size, freedom) for part, freedom in parts]
 
 
 def comparable(gaps: np.ndarray) -> bool:

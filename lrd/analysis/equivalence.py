@@ -2,7 +2,8 @@
 
 A difference that cannot be told from zero is not thereby small, and a test is no better than the noise it knows of.
 Each arm is compared with full fine-tuning on the same problems and seeds, by `crossed.contrast` of a table of gaps
-`[seeds, problems]`: one answer less the other, in [−1, 1]. A bootstrap over seeds and problems, the usual choice,
+`[seeds, problems]`, or `[students, seeds, problems]` where there are several trainings of the student: one answer less
+the other, in [−1, 1]. A bootstrap over seeds and problems, the usual choice,
 resamples a handful of seeds and does not know that these tell little: where seeds matter, its nominal 95 % intervals
 cover less than 90 % with 3 seeds (tests/analysis/test_equivalence.py measures both). It is shown beside (`bootstrap`)
 and never decides.
@@ -11,13 +12,15 @@ and never decides.
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lrd.analysis.crossed import ALPHA, MARGIN, Contrast, comparable, contrast, half_width, mean_squares
+from lrd.analysis.crossed import ALPHA, MARGIN, Contrast, comparable, contrast, half_width, mean_squares, variance_parts
+from lrd.analysis.fair import FULL, WORLD
 from lrd.analysis.stats import deposits_at_start
 from lrd.results import Results
 
@@ -27,7 +30,8 @@ MOST_SEEDS = 100
 NOT_REACHED = math.inf
 """The required rank where no rank tried is enough."""
 
-Tables = Mapping[str, np.ndarray]  # arm → gaps to full fine-tuning [seeds, problems]
+Arm = tuple[str, str]  # regime, arm
+Tables = Mapping[str, np.ndarray]  # arm → gaps to full fine-tuning, [students,] seeds, problems
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,29 @@ class Comparisons:
     """Every rank against full fine-tuning under every regime; regime → arm, where there is something to compare."""
 
     margin: float
-    tables: dict[str, dict[str, np.ndarray]]  # gaps at the end [seeds, problems]
+    tables: dict[str, dict[str, np.ndarray]]  # gaps at the end, [students,] seeds, problems
     final: dict[str, dict[str, Contrast]]
     area: dict[str, dict[str, Contrast]]  # of the mean over training
     required: dict[str, "Required"]  # by regime
     deposits: dict[str, float]  # an episode, at the first step, by regime
+    off_rate: Mapping[Arm, tuple[float, float]] = field(default_factory=dict)  # as `sweep.off_rate`: chosen, in use
+
+    def is_judged(self, regime: str, arm: str) -> bool:
+        """Whether the arm and full fine-tuning both trained at the rate that their sweep chose, if there was one."""
+        return not {(regime, arm), (regime, FULL)} & self.off_rate.keys()
+
+    def judged(self, by_regime: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Those of regime → arm that may be judged."""
+        return {r: {arm: x for arm, x in arms.items() if self.is_judged(r, arm)} for r, arms in by_regime.items()}
 
 
-def compare(results: Results, margin: float = MARGIN) -> Comparisons:
-    """All that the page on equivalence shows."""
+def compare(
+    results: Results, margin: float = MARGIN, off_rate: Mapping[Arm, tuple[float, float]] = MappingProxyType({})
+) -> Comparisons:
+    """All that the page on equivalence shows; a regime's required rank only where all of its arms may be judged."""
     tables = gaps(results)
-    ranks = {regime: required(arms, margin) for regime, arms in tables.items()}
+    fair = [regime for regime in tables if regime not in {r for r, _ in off_rate}]
+    ranks = {regime: required(tables[regime], margin) for regime in fair}
     return Comparisons(
         margin,
         tables,
@@ -53,25 +69,31 @@ def compare(results: Results, margin: float = MARGIN) -> Comparisons:
         contrasts(gaps(results, "area")),
         {regime: r for regime, r in ranks.items() if r},
         deposits_at_start(results),
+        off_rate,
     )
 
 
 def gaps(results: Results, measure: str = "final") -> dict[str, dict[str, np.ndarray]]:
     """Regime → arm → table of gaps `[seeds, problems]` to the last arm, over the seeds and problems that both have.
 
+    `[students, seeds, problems]` where there are several trainings of the student, of arms that lack no cell.
+
     `final`: correctness (0 or 1) at the last evaluation. `area`: its mean over the steps, by trapezoids, in [0, 1].
     """
     tables: dict[str, dict[str, np.ndarray]] = {}
     *ranks, full = results.arms
     evals = results.of_finished(results.evals)
+    samples = [name for name in (WORLD, "seed") if name in results.cells]
+    levels = [results.cells[name].nunique() for name in samples]
     for regime in results.regimes:
-        by_cell = evals[evals.regime == regime].groupby(["arm", "seed"])
+        by_cell = evals[evals.regime == regime].groupby(["arm", *samples])
         cells: dict[Any, pd.Series] = {cell: _by_problem(answers, measure) for cell, answers in by_cell}
         tables[regime] = {}
         for arm in ranks:
-            both = [cells[arm, s] - cells[full, s] for a, s in cells if a == arm and (full, s) in cells]
-            if both:
-                tables[regime][arm] = pd.concat(both, axis=1).dropna().to_numpy(float).T
+            both = [cells[arm, *s] - cells[full, *s] for a, *s in cells if a == arm and (full, *s) in cells]
+            if both and (len(samples) == 1 or len(both) == math.prod(levels)):
+                table = pd.concat(both, axis=1).dropna().to_numpy(float).T
+                tables[regime][arm] = table.reshape(*levels[:-1], -1, table.shape[-1])
     return tables
 
 
@@ -83,7 +105,7 @@ def contrasts(tables: Mapping[str, Tables]) -> dict[str, dict[str, Contrast]]:
 
 
 def bootstrap(tables: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Means `[tables, draws]` of tables `[seeds, problems]` of one shape, seeds and problems resampled, crossed.
+    """Means `[tables, draws]` of tables of one shape, each of their axes resampled, crossed.
 
     The same seeds and problems are drawn for all tables: they share full fine-tuning's runs. Owen (2007) calls it the
     pigeonhole bootstrap. It counts the noise of single answers up to three times, and seeds too little where they are
@@ -91,10 +113,9 @@ def bootstrap(tables: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0) -
     """
     rng = np.random.default_rng(seed)
     stack = np.stack(tables)
-    _, seeds, problems = stack.shape
-    row_weights = rng.multinomial(seeds, [1 / seeds] * seeds, draws) / seeds
-    column_weights = rng.multinomial(problems, [1 / problems] * problems, draws) / problems
-    return np.einsum("bs,ksn,bn->kb", row_weights, stack, column_weights, optimize=True)
+    weights = [rng.multinomial(n, [1 / n] * n, draws) / n for n in stack.shape[1:]]
+    axes = "wsn"[-len(weights) :]  # students, seeds, problems
+    return np.einsum(f"{','.join('b' + axis for axis in axes)},k{axes}->kb", *weights, stack, optimize=True)
 
 
 def resampled_interval(table: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -118,19 +139,25 @@ def design(
 ) -> Design | None:
     """The power of a design, from the mean variances in tables of gaps, for as many seeds and problems as asked for.
 
-    Means are drawn normal and mean squares as χ², both at their estimated size; the rest follows from their quantiles.
+    Of students it has as many as the tables. Means are drawn normal and mean squares as χ², both at their estimated
+    size; the rest follows from their quantiles.
     """
     tables = [table for table in tables if comparable(table)]
     if not tables:
         return None
-    seeds, problems = seeds or len(tables[0]), problems or len(tables[0][0])
-    of_seed, of_problem, rest = _variances(tables)
+    *students, had_seeds, had_problems = tables[0].shape
+    seeds, problems = seeds or had_seeds, problems or had_problems
+    shape, variances = (*students, seeds, problems), _variances(tables)
     rng, n = np.random.default_rng(0), 20_000
-    by_seed = (problems * of_seed + rest) * rng.chisquare(seeds - 1, n) / (seeds - 1)
-    by_problem = (seeds * of_problem + rest) * rng.chisquare(problems - 1, n) / (problems - 1)
-    noise = rng.normal(0, math.sqrt(of_seed / seeds + of_problem / problems + rest / (seeds * problems)), n)
-    size = seeds * problems
-    parts = [(by_seed / size, seeds - 1), (np.maximum(by_problem - rest, 0) / size, problems - 1)]
+    squares: dict[tuple[int, ...], Any] = {}
+    for effect in sorted(variances, key=len):
+        within = {other: v for other, v in variances.items() if set(effect) <= set(other)}
+        expected = sum(v * math.prod(shape) / _levels(other, shape) for other, v in within.items())
+        freedom = math.prod(shape[axis] - 1 for axis in effect)
+        drawn = rng.chisquare(freedom, n) / freedom if len(effect) < len(shape) else 1.0  # that of answers is known
+        squares[effect] = expected * drawn
+    noise = rng.normal(0, math.sqrt(sum(v / _levels(effect, shape) for effect, v in variances.items())), n)
+    parts = variance_parts(squares, shape, math.prod(shape))
     return Design(
         seeds,
         problems,
@@ -139,13 +166,21 @@ def design(
     )
 
 
-def _variances(tables: Sequence[np.ndarray]) -> tuple[float, float, float]:
-    """Mean variances of seeds, of problems and of single answers."""
-    squares = [mean_squares(table) for table in tables]
-    rest = [s[0, 1] for s in squares]
-    of_seed = [(s[0,] - r) / (table.shape[1] + 2) for s, r, table in zip(squares, rest, tables)]
-    of_problem = [(s[1,] - r) / table.shape[0] for s, r, table in zip(squares, rest, tables)]
-    return max(0.0, float(np.mean(of_seed))), max(0.0, float(np.mean(of_problem))), float(np.mean(rest))
+def _variances(tables: Sequence[np.ndarray]) -> dict[tuple[int, ...], float]:
+    """Effect, by the axes that it is of → its variance, the mean over tables: mean squares less what else they hold."""
+    found: dict[tuple[int, ...], list[float]] = {}
+    for table in tables:
+        squares, shape = mean_squares(table), (*table.shape[:-1], table.shape[-1] + 2)
+        for effect in squares:
+            over = {other: s for other, s in squares.items() if set(effect) <= set(other)}
+            own = sum((-1) ** (len(other) - len(effect)) * s for other, s in over.items())
+            found.setdefault(effect, []).append(own * _levels(effect, shape) / math.prod(shape))
+    return {effect: max(0.0, float(np.mean(values))) for effect, values in found.items()}
+
+
+def _levels(effect: Sequence[int], shape: Sequence[int]) -> int:
+    """How many levels an effect of these axes has."""
+    return math.prod(shape[axis] for axis in effect)
 
 
 def fewest_seeds(tables: Sequence[np.ndarray], margin: float = MARGIN) -> int | None:

@@ -21,8 +21,10 @@ from enum import Enum
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 from statsmodels.stats.proportion import proportion_confint
 
+from lrd.analysis.fair import WORLD
 from lrd.analysis.stats import Difference, mean_difference
 from lrd.results import Results, root
 from lrd.runs.files import read_jsonl
@@ -108,8 +110,9 @@ def onsets(results: Results, fraction: float = FRACTION) -> pd.DataFrame:
     for cell in results.finished.itertuples():
         frames = {False: steps.get(cell.cell, NO_ROWS), True: curves.get(cell.cell, NO_ROWS)}
         by_signal = [_onset(signal, frames[signal.evaluated], fraction) for signal in CHAIN]
-        rows.append((cell.cell, cell.regime, cell.arm, cell.seed, *by_signal))
-    columns = ["cell", "regime", "arm", "seed", *(signal.name for signal in CHAIN)]
+        student = getattr(cell, WORLD, None)
+        rows.append((cell.cell, cell.regime, cell.arm, student, cell.seed, *by_signal))
+    columns = ["cell", "regime", "arm", WORLD, "seed", *(signal.name for signal in CHAIN)]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
@@ -154,11 +157,15 @@ class Support(Enum):
 
 @dataclass(frozen=True)
 class Order:
-    """In how many cells one onset precedes another: counts, and Wilson's interval of the share among the decided."""
+    """In how many cells one onset precedes another: counts, and Wilson's interval of the share among the decided.
+
+    `students`: the same counts, before and after, of each training of the student, where there are several.
+    """
 
     before: int
     after: int
     undecided: int
+    students: tuple[tuple[int, int], ...] = ()
 
     @property
     def decided(self) -> int:
@@ -166,11 +173,24 @@ class Order:
         return self.before + self.after
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Wilson's; all of [0, 1] where nothing is decided. It takes cells for independent draws."""
+        """Wilson's; all of [0, 1] where nothing is decided. It takes cells for independent draws.
+
+        Where there are several students it takes a student's cells for such draws, and speaks of other students: with
+        Student's quantile, and with as many cells as would tell as much if students did not matter (as in Korn and
+        Graubard 1998, with Wilson's interval). All of [0, 1] where only one student decides.
+        """
         if not self.decided:
             return 0.0, 1.0
-        low, high = proportion_confint(self.before, self.decided, 1 - level, method="wilson")
-        return float(low), float(high)
+        if not self.students:
+            low, high = proportion_confint(self.before, self.decided, 1 - level, method="wilson")
+            return float(low), float(high)
+        deciding = [(before, before + after) for before, after in self.students if before + after]
+        if len(deciding) < 2:
+            return 0.0, 1.0
+        n, share = self.decided / _design_effect(deciding), self.before / self.decided
+        reach = float(t.ppf((1 + level) / 2, len(deciding) - 1)) ** 2 / n
+        half = math.sqrt(reach * share * (1 - share) + reach**2 / 4)
+        return max(0.0, (share + reach / 2 - half) / (1 + reach)), min(1.0, (share + reach / 2 + half) / (1 + reach))
 
     @property
     def support(self) -> Support:
@@ -179,12 +199,29 @@ class Order:
         return Support.SHOWN if low > 0.5 else Support.CONTRADICTED if high < 0.5 else Support.OPEN
 
 
+def _design_effect(counts: Sequence[tuple[int, int]]) -> float:
+    """Variance of a share of clusters' (hits, trials), linearized, over that of independent trials; at least 1."""
+    n, k = sum(trials for _, trials in counts), len(counts)
+    share = sum(hits for hits, _ in counts) / n
+    between = sum((hits - share * trials) ** 2 for hits, trials in counts) * k / (k - 1) / n**2
+    return max(1.0, between * n / (share * (1 - share))) if 0 < share < 1 else 1.0
+
+
 def order(onsets: pd.DataFrame, first: str, second: str) -> Order:
     """Counted over the cells in which both signals have an onset."""
+    whole = _counted(onsets, first, second)
+    if WORLD not in onsets or onsets[WORLD].isna().all():
+        return Order(*whole)
+    parts = [_counted(cells, first, second) for _, cells in onsets.groupby(WORLD)]
+    return Order(*whole, tuple((before, after) for before, after, _ in parts))
+
+
+def _counted(onsets: pd.DataFrame, first: str, second: str) -> tuple[int, int, int]:
+    """Cells in which the first is before the second, after it, and undecided."""
     pairs = [(a, b) for a, b in zip(onsets[first], onsets[second]) if a is not None and b is not None]
     before = sum(a.precedes(b) for a, b in pairs)
     after = sum(b.precedes(a) for a, b in pairs)
-    return Order(before, after, len(pairs) - before - after)
+    return before, after, len(pairs) - before - after
 
 
 def correlation(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
@@ -207,6 +244,8 @@ def correlation(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
 @dataclass(frozen=True)
 class LeadLag:
     """Mean over cells of their lead–lag correlations with Student's 95 % interval at each lag.
+
+    The interval is over cells, or over students and seeds where there are several trainings of the student.
 
     `lags` are in steps, spaced as the coarser of the two signals is known. A positive lag with a positive correlation
     says that the first signal's moves come before the second's. `cells` have a correlation at some lag; where a signal
@@ -232,18 +271,38 @@ def lead_lag(results: Results, regime: str, first: Signal, second: Signal) -> Le
     """
     steps, curves = _by_cell(results)
     coarse = first.evaluated or second.evaluated
-    most, by_cell, spacing = (3 if coarse else 10), [], 1.0
-    for cell in results.finished[results.finished.regime == regime].cell:
+    most, by_cell, drawn, spacing = (3 if coarse else 10), [], [], 1.0
+    for row in results.finished[results.finished.regime == regime].itertuples():
+        cell = row.cell
         frame, curve = steps.get(cell, NO_ROWS), curves.get(cell, NO_ROWS)
         if coarse and len(curve) > 1:
             spacing = float(np.median(np.diff(curve.step.to_numpy(float))))
         pair = [_on_grid(frame, curve, signal, coarse) for signal in (first, second)]
         if all(len(values) for values in pair):
             by_cell.append(correlation(*pair, most))
+            drawn.append((getattr(row, WORLD, None), row.seed))
     table = np.array(by_cell).reshape(-1, 2 * most + 1)
-    at_lag = [mean_difference(pd.Series(column)) or UNKNOWN for column in table.T]
+    cells = pd.DataFrame(drawn, columns=[WORLD, "seed"])
+    at_lag = [_mean(cells.assign(value=column)) or UNKNOWN for column in table.T]
     mean, low, high = np.array([(d.mean, d.low, d.high) for d in at_lag]).T
     return LeadLag(spacing * np.arange(-most, most + 1), mean, low, high, max(d.n for d in at_lag))
+
+
+def _mean(cells: pd.DataFrame) -> Difference | None:
+    """Mean of a `value` a cell, as `mean_difference`, or with an interval over students and seeds, where those differ.
+
+    What students and what seeds spread a mean is added in squares, each with its own quantile, and nothing taken off
+    for the noise in both: rather too wide than too narrow.
+    """
+    if cells[WORLD].isna().all():
+        return mean_difference(cells.value)
+    cells = cells.dropna(subset="value")
+    if not len(cells):
+        return None
+    sides = [mean_difference(cells.groupby(axis).value.mean()) for axis in (WORLD, "seed")]
+    half = math.hypot(*(side.high - side.mean for side in sides if side))
+    mean = float(cells.value.mean())
+    return Difference(mean, mean - half, mean + half, len(cells))
 
 
 def lead_lags(results: Results) -> dict[str, dict[tuple[str, str], LeadLag]]:

@@ -85,7 +85,7 @@ def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
 def _by_regime(root: Path, preset: str, runs: Path) -> list[dict[str, Any]]:
     """The pages of the preset's regimes, each over its cells; a cell whose regime has no page stands by itself."""
     sections: dict[str, dict[str, Any]] = {}
-    for cell in sorted(grid(preset), key=lambda cell: (cell.rank is None, cell.rank or 0, cell.seed)):
+    for cell in sorted(grid(preset), key=_place):
         if not results.has_page(runs / preset / cell.name):
             continue
         entry, regime = {"file": f"runs/{preset}/{cell.name}/cell"}, f"{CELLS}-{cell.regime}"
@@ -97,9 +97,20 @@ def _by_regime(root: Path, preset: str, runs: Path) -> list[dict[str, Any]]:
     return list(sections.values())
 
 
+def _place(cell: Cell) -> tuple[Any, ...]:
+    """Sorts by arm, then by further axes, then by seed."""
+    return cell.rank is None, cell.rank or 0, *map(str, cell.point.values()), cell.seed
+
+
 def short_title(cell: Cell) -> str:
     """Its place within the regime, as the table of contents names it."""
-    return f"{arm_name(cell.arm)[0].upper()}{arm_name(cell.arm)[1:]}, seed {cell.seed}"
+    place = [arm_name(cell.arm), *(on_axis(axis, value) for axis, value in cell.point.items()), f"seed {cell.seed}"]
+    return ", ".join([place[0][0].upper() + place[0][1:], *place[1:]])
+
+
+def on_axis(axis: str, value: object) -> str:
+    """`training 2`, and `repair=cap` of an axis that is no count."""
+    return f"{axis} {value}" if str(value).isdigit() else f"{axis}={value}"
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -187,7 +198,9 @@ def _name_cell(app: Any, document: str, source: list[str]) -> None:
         "[the gallery that it is part of](/notebooks/gallery.ipynb)",
         f"`{command} --runs elsewhere` runs it again",
     ]
-    what = ", ".join([regime, arm_name(arm), *axes, f"seed {seed}"])
+    if student := results.models_of(results.root() / preset / name).get("student"):
+        links.append(f"began from student `{student}`")
+    what = ", ".join([regime, arm_name(arm), *(on_axis(*axis.split("=", 1)) for axis in axes), f"seed {seed}"])
     title = f"# {what}\n\n{' · '.join(links)}"
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
     source[0] = json.dumps(notebook)
@@ -200,7 +213,7 @@ def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], 
 
 
 def _count_seeds(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Tells the style sheet how many seeds an arm has: the cells' page gives each a column."""
+    """Tells the style sheet how many seeds an arm has, of each training: the cells' page gives each a column."""
     if page.startswith(CELLS):
         seeds = len({cell.seed for cell in grid(results.studied())})
         context["metatags"] = f"{context.get('metatags', '')}<style>:root {{--lrd-seeds: {seeds}}}</style>"

@@ -16,6 +16,7 @@ from lrd.analysis.equivalence import (
     resampled_interval,
     slope,
 )
+from lrd.analysis.fair import FULL, WORLD
 from lrd.analysis.stats import Verdict
 from lrd.report.answer import ruins
 from lrd.report.text import NOTHING, arm_name, bracketed, counted, listed, percent, signed, unbroken
@@ -31,6 +32,8 @@ def glued(results: Results, compared: Comparisons) -> dict[str, str]:
         "power": percent(POWER),
         "full": arm_name(results.arms[-1]),
         "size": size(compared),
+        "sampled": sampled(results),
+        "unjudged": unjudged(compared),
         "verdict": "; ".join(verdict(compared, regime) for regime in compared.final),
         "least": least(compared),
         "needed": needed(compared),
@@ -55,7 +58,7 @@ def comparison_rows(results: Results, compared: Comparisons, regime: str) -> lis
                 f"{p:.3f}" if (p := c.tost(compared.margin)) >= 0.001 else "< 0.001",
                 f"{c.least_margin():.3f}",
                 with_interval(over) if over else NOTHING,
-                reading(c, compared.margin),
+                reading(c, compared.margin) if compared.is_judged(regime, arm) else "not judged",
             )
         )
     return rows
@@ -69,7 +72,7 @@ def design_rows(compared: Comparisons) -> list[tuple[str, ...]]:
             rows.append((regime, *[NOTHING] * 4))
             continue
         tables = [compared.tables[regime][arm] for arm in contrasts]
-        seeds, problems = tables[0].shape
+        seeds, problems = tables[0].shape[-2:]
         for s, n in ((seeds, problems), (seeds, 4 * problems), (10, problems), (10, 4 * problems)):
             if d := design(tables, s, n):
                 name = regime if (s, n) == (seeds, problems) else ""
@@ -84,7 +87,8 @@ def rank_rows(results: Results, compared: Comparisons) -> list[tuple[str, ...]]:
         r, d = compared.required.get(regime), compared.deposits.get(regime)
         density = f"{d:.1f}" if d is not None else NOTHING
         if r is None:
-            rows.append((regime, density, *[NOTHING] * 4))
+            judged = all(name != regime for name, _ in compared.off_rate)
+            rows.append((regime, density, *[NOTHING if judged else "not judged"] * 4))
             continue
         resampled = between(*r.resampled, r.ranks) if r.resampled else NOTHING
         rows.append((regime, density, rank(r.estimate), rank(r.shown), between(r.low, r.high, r.ranks), resampled))
@@ -94,12 +98,33 @@ def rank_rows(results: Results, compared: Comparisons) -> list[tuple[str, ...]]:
 def size(compared: Comparisons) -> str:
     """How many seeds and problems a comparison is of."""
     sizes = {compared.tables[regime][arm].shape for regime, arms in compared.final.items() for arm in arms}
-    return listed([f"{counted(s, 'seed')} on {counted(n, 'problem')}" for s, n in sorted(sizes)]) or "too few seeds"
+    texts = []
+    for *students, seeds, problems in sorted(sizes):
+        each = "".join(f"{counted(n, 'training')} of the student with " for n in students)
+        texts.append(f"{each}{counted(seeds, 'seed')} on {counted(problems, 'problem')}")
+    return listed(texts) or "too few seeds"
+
+
+def sampled(results: Results) -> str:
+    """What other samples an interval speaks of."""
+    return "trainings of the student, seeds and problems" if WORLD in results.axes else "seeds and problems"
+
+
+def unjudged(compared: Comparisons) -> str:
+    """Arms that did not train at the rate that their sweep chose, and what is not judged for it; empty without any."""
+    texts = [
+        f"Under {regime} {arm_name(arm)} trained at {used:g}, and its sweep chose {chosen:g}: "
+        f"{'no rank is' if arm == FULL else 'it is not'} judged there, and no required rank is named."
+        for (regime, arm), (chosen, used) in compared.off_rate.items()
+    ]
+    return " ".join(texts)
 
 
 def verdict(compared: Comparisons, regime: str) -> str:
     """How many ranks of a regime are within the margin, above, below and undecided, as a clause."""
-    contrasts = list(compared.final[regime].values())
+    contrasts = list(compared.judged(compared.final)[regime].values())
+    if compared.final[regime] and not contrasts:
+        return f"under {regime} no rank is judged"
     if not contrasts:
         return f"under {regime} no rank has two finished seeds in common with full fine-tuning"
     inside = sum(c.equivalent(compared.margin) for c in contrasts)
@@ -114,7 +139,8 @@ def verdict(compared: Comparisons, regime: str) -> str:
 
 def least(compared: Comparisons) -> str:
     """The margins at which ranks would pass, from the first to the last, by regime."""
-    margins = {regime: [c.least_margin() for c in arms.values()] for regime, arms in compared.final.items() if arms}
+    judged = compared.judged(compared.final)
+    margins = {regime: [c.least_margin() for c in arms.values()] for regime, arms in judged.items() if arms}
     return listed([f"{min(m):.3f} to {max(m):.3f} ({regime})" for regime, m in margins.items()]) or NOTHING
 
 
@@ -130,7 +156,7 @@ def needed(compared: Comparisons) -> str:
 
 def slope_sentences(compared: Comparisons) -> str:
     """The slope of the required rank over density, with what its bounds and its estimate do not say."""
-    s = slope(compared.tables, compared.deposits, compared.margin)
+    s = slope({regime: compared.tables[regime] for regime in compared.required}, compared.deposits, compared.margin)
     if s is None:
         return (
             "The slope cannot be estimated: it takes two regimes of different density with ranks that can be "

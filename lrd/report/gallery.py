@@ -19,7 +19,7 @@ from lrd.report.text import arm_name
 from lrd.results import Results
 
 DIGITS = {"base": 3, "final": 3, "peak": 3, "area": 3, "adv. std": 2, "seconds": 1, "CPU s": 1}
-LISTED = ["preset", "arm", "state", "hardware"]  # few values: each gets a list to choose from
+LISTED = ["preset", "arm", "student", "state", "hardware"]  # few values: each gets a list to choose from
 WIDTH, HEIGHT = 96, 24  # of a sparkline, pixels
 
 
@@ -72,7 +72,7 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
     """What the gallery shows of a preset: HTML, text, and numbers as numbers; what was not measured is NaN or empty."""
     regimes, arms = found.regimes, found.arms
     cells = found.cells.assign(r=found.cells.regime.map(regimes.index), a=found.cells.arm.map(arms.index))
-    cells = cells.sort_values(["r", "a", "seed"])
+    cells = cells.sort_values(["r", "a", *found.axes, "seed"])
     records = [results.read_provenance(results.root(runs) / found.preset / name) for name in cells.cell]
     curves = dict(list(found.curves.groupby("cell")))
     links = [_link(found, row) for row in cells.itertuples()]
@@ -89,6 +89,7 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
             "base": cells.base.to_numpy(float),
             "area": cells.area.to_numpy(float),
             "adv. std": cells.peak_advantage_std.to_numpy(float),
+            "student": [html.escape(str(results.recorded_models(record).get("student", ""))) for record in records],
             "state": cells.state.to_list(),
             "seconds": cells.train_seconds.to_numpy(float),
             "CPU s": np.array([cpu_seconds(record) for record in records], float),

@@ -1,6 +1,7 @@
 """The setup page: where the models come from, what their scale leaves out, what was tried; the tables of settings."""
 
 import html
+import itertools
 import tomllib
 from collections.abc import Sequence
 from typing import Any
@@ -47,12 +48,19 @@ def models(cell: Cell, card: dict[str, Any] | None) -> str:
         return f"The models are the original's: {listed([cell.student, cell.teacher, cell.prm])}."
     if card is None:
         return f"The models of {cell.preset} are trained from scratch on {task}; their card is not at hand."
-    size = {role: _size(model["parameters"]) for role, model in card["models"].items()}
+    size = {role_of(name): _size(model["parameters"]) for name, model in card["models"].items()}
     others = listed([f"{name} {size[role]}" for role, name in OTHERS.items()])
+    worlds = sum(role_of(name) == "student" for name in card["models"])
+    each = f"{worlds} times from different seeds, all" if worlds > 1 else ""
     return (
-        f"The student has {size['student']} parameters, {others}. All three are trained from scratch, in "
-        f"{card['seconds'] / 60:.0f} minutes, on problems that a program writes: {task}."
+        f"The student has {size['student']} parameters, {others}. All three are trained from scratch, "
+        f"{f'{each} ' if each else ''}in {card['seconds'] / 60:.0f} minutes, on problems that a program writes: {task}."
     )
+
+
+def role_of(model: str) -> str:
+    """`student`, of `student` and of `2/student`: a model's role, in a card of one training or of several."""
+    return model.rpartition("/")[2]
 
 
 def scale(cell: Cell, card: dict[str, Any] | None) -> str:
@@ -60,7 +68,8 @@ def scale(cell: Cell, card: dict[str, Any] | None) -> str:
     if not is_path(cell.student):
         return ""
     theirs = budget.shape_of(grid(published()["preset"])[0].student)
-    ours = (card or {}).get("models", {}).get("student", {}).get("parameters")
+    sizes = {role_of(name): model.get("parameters") for name, model in (card or {}).get("models", {}).items()}
+    ours = sizes.get("student")
     times = ""
     if theirs and ours:
         factor = float(f"{theirs.parameters / ours:.2g}")
@@ -110,12 +119,20 @@ def settings_table(cells: Sequence[Cell]) -> Html:
 
 
 def _which(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
-    """The cells that share a value, by the one axis that tells them from the others, or by name."""
-    for axis, name in (("arm", arm_name), ("regime", str), ("seed", lambda seed: f"seed {seed}")):
-        values = list(dict.fromkeys(getattr(cell, axis) for cell in some))
-        if len(some) == sum(getattr(cell, axis) in values for cell in cells):
-            return ", ".join(map(name, values))
+    """The cells that share a value, by the axes that tell them from the others: one, or two; or by name."""
+    for count in (1, 2):
+        for axes in itertools.combinations(("arm", "regime", "seed", *cells[0].point), count):
+            values = [list(dict.fromkeys(_on(axis, cell) for cell in some)) for axis in axes]
+            if len(some) == sum(all(_on(a, cell) in known for a, known in zip(axes, values)) for cell in cells):
+                return "; ".join(", ".join(known) for known in values)
     return ", ".join(cell.name for cell in some)
+
+
+def _on(axis: str, cell: Cell) -> str:
+    """Where a cell stands on an axis, in words."""
+    if axis in ("arm", "regime"):
+        return arm_name(cell.arm) if axis == "arm" else cell.regime
+    return f"{axis} {cell.seed if axis == 'seed' else cell.point[axis]}"
 
 
 def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
@@ -128,16 +145,25 @@ def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
         )
     rows = []
     models = card.get("models", {})
-    for model in sorted(models, key=["student", "teacher", "prm", "completer", *models].index):
+    order = ["student", "teacher", "prm", "completer", *map(role_of, models)]
+    for model in sorted(models, key=lambda name: (name.rpartition("/")[0], order.index(role_of(name)))):
         about = models[model]
-        shape = card.get("recipe", {}).get(model, {}).get("shape", {})
+        shape = card.get("recipe", {}).get(role_of(model), {}).get("shape", {})
         size = f"{shape['hidden_size']} wide, {shape['num_hidden_layers']} layers" if shape else "as the completer"
         scores = [number_or_dash(about.get(name), 3) for name in ("greedy", "pass@1", "pass@4", "pass@8")]
         steps = number_or_dash(about.get("held_out_step_accuracy"), 3)
         if "majority_step_accuracy" in about:
             steps += f" ({number_or_dash(about['majority_step_accuracy'], 3)})"
-        rows.append((model, size, number_or_dash(about.get("parameters"), 0), *scores, steps))
-    return table(["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps"], rows)
+        prints = about.get("fingerprint", "–")
+        rows.append((_named(model), size, number_or_dash(about.get("parameters"), 0), *scores, steps, prints))
+    head = ["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps", "fingerprint"]
+    return table(head, rows)
+
+
+def _named(model: str) -> str:
+    """`student`, and `student, training 2` of one of several."""
+    world, _, role = model.rpartition("/")
+    return f"{role}, training {world}" if world else role
 
 
 def baseline_table(preset: str, frame: pd.DataFrame | None) -> Html:

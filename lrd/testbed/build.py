@@ -110,9 +110,11 @@ def _seats() -> list[int]:
 
 
 def _sit(gpus: Any) -> None:
-    """A worker keeps to one GPU, and to algorithms that give the same bits again."""
+    """A worker keeps to one GPU, and where it can to algorithms that give the same bits again."""
     gpu = gpus.get()
     torch.set_num_threads(1)
+    # With `warn_only`, fused attention (cuDNN's, flash, memory-efficient) goes on with backward passes whose sums have
+    # no fixed order, by PyTorch's source: on a GPU the weights need not be the same again.
     torch.use_deterministic_algorithms(True, warn_only=True)
     warnings.filterwarnings("ignore", "cumsum")  # along rows as short as a vocabulary it has one order
     # Nothing here reads what it has not written.

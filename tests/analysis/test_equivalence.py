@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from fakes import write_cell
 
+from lrd import results
 from lrd.analysis import equivalence as eq
 from lrd.analysis.crossed import Contrast, contrast
+from lrd.cell import grid
 
 PROBLEMS, RUNS = 150, 600
 ROOM = 3 * math.sqrt(0.05 * 0.95 / RUNS)  # of a simulated 5 %
@@ -112,6 +115,43 @@ def test_the_design_does_what_it_promises():
     assert np.mean([c.differs for c in compared(apart)]) == pytest.approx(0.8, abs=0.06)
     assert np.mean([c.equivalent(promised.margin) for c in compared(alike)]) == pytest.approx(0.8, abs=0.06)
     assert more.difference < promised.difference and more.margin < promised.margin
+
+
+def test_a_design_with_several_students_is_that_of_its_tables():
+    rng = np.random.default_rng(0)
+
+    def table(of_student):
+        spread = rng.normal(0, of_student, (3, 1, 1)) + rng.normal(0, 0.02, (3, 3, 1))
+        return np.clip(spread + rng.normal(0, 0.3, (3, 3, 200)), -1, 1)
+
+    calm, wild = ([table(sd) for _ in range(20)] for sd in (0.0, 0.2))
+    few, more = eq.design(calm), eq.design(calm, seeds=10)
+    assert (few.seeds, few.problems) == (3, 200) and more.margin < few.margin
+    missed = np.mean([eq.contrast(t).equivalent(few.margin) for t in calm])
+    assert 0.6 < missed <= 1
+    assert eq.design(wild, seeds=50).margin > 3 * more.margin  # more seeds are no more students
+    assert eq.fewest_seeds(wild, 0.05) is None
+
+
+def test_an_arm_of_several_students_is_compared_once_it_is_whole(tmp_path):
+    cells = grid("fair", {"regime": ["outcome"], "rank": [1, 4, "full"]})
+    for cell in cells:
+        write_cell(tmp_path, cell, {0: 4, 20: 12 + cell.seed if cell.rank else 10})
+    (tmp_path / "fair" / cells[0].name / "done.json").unlink()
+    tables = eq.gaps(results.load("fair", tmp_path))["outcome"]
+    assert list(tables) == ["r4"] and tables["r4"].shape == (3, 3, 20)
+    assert tables["r4"].mean((0, 2)) == pytest.approx([0.1, 0.15, 0.2])  # by seed
+
+
+def test_what_did_not_train_at_its_rate_is_not_judged(tmp_path):
+    for cell in grid("fair", {"regime": ["outcome", "process"], "rank": [1, 4, "full"]}):
+        write_cell(tmp_path, cell, {0: 4, 20: 12 if cell.rank else 10})
+    found = results.load("fair", tmp_path)
+    usual = eq.compare(found)
+    assert usual.judged(usual.final) == usual.final and {"outcome", "process"} == set(usual.required)
+    off = eq.compare(found, off_rate={("process", "full"): (1e-5, 3e-5)})
+    assert off.final == usual.final and list(off.required) == ["outcome"]
+    assert [list(arms) for arms in off.judged(off.final).values()] == [["r1", "r4"], [], []]
 
 
 def test_the_fewest_seeds_that_pass_a_margin():

@@ -84,6 +84,12 @@ def test_order_counts_only_what_the_resolution_decides():
     low, high = onset.Order(9, 1, 5).interval()
     assert (low, high) == pytest.approx((0.5958, 0.9821), abs=1e-3)  # Wilson's, by hand
     assert onset.Order(0, 0, 4).interval() == (0, 1)
+    alike, apart = onset.Order(27, 3, 0, ((9, 1),) * 3), onset.Order(27, 3, 0, ((10, 0), (10, 0), (7, 3)))
+    one, single = onset.Order(27, 3, 0, ((27, 3), (0, 0))), onset.Order(27, 3, 0)
+    widths = [high - low for low, high in (order.interval() for order in (single, alike, apart, one))]
+    assert widths == sorted(widths) and len(set(widths)) == 4 and widths[-1] == 1  # the less, the fewer students say
+    assert all(low <= 0.9 <= high for low, high in (alike.interval(), apart.interval()))
+    assert onset.Order(30, 0, 0, ((10, 0),) * 3).interval()[1] == pytest.approx(1)
     orders = [onset.Order(9, 1, 5), onset.Order(1, 9, 0), onset.Order(2, 0, 0), onset.Order(0, 0, 4)]
     assert [o.support for o in orders] == [Support.SHOWN, Support.CONTRADICTED, Support.OPEN, Support.OPEN]
 

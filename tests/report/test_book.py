@@ -12,7 +12,7 @@ import yaml
 from fakes import NOTEBOOK, write_cell, write_run
 
 from lrd import ROOT
-from lrd.cell import Cell
+from lrd.cell import Cell, grid
 from lrd.report import book
 
 LOADED = re.compile(
@@ -169,9 +169,27 @@ def test_contents_hang_other_presets_under_the_page_that_reports_them(root):
     found = {page: [s["title"].split(":")[0] for s in chapters[f"notebooks/{page}"]] for page in ("rates", "variants")}
     assert found == {"rates": ["small-lr"], "variants": ["small-bf16"]}
     assert [s["title"] for s in chapters["notebooks/yours"]] == [
-        "small-again: outcome-r16-s0",
         "tiny: outcome-r1-s0",
+        "small-again: outcome-r16-s0",
     ]
+
+
+def test_the_cells_of_a_study_of_several_students_are_named_by_theirs(root):
+    for cell in grid("fair", {"regime": ["process"], "rank": [1], "seed": [0, 1]}):
+        write_cell(root / "runs", cell, {0: 5})
+    toc = book.contents(root, "fair", root / "runs")
+    (gallery,) = [c for part in toc["parts"] for c in part["chapters"] if c["file"] == book.CELLS]
+    titles = [c["title"] for c in gallery["sections"][0]["sections"]]
+    assert titles == [f"Rank 1, training {world}, seed {seed}" for world in (1, 2, 3) for seed in (0, 1)]
+
+
+def test_a_page_names_the_student_that_its_cell_began_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("LRD_RUNS", str(tmp_path))
+    path = write_cell(tmp_path, grid("fair")[0], {0: 5})
+    (path / "provenance.json").write_text(json.dumps({"run": {"models": {"student": "ab12"}}}))
+    source = [json.dumps(NOTEBOOK)]
+    book._name_cell(None, f"runs/fair/{path.name}/cell", source)
+    assert "began from student `ab12`" in json.loads(source[0])["cells"][0]["source"]
 
 
 def test_a_regime_without_a_page_of_its_own(root):
@@ -271,6 +289,8 @@ def test_runs_are_never_executed_and_analysis_always():
         ("process-r4-s1", "process, rank 4, seed 1", "--regime process --rank 4 --seed 1"),
         ("outcome-full-learning_rate=3e-05-s100", "outcome, full fine-tuning, learning_rate=3e-05, seed 100",
          "--regime outcome --rank full --seed 100 --set learning_rate=3e-05"),
+        ("process-r4-training=2-s1", "process, rank 4, training 2, seed 1",
+         "--regime process --rank 4 --seed 1 --set training=2"),
         ("supervised-r1-codebook=small-1-adapter=rank-1-s0",
          "supervised, rank 1, codebook=small-1, adapter=rank-1, seed 0",
          "--regime supervised --rank 1 --seed 0 --set codebook=small-1 --set adapter=rank-1"),

@@ -18,7 +18,7 @@ def runs(tmp_path):
     path = write_run(tmp_path, "outcome", 16, 1, {0: 5, 5: 20, 10: 15})
     record = {
         "hardware": {"cpu": "A(R) <b>CPU</b>", "cores": 8, "memory_gib": 31.5},
-        "run": {"device": "cuda"},
+        "run": {"device": "cuda", "models": {"student": "<b>ab12"}},
         "sessions": [{"cpu_seconds": 1.5}, {"cpu_seconds": 2}],
     }
     (path / "provenance.json").write_text(json.dumps(record))
@@ -38,6 +38,7 @@ def test_a_row_a_cell(runs):
     )
     assert (row.base, row.peak, row.final, row.area) == (0.25, 1.0, 0.75, pytest.approx(0.75))
     assert (row.state, row.seconds, row["CPU s"]) == ("finished", 5.0, 3.5)
+    assert row.student == "&lt;b&gt;ab12" and rows.student.iloc[0] == ""
     assert row.hardware == "cuda, A &lt;b&gt;CPU&lt;/b&gt;, 8 cores, 31.5 GiB"
     broken, absent = rows.iloc[names.index("outcome-r4-s0")], rows.iloc[0]
     assert broken.final == 0.5 and broken.hardware == "" and math.isnan(broken["CPU s"])
@@ -57,7 +58,7 @@ def test_the_table_asks_nobody(runs):
 def test_cells_of_two_presets_with_the_same_names(runs):
     shutil.copytree(runs / "tiny" / "outcome-r16-s1", runs / "small" / "outcome-r16-s1")
     (runs / "paper" / "outcome-r1-s0").mkdir(parents=True)  # nothing was begun in it
-    assert results.with_runs(runs) == ["small", "tiny"]
+    assert results.with_runs(runs) == ["tiny", "small"]
     text = gallery.table([results.load(preset, runs) for preset in results.with_runs(runs)], runs)
     for preset in ("tiny", "small"):
         assert f"<a href='../runs/{preset}/outcome-r16-s1/cell.html' title='{preset}/outcome-r16-s1'>" in text

@@ -18,6 +18,22 @@ def test_settings_that_differ_name_their_cells():
     assert "0.0003 (full fine-tuning)" in shown and "0, 1, 2" in shown
 
 
+def test_settings_that_differ_by_two_axes_name_both():
+    shown = setup.settings_table(grid("fair"))
+    assert "0.0001 (rank 1, rank 4, rank 16, rank 64, rank 256; process)" in shown
+    assert "./models/fair/2/student&#x27; (training 2)" in shown
+
+
+def test_a_card_of_several_trainings_names_each():
+    cell = grid("fair")[0]
+    about = {"parameters": 1234, "seconds": 1.0, "fingerprint": "ab12"}
+    card = {"seconds": 60, "models": {f"{w}/{role}": about for role in ("prm", "teacher", "student") for w in "12"}}
+    shown = setup.card_table("fair", card, cell)
+    assert shown.index("student, training 1") < shown.index("prm, training 1") < shown.index("student, training 2")
+    assert "ab12" in shown and "2 times from different seeds" in setup.models(cell, card)
+    assert "times as many parameters" in setup.scale(cell, card)
+
+
 def test_the_card_or_where_it_would_come_from():
     cell = Cell.load("tiny", regime="outcome", rank=1, seed=0)
     assert "lrd testbed tiny" in setup.card_table("tiny", None, cell)

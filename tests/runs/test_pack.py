@@ -1,4 +1,4 @@
-"""Packed logs: the same records to every reader, a fraction of the bytes."""
+"""Packed logs: the same records to every reader but for digits of noise, a fraction of the bytes."""
 
 import json
 import lzma
@@ -38,6 +38,15 @@ def test_every_reader_finds_the_same(run, tmp_path):
     assert sum(path.stat().st_size for path in run.glob("*.xz")) < size / 10
     pack(run)  # what is packed stays
     assert read() == before
+
+
+def test_a_packed_number_keeps_six_digits_and_all_else_stays(run):
+    row = {"step": 1234567, "loss": -4.978578438397108e-09, "share": 0.5, "text": "1.23456789\u2028é", "none": None}
+    (run / "metrics.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n{1.23456789\n", encoding="utf-8")
+    pack(run)
+    packed = lzma.decompress((run / "metrics.jsonl.xz").read_bytes()).decode()
+    assert json.loads(packed.split("\n")[0]) == row | {"loss": -4.97858e-09}
+    assert packed.endswith("\n{1.23456789\n")
 
 
 def test_what_is_not_finished_is_not_packed(run):
