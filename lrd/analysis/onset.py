@@ -29,6 +29,7 @@ from lrd.runs.files import read_jsonl
 
 SMOOTH, HOLD, HOLD_EVALS = 5, 5, 2
 FRACTION, NOISE = 0.5, 4.0
+LEAST_GAIN = 0.05  # of pass@1: what gained less has nothing to lose
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,29 @@ def _onset(signal: Signal, rows: pd.DataFrame, fraction: float) -> Onset | None:
     if signal.evaluated:
         return evaluated_onset(steps, values, signal.least, fraction)
     return logged_onset(steps, values, signal.least, signal.relative, fraction)
+
+
+def peaks_and_losses(results: Results) -> pd.DataFrame:
+    """One row a finished cell that loses half of what it gained: when, and when its advantage std was largest.
+
+    `loss` ends at the first evaluation from which half of the gain over the base, of the highest pass@1 so far, is
+    gone for `HOLD_EVALS` evaluations or to the end; a gain below `LEAST_GAIN` is none. `peak` is exact to a step.
+    """
+    steps, curves = _by_cell(results)
+    rows = []
+    for cell in results.finished.itertuples():
+        curve, log = curves.get(cell.cell, NO_ROWS), steps.get(cell.cell, NO_ROWS)
+        column = CHAIN[0].column
+        if not len(curve) or column not in log or log[column].isna().all():
+            continue
+        value = curve["pass@1"].to_numpy(float)
+        best = np.maximum.accumulate(value)
+        gain = best - value[0]
+        gone = np.divide(best - value, gain, out=np.zeros_like(gain), where=gain >= LEAST_GAIN)
+        if (loss := evaluated_onset(curve.step.to_numpy(float), gone, 0.5, fraction=0.0)) is not None:
+            peak = float(log.step[log[column].idxmax()])
+            rows.append((cell.cell, cell.regime, cell.arm, cell.seed, Onset(peak - 1, peak), loss))
+    return pd.DataFrame(rows, columns=["cell", "regime", "arm", "seed", "peak", "loss"], dtype=object)
 
 
 def collapsed(onsets: pd.DataFrame) -> dict[str, tuple[int, int]]:
