@@ -4,7 +4,8 @@ A cell is read at the step that its validation split chose, at its last step, by
 step on the way. All answers are those of the test split, on which nothing was chosen.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -131,6 +132,31 @@ def curve(results: Results) -> pd.DataFrame:
         for (regime, arm), c in (contrasts(by_regime) | contrasts(pooled(by_regime))).items():
             rows.append((step, regime, arm, c.mean, *c.interval()))
     return pd.DataFrame(rows, columns=["step", "regime", "arm", "difference", "low", "high"])
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A study's comparisons and slopes, by measure, and its arms off their rate: (chosen by the sweep, in use)."""
+
+    tables: dict[str, pd.DataFrame]
+    slopes: dict[str, dict[str, Contrast]]
+    off_rate: Mapping[Arm, tuple[float, float]]
+
+
+def compared(results: Results, off_rate: Mapping[Arm, tuple[float, float]]) -> Compared:
+    """By every measure that the study has."""
+    found = {measure: answers(results, measure) for measure in measures(results)}
+    tables = {measure: comparisons(by_regime, off_rate) for measure, by_regime in found.items()}
+    return Compared(tables, {measure: slopes(by_regime) for measure, by_regime in found.items()}, off_rate)
+
+
+def at_chosen(results: Results) -> pd.Series:
+    """Finished cell → its test split's pass@1 at the step that its validation split chose; empty without one."""
+    if "chosen_step" not in results.cells:
+        return pd.Series(dtype=float)
+    steps = results.finished.set_index("cell").chosen_step
+    curves = results.of_finished(results.curves)
+    return curves[curves.step == curves.cell.map(steps)].set_index("cell")["pass@1"].astype(float)
 
 
 def gains(results: Results) -> dict[str, float]:

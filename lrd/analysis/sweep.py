@@ -6,7 +6,6 @@ yet. What `lrd publish` left stands in for cells that are not at hand. Torch-fre
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
