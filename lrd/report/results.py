@@ -229,12 +229,14 @@ def order(events: pd.DataFrame) -> str:
 def event_rows(results: Results, events: pd.DataFrame) -> list[tuple[str, ...]]:
     """Regime and arm: cells that lose half of their gain, median steps of advantage's peak and of the loss, order."""
     rows = []
-    for (regime, arm), mine in events.groupby(["regime", "arm"], sort=False):
+    arms = [(r, a) for r in results.regimes for a in results.arms if ((events.regime == r) & (events.arm == a)).any()]
+    for regime, arm in arms:
+        mine = events[(events.regime == regime) & (events.arm == arm)]
         all_of = results.finished[(results.finished.regime == regime) & (results.finished.arm == arm)]
         found = onset.order(mine, "peak", "loss")
         rows.append(
             (
-                f"{regime}, {arm_name(str(arm))}",
+                f"{regime}, {arm_name(arm)}",
                 f"{len(mine)} of {len(all_of)}",
                 _median_step([o.by for o in mine.peak if o is not None]),
                 _median_step([o.by for o in mine.loss]),

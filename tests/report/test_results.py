@@ -1,13 +1,13 @@
-"""The results page's tables and sentences: a link a cell, verdicts that turn with the runs, something for what is not there."""
+"""The results page: a link a cell, verdicts that turn with the runs, and something for what was not run."""
 
 import numpy as np
 import pytest
-from fakes import half
+from fakes import half, legible
 
 from lrd import results
 from lrd.analysis import fair, onset
 from lrd.analysis.fair import Compared
-from lrd.report import results as report
+from lrd.report import figures, results as report
 
 
 def test_the_table_leads_to_every_cell_that_has_a_page(tmp_path):
@@ -47,3 +47,11 @@ def test_each_verdict_has_its_sentence(tmp_path, higher, off, said):
     compared = Compared({"final": fair.comparisons(made, off)}, {"final": fair.slopes(made)}, off)
     text = report.findings(results.load("tiny", half(tmp_path)), compared)[0]
     assert said in text
+
+
+@pytest.mark.parametrize("make", [half, lambda root: root])
+def test_the_figures_draw_whatever_was_run(tmp_path, make):
+    found = results.load("tiny", make(tmp_path))
+    compared = fair.compared(found, {})
+    legible(figures.forest(found, compared.tables, fair.gains(found), 0.05))
+    legible(figures.difference_curves(found, fair.curve(found), 0.05))

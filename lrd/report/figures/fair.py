@@ -83,7 +83,7 @@ def difference_curves(results: Results, curve: pd.DataFrame, margin: float) -> F
         for arm, line in mine.groupby("arm", sort=False):
             if arm != ADAPTERS:
                 ax.plot(line.step, line.difference, color=colour, linewidth=0.8, alpha=0.55)
-        pooled = mine[mine.arm == ADAPTERS]
+        pooled = mine[mine.arm == ADAPTERS].astype({name: float for name in ("step", "difference", "low", "high")})
         ax.fill_between(pooled.step, pooled.low, pooled.high, color=colour, alpha=0.16, linewidth=0)
         ax.plot(pooled.step, pooled.difference, color=colour, linewidth=2.4)
         ax.set(title=regime, xlabel="step")
