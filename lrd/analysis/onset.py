@@ -31,6 +31,7 @@ from lrd.runs.files import read_jsonl
 
 SMOOTH, HOLD, HOLD_EVALS = 5, 5, 2
 FRACTION, NOISE = 0.5, 4.0
+LEAST_GAIN = 0.05  # of pass@1: what gained less has nothing to lose
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,43 @@ def _onset(signal: Signal, rows: pd.DataFrame, fraction: float) -> Onset | None:
     if signal.evaluated:
         return evaluated_onset(steps, values, signal.least, fraction)
     return logged_onset(steps, values, signal.least, signal.relative, fraction)
+
+
+def peaks_and_losses(results: Results) -> pd.DataFrame:
+    """One row a finished cell that loses half of what it gained: when, and when its advantage std was largest.
+
+    `loss` ends at the first evaluation from which half of the gain over the base, of the highest pass@1 so far, is
+    gone for `HOLD_EVALS` evaluations or to the end; a gain below `LEAST_GAIN` is none. `peak` is exact to a step, and
+    None where the advantage std never rises by as much as counts for an onset.
+    """
+    steps, curves = _by_cell(results)
+    rows = []
+    for cell in results.finished.itertuples():
+        if (loss := _loss(curves.get(cell.cell, NO_ROWS))) is not None:
+            peak = _peak(steps.get(cell.cell, NO_ROWS), CHAIN[0])
+            rows.append((cell.cell, cell.regime, cell.arm, cell.seed, peak, loss))
+    return pd.DataFrame(rows, columns=["cell", "regime", "arm", "seed", "peak", "loss"], dtype=object)
+
+
+def _loss(curve: pd.DataFrame) -> Onset | None:
+    if not len(curve):
+        return None
+    value = curve["pass@1"].to_numpy(float)
+    best = np.maximum.accumulate(value)
+    gain = best - value[0]
+    gone = np.divide(best - value, gain, out=np.zeros_like(gain), where=gain >= LEAST_GAIN)
+    return evaluated_onset(curve.step.to_numpy(float), gone, 0.5, fraction=0.0)
+
+
+def _peak(steps: pd.DataFrame, signal: Signal) -> Onset | None:
+    known = steps.dropna(subset=signal.column) if signal.column in steps else NO_ROWS
+    if not len(known):
+        return None
+    values = known[signal.column].to_numpy(float)
+    at = int(values.argmax())
+    if values[at] < (1 + signal.least) * np.median(values[:SMOOTH]):
+        return None
+    return Onset(float(known.step.iloc[at]) - 1, float(known.step.iloc[at]))
 
 
 def collapsed(onsets: pd.DataFrame) -> dict[str, tuple[int, int]]:

@@ -35,7 +35,7 @@ from fakes import (
 )
 
 from lrd import results
-from lrd.analysis import again, budget as budget_numbers, learning_rates, onset, sweep
+from lrd.analysis import again, budget as budget_numbers, fair, learning_rates, onset, sweep
 from lrd.analysis.again import Reading, Rerun
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.equivalence import compare
@@ -51,6 +51,7 @@ from lrd.report import (
     method,
     rates,
     repair,
+    results as results_report,
     setup,
     stability,
     text,
@@ -58,7 +59,6 @@ from lrd.report import (
     verification,
     yours,
 )
-from lrd.report.results import glued as results_page
 from lrd.report.text import NOTHING
 from lrd.results import Results
 
@@ -112,6 +112,16 @@ def stabilities(found: Results) -> Glued:
         | table("onset", stability.onset_rows(found, onsets))
         | table("order", stability.order_rows(found, onsets))
         | table("sensitivity", stability.sensitivity_rows(found))
+    )
+
+
+def results_page(found: Results) -> Glued:
+    compared, events = fair.compared(found, {}), onset.peaks_and_losses(found)
+    return (
+        results_report.glued(found, compared, events)
+        | {f"finding {i}": text for i, text in enumerate(results_report.findings(found, compared))}
+        | table("slope", [(f"{m} {r}", *rest) for m, r, *rest in results_report.slope_rows(found, compared)])
+        | table("events", results_report.event_rows(found, events))
     )
 
 

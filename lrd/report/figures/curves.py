@@ -42,7 +42,10 @@ def cell_curves(steps: pd.DataFrame, evals: pd.DataFrame) -> Figure:
 
 
 def learning_curves(results: Results) -> Figure:
-    """Greedy pass@1 over the steps, one panel a regime, one line an arm (mean ± sd over seeds), the base dotted."""
+    """Greedy pass@1 over the steps, one panel a regime, one line an arm (mean ± sd over cells), the base dotted.
+
+    The range of pass@1 is that of the data.
+    """
     figure, axes = style.panels(results.regimes, 3.3)
     curves, styles = results.of_finished(results.curves), _styles(results.arms)
     for ax, regime in zip(axes, results.regimes):
@@ -57,7 +60,7 @@ def learning_curves(results: Results) -> Figure:
             ax.fill_between(line.index, line["mean"] - line["std"], line["mean"] + line["std"], color=shade, alpha=0.08)
         if len(mine):
             ax.axhline(mine[mine.step == 0]["pass@1"].mean(), color="0.4", linestyle=":", linewidth=1.3)
-        ax.set(title=regime, xlabel="step", ylim=(-0.02, 1.02))
+        ax.set(title=regime, xlabel="step")
         style.say_if_empty(ax, mine)
     if len(axes):
         axes[0].set_ylabel("greedy pass@1")
