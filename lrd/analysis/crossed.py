@@ -149,12 +149,16 @@ def mean_squares(gaps: np.ndarray, bound: float = 1.0) -> dict[tuple[int, ...], 
     return squares
 
 
-def holm(contrasts: Mapping[Any, Contrast]) -> dict[Any, float]:
-    """p of each comparison, corrected for how many there are (Holm 1979)."""
+def holm(contrasts: Mapping[Any, Contrast], family: int = 0) -> dict[Any, float]:
+    """p of each comparison, corrected for how many there are (Holm 1979), or for a `family` that is larger than these.
+
+    Comparisons of the family that are not here count as the ones with the largest p.
+    """
+    many = max(family, len(contrasts))
     order = sorted(contrasts, key=lambda name: contrasts[name].p)
     corrected, worst = {}, 0.0
     for place, name in enumerate(order):
-        worst = max(worst, min(1.0, contrasts[name].p * (len(order) - place)))
+        worst = max(worst, min(1.0, contrasts[name].p * (many - place)))
         corrected[name] = worst
     return {name: corrected[name] for name in contrasts}
 

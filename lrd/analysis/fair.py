@@ -4,44 +4,60 @@ A cell is read at the step that its validation split chose, at its last step, by
 step on the way. All answers are those of the test split, on which nothing was chosen.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
 from lrd.analysis import crossed
 from lrd.analysis.crossed import Contrast
+from lrd.analysis.stats import Verdict
 from lrd.results import Results
 
 MEASURES = ("chosen", "final", "area")
 FULL = "full"
+ADAPTERS = "adapters"  # the mean of all of them, as an arm
 WORLD = "training"  # the axis whose values are the trainings of the student
 
-Answers = dict[str, dict[str, np.ndarray]]  # regime → arm → [students, seeds, problems], each in [0, 1]
+# regime → arm → [students, seeds, problems], or [seeds, problems] of a study with one student; each in [0, 1]
+Answers = dict[str, dict[str, np.ndarray]]
+Arm = tuple[str, str]  # regime, arm
+
+
+def measures(results: Results) -> tuple[str, ...]:
+    """Those of `MEASURES` that the study has: without a validation split no step is chosen."""
+    return tuple(m for m in MEASURES if m != "chosen" or "chosen_step" in results.cells)
 
 
 def answers(results: Results, measure: str) -> Answers:
     """Answers of every arm whose cells are all finished, by `measure`: one of `MEASURES`, or a step's number."""
+    samples = [name for name in (WORLD, "seed") if name in results.cells]
+    by_cell = _by_cell(results, measure, ["regime", "arm", *samples, "problem"])
+    levels = [sorted(results.cells[name].unique()) for name in samples]
+    every = pd.MultiIndex.from_product(levels) if len(levels) > 1 else pd.Index(levels[0])
+    by_regime: Answers = {regime: {} for regime in results.regimes}
+    for regime, arm in by_cell.index.droplevel([*samples, "problem"]).unique():
+        table = by_cell[regime, arm].unstack("problem").reindex(every)
+        if table.notna().all(axis=None):
+            by_regime[regime][arm] = table.to_numpy().reshape(*map(len, levels), -1)
+    return {regime: {arm: arms[arm] for arm in results.arms if arm in arms} for regime, arms in by_regime.items()}
+
+
+def _by_cell(results: Results, measure: str, keys: list[str]) -> pd.Series:
+    """Each finished cell's answer to each problem; NaN or absent where the measure is not known."""
     evals = results.of_finished(results.evals).astype({"correct": float})
+    if measure == "area":
+        by_step = evals.pivot_table(index="step", columns=keys, values="correct")
+        weights = _trapezoid(by_step.index.to_numpy(float))
+        return (by_step * weights[:, None]).sum(min_count=len(weights))
     if measure == "chosen":
-        steps = results.finished.set_index("cell").chosen_step
+        steps = results.finished.set_index("cell").reindex(columns=["chosen_step"]).chosen_step
         evals = evals[evals.step == evals.cell.map(steps)]
     elif measure == "final":
         evals = evals[evals.step == evals.groupby("cell").step.transform("max")]
-    elif measure != "area":
+    else:
         evals = evals[evals.step == int(measure)]
-    by_step = evals.pivot_table(index="step", columns=["regime", "arm", WORLD, "seed", "problem"], values="correct")
-    weights = _trapezoid(by_step.index.to_numpy(float)) if measure == "area" else None
-    by_cell = by_step.mean() if weights is None else (by_step * weights[:, None]).sum(min_count=len(weights))
-    worlds, seeds = (sorted(results.cells[name].unique()) for name in (WORLD, "seed"))
-    by_regime: Answers = {}
-    for regime in results.regimes:
-        by_regime[regime] = {}
-        for arm in results.arms:
-            if (regime, arm) in by_cell.index.droplevel([2, 3, 4]):
-                table = by_cell[regime, arm].unstack("problem")
-                table = table.reindex(pd.MultiIndex.from_product([worlds, seeds]))
-                if table.notna().all(axis=None):
-                    by_regime[regime][arm] = table.to_numpy().reshape(len(worlds), len(seeds), -1)
-    return by_regime
+    return evals.groupby(keys).correct.mean()
 
 
 def _trapezoid(x: np.ndarray) -> np.ndarray:
@@ -52,22 +68,53 @@ def _trapezoid(x: np.ndarray) -> np.ndarray:
     return (np.append(gaps, 0) + np.append(0, gaps)) / 2 / (x[-1] - x[0])
 
 
-def contrasts(by_regime: Answers) -> dict[tuple[str, str], Contrast]:
+def pooled(by_regime: Answers) -> Answers:
+    """All adapters as one arm, their mean, beside full fine-tuning; where there is more than that one arm."""
+    return {
+        regime: {ADAPTERS: np.mean(adapters, axis=0), FULL: arms[FULL]}
+        for regime, arms in by_regime.items()
+        if FULL in arms and (adapters := [table for arm, table in arms.items() if arm != FULL])
+    }
+
+
+def contrasts(by_regime: Answers) -> dict[Arm, Contrast]:
     """(regime, arm) → the arm minus full fine-tuning; without those that cannot be compared."""
     return {
         (regime, arm): contrast
         for regime, arms in by_regime.items()
         for arm, table in arms.items()
-        if arm != FULL and FULL in arms and (contrast := crossed.contrast(table - arms[FULL]))
+        if arm != FULL
+        and FULL in arms
+        and table.shape == arms[FULL].shape
+        and (contrast := crossed.contrast(table - arms[FULL]))
     }
 
 
-def comparisons(by_regime: Answers) -> pd.DataFrame:
-    """One row a regime and rank: its difference from full fine-tuning, interval, Holm's p over all rows, verdict."""
+def comparisons(by_regime: Answers, off_rate: Collection[Arm] = ()) -> pd.DataFrame:
+    """One row a regime and rank: its difference from full fine-tuning, interval, Holm's p over all rows, verdict.
+
+    An arm of `off_rate` (`sweep.off_rate`) did not train at the rate that its sweep chose. A comparison that it is
+    part of is not judged, and has no p; the others are corrected for as many comparisons as if it were. `half` is the
+    interval's half-width, `least_margin` the smallest margin at which the equivalence test passes.
+    """
     by_arm = contrasts(by_regime)
-    p = crossed.holm(by_arm)
-    rows = [(*key, c.mean, *c.interval(), p[key], c.verdict(p=p[key])) for key, c in by_arm.items()]
-    return pd.DataFrame(rows, columns=["regime", "arm", "difference", "low", "high", "p", "verdict"])
+    judged = {key: c for key, c in by_arm.items() if key not in off_rate and (key[0], FULL) not in off_rate}
+    p = crossed.holm(judged, len(by_arm))
+    verdicts = {key: c.verdict(p=p[key]) for key, c in judged.items()}
+    rows = [
+        (
+            *key,
+            c.mean,
+            *c.interval(),
+            p.get(key, np.nan),
+            verdicts.get(key, Verdict.UNJUDGED),
+            c.half(),
+            c.least_margin(),
+        )
+        for key, c in by_arm.items()
+    ]
+    columns = ["regime", "arm", "difference", "low", "high", "p", "verdict", "half", "least_margin"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def slopes(by_regime: Answers) -> dict[str, Contrast]:
@@ -77,9 +124,16 @@ def slopes(by_regime: Answers) -> dict[str, Contrast]:
 
 
 def curve(results: Results) -> pd.DataFrame:
-    """One row a step, regime and rank: the difference from full fine-tuning at that step, with its interval."""
+    """One row a step, regime and rank, or `ADAPTERS`: the difference from full fine-tuning there, with its interval."""
     rows = []
     for step in sorted(results.evals.step.unique()):
-        for (regime, arm), c in contrasts(answers(results, str(step))).items():
+        by_regime = answers(results, str(step))
+        for (regime, arm), c in (contrasts(by_regime) | contrasts(pooled(by_regime))).items():
             rows.append((step, regime, arm, c.mean, *c.interval()))
     return pd.DataFrame(rows, columns=["step", "regime", "arm", "difference", "low", "high"])
+
+
+def gains(results: Results) -> dict[str, float]:
+    """Regime → what full fine-tuning gains of pass@1 from its base to its last step, mean over its finished cells."""
+    full = results.finished[results.finished.arm == FULL]
+    return (full.final - full.base).groupby(full.regime, sort=False).mean().dropna().to_dict()

@@ -19,6 +19,7 @@ class Verdict(Enum):
     BEHIND = "behind"
     EQUIVALENT = "equivalent"
     UNDECIDED = "undecided"
+    UNJUDGED = "not judged"  # one of the two did not train at the learning rate that its sweep chose
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from fakes import write_cell
+from fakes import write_cell, write_run
 
 from lrd import results
 from lrd.analysis import fair
@@ -64,3 +64,46 @@ def test_an_arm_with_a_cell_missing_is_not_compared(tmp_path):
     assert found == {"outcome": found["outcome"], "process": {}, "distillation": {}}
     assert set(found["outcome"]) == {"r1", "full"} and fair.slopes(found) == {}
     assert fair.comparisons(fair.answers(results.load("fair", tmp_path / "nothing"), "final")).empty
+
+
+def test_an_arm_is_equivalent_where_many_problems_say_so():
+    rng = np.random.default_rng(0)
+    right = np.broadcast_to(rng.random(2000) < 0.5, (3, 3, 2000)).astype(float)
+    table = fair.comparisons({"outcome": {"r1": right, "full": right}})
+    assert table.verdict.tolist() == [Verdict.EQUIVALENT] and table.least_margin[0] < 0.05 and table.half[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("off", "unjudged"),
+    [({}, []), ({("outcome", "r16"): (1e-3, 1e-4)}, ["r16"]), ({("outcome", "full"): (1e-5, 3e-5)}, ["r1", "r16"])],
+)
+def test_an_arm_off_its_rate_is_not_judged_and_full_fine_tuning_takes_all_with_it(tmp_path, off, unjudged):
+    found = fair.answers(plant(tmp_path, lambda cell: (4, 20, 18) if cell.rank else (4, 12, 12)), "final")
+    table = fair.comparisons(found, off).set_index("arm")
+    assert [arm for arm in table.index if table.verdict[arm] is Verdict.UNJUDGED] == unjudged
+    assert table.p.isna().sum() == len(unjudged) and table.difference.notna().all()
+
+
+def test_what_is_not_judged_counts_among_the_comparisons(tmp_path):
+    found = fair.answers(
+        plant(tmp_path, lambda cell: (4, 20, 18 - (cell.rank == 16)) if cell.rank else (4, 9, 9)), "final"
+    )
+    each = {arm: c.p for (_, arm), c in fair.contrasts(found).items()}
+    table = fair.comparisons(found, {("outcome", "r16")}).set_index("arm")
+    assert table.p["r1"] == pytest.approx(min(1, 2 * each["r1"]))
+
+
+def test_one_student_and_no_validation_split(tmp_path):
+    for seed in range(3):
+        for rank, right in ((1, 14), (4, 12), (None, 10)):
+            write_run(tmp_path, "outcome", rank, seed, {0: 5, 10: right})
+    found = results.load("tiny", tmp_path)
+    assert fair.measures(found) == ("final", "area")
+    final = fair.answers(found, "final")
+    assert final["outcome"]["r1"].shape == (3, 20) and list(final["outcome"]) == ["r1", "r4", "full"]
+    assert fair.answers(found, "chosen") == {"outcome": {}, "process": {}, "distillation": {}}
+    assert fair.comparisons(final).difference.tolist() == pytest.approx([4 / 20, 2 / 20])
+    assert fair.contrasts(fair.pooled(final))["outcome", fair.ADAPTERS].mean == pytest.approx(3 / 20)
+    assert fair.gains(found) == pytest.approx({"outcome": 5 / 20})
+    assert set(fair.curve(found).arm) == {"r1", "r4", fair.ADAPTERS}
+    assert fair.comparisons(fair.answers(results.load("tiny", tmp_path / "nothing"), "area")).empty
