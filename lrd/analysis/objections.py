@@ -17,6 +17,16 @@ CAPACITY = {"law": "step", "law-ranks": "step", "law-long": "exposures", "law-sm
 def by_measure(results: Results) -> dict[str, dict[str, Contrast]]:
     """Regime → measure → all ranks together minus full fine-tuning, where every measure has it."""
     found = {measure: headline.pooled(fair.answers(results, measure)) for measure in fair.measures(results)}
+    return _by_regime(results, found)
+
+
+def slopes(results: Results) -> dict[str, dict[str, Contrast]]:
+    """Regime → measure → slope of pass@1 over log2 of the rank, where every measure has it."""
+    found = {measure: fair.slopes(fair.answers(results, measure)) for measure in fair.measures(results)}
+    return _by_regime(results, found)
+
+
+def _by_regime(results: Results, found: dict[str, dict[str, Contrast]]) -> dict[str, dict[str, Contrast]]:
     return {
         regime: {measure: by_regime[regime] for measure, by_regime in found.items()}
         for regime in results.regimes
