@@ -40,7 +40,7 @@ def glued(results: Results) -> dict[str, str]:
         "samples": samples(results),
         "read": read(results),
         "short": short(lines),
-        "rise": rise(results, lines),
+        "rise": rise(lines),
         "verdict": verdict(lines),
         "together": together(lines),
         "near": near(lines),
@@ -116,7 +116,7 @@ def needs(line: Line) -> bool:
     return line.rise is not None and line.rise.verdict() is Verdict.AHEAD
 
 
-def rise(results: Results, lines: Sequence[Line]) -> str:
+def rise(lines: Sequence[Line]) -> str:
     """How pass@1 moves from the smallest rank to the largest, as a sentence."""
     moves: dict[str, list[str]] = {}
     for line in lines:
@@ -125,8 +125,9 @@ def rise(results: Results, lines: Sequence[Line]) -> str:
             moves.setdefault(MOVES[line.rise.verdict()], []).append(said)
     if not moves:
         return "No two ranks can be compared yet."
-    ends = f"From {arm_name(results.arms[0])} to {arm_name(results.arms[-2])} pass@1"
-    return f"{ends} {'; it '.join(f'{move} under {listed(of)}' for move, of in moves.items())}."
+    ends = {(next(iter(line.ranks)), next(reversed(line.ranks))) for line in lines if line.rise}
+    first, last = map(arm_name, ends.pop()) if len(ends) == 1 else ("the smallest rank", "the largest")
+    return f"From {first} to {last} pass@1 {'; it '.join(f'{move} under {listed(of)}' for move, of in moves.items())}."
 
 
 def verdict(lines: Sequence[Line]) -> str:

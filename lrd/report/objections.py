@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lrd.analysis import objections, sweep
+from lrd.analysis import objections as numbers, sweep
 from lrd.analysis.fair import FULL
 from lrd.analysis.objections import Peaks
 from lrd.report.answer import with_interval
@@ -43,7 +43,7 @@ def judged(found: Results, by_regime: dict[str, Any]) -> dict[str, Any]:
 
 def signs(found: Results) -> tuple[str, str]:
     """Whether all ranks together lie on the same side of full fine-tuning by every measure."""
-    by_measure = judged(found, objections.by_measure(found))
+    by_measure = judged(found, numbers.by_measure(found))
     if not by_measure:
         return NOTHING, "No reward is judged."
     texts = [
@@ -51,7 +51,7 @@ def signs(found: Results) -> tuple[str, str]:
         for regime, each in by_measure.items()
     ]
     same = [regime for regime, each in by_measure.items() if len({c.mean > 0 for c in each.values()}) == 1]
-    turned = {regime: steps for regime, steps in objections.turned(found).items() if steps and regime in same}
+    turned = {regime: steps for regime, steps in numbers.turned(found).items() if steps and regime in same}
     on_the_way = [f"up to step {max(steps)} under {regime}" for regime, steps in turned.items()]
     text = f"All ranks minus full fine-tuning: {'; '.join(texts)}. "
     text += f"The sign is the same by all measures under {listed(same)}." if same else "No reward has one sign."
@@ -62,7 +62,7 @@ def signs(found: Results) -> tuple[str, str]:
 
 def reversal(found: Results, earlier: Results) -> tuple[str, str]:
     """Whether adapters still end below full fine-tuning under the process reward."""
-    now, then = (objections.by_measure(results).get("process", {}).get("final") for results in (found, earlier))
+    now, then = (numbers.by_measure(results).get("process", {}).get("final") for results in (found, earlier))
     text = f"Adapters minus full fine-tuning at the last step: {with_interval(then)} before, {with_interval(now)} now."
     if now is None or then is None:
         return NOTHING, text
@@ -75,7 +75,7 @@ def reversal(found: Results, earlier: Results) -> tuple[str, str]:
 
 def gradient(found: Results) -> tuple[str, str]:
     """Whether pass@1 depends on rank under the sparsest reward alone."""
-    slopes = objections.slopes(found)
+    slopes = numbers.slopes(found)
     if not slopes:
         return NOTHING, "No reward has two ranks with all cells."
     texts = [f"{with_interval(each['area'], 4)} ({regime})" for regime, each in slopes.items()]
@@ -89,7 +89,7 @@ def gradient(found: Results) -> tuple[str, str]:
 
 def symptom(found: Results, earlier: Results) -> tuple[str, str]:
     """Whether the largest advantages come after the collapse in most cells."""
-    now, then = objections.peaks(found), objections.peaks(earlier)
+    now, then = numbers.peaks(found), numbers.peaks(earlier)
     texts = [_late(then, "before")] if then.collapsed else []
     texts.append(f"In the fair comparison {now.collapsed} of {counted(now.cells, 'cell')} collapses.")
     late, fallen = then.late + now.late, then.collapsed + now.collapsed
@@ -107,8 +107,8 @@ def _late(peaks: Peaks, when: str) -> str:
 
 def corrections(found: Results) -> tuple[str, str]:
     """How many intervals leave zero out, and how many after the correction; the capacity experiments have none."""
-    judged, alone, corrected = objections.excluding_zero(found)
-    slopes, above, below = (sum(each) for each in zip(*map(objections.capacity_sides, (False, True))))
+    judged, alone, corrected = numbers.excluding_zero(found)
+    slopes, above, below = (sum(each) for each in zip(*map(numbers.capacity_sides, (False, True))))
     return PARTLY, (
         f"Of {counted(judged, 'judged comparison')}, {alone} have an interval without zero, {corrected} after Holm's "
         f"correction. The {slopes} slopes of the capacity experiments are not corrected: {above + below} leave zero "
@@ -118,7 +118,7 @@ def corrections(found: Results) -> tuple[str, str]:
 
 def students(found: Results) -> tuple[str, str]:
     """How far the trainings of the student lie apart."""
-    gaps, bases = judged(found, objections.by_student(found)), objections.bases(found)
+    gaps, bases = judged(found, numbers.by_student(found)), numbers.bases(found)
     if not gaps:
         return NOTHING, "No reward is judged over several trainings of the student."
     texts = [f"{signed(gap.min())} to {signed(gap.max())} ({regime})" for regime, gap in gaps.items()]
@@ -149,7 +149,7 @@ def windows(swept: Results) -> tuple[str, str]:
 
 def speed() -> tuple[str, str]:
     """Whether the matching size grows with information once every key has been seen equally often."""
-    (all_, above, _), (all_equal, above_equal, below_equal) = map(objections.capacity_sides, (False, True))
+    (all_, above, _), (all_equal, above_equal, below_equal) = map(numbers.capacity_sides, (False, True))
     if not all_ or not all_equal:
         return NOTHING, "The capacity experiments have not run."
     text = (
