@@ -87,7 +87,7 @@ def tally(line: Line) -> str:
 
 def samples(results: Results) -> str:
     """What an interval speaks of."""
-    students = results.cells[fair.WORLD].nunique() if fair.WORLD in results.axes else 1
+    students = len(set(results.cells[fair.WORLD])) if fair.WORLD in results.axes else 1
     of = [f"{counted(students, 'training')} of the student"] if students > 1 else []
     return listed([*of, counted(results.cells.seed.nunique(), "seed"), f"{problems(results)} test problems"])
 
