@@ -1,8 +1,5 @@
 """Comparisons that several pages make: means over seeds, their differences and ratios, with intervals."""
 
-import itertools
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -98,48 +95,6 @@ def ratio_of_means(over: pd.Series, under: pd.Series, level: float = 0.95) -> Di
         return Difference(x / y, -np.inf, np.inf, n)
     root = max(b**2 - a * c, 0.0) ** 0.5
     return Difference(x / y, (b - root) / a, (b + root) / a, n)
-
-
-def lowest_against_full(results: Results, value: str = "final") -> dict[str, Difference]:
-    """Regime → the lowest rank minus full fine-tuning, where they have a finished seed in common."""
-    lowest, full = results.arms[0], results.arms[-1]
-    by_regime = {regime: paired(results.finished, regime, lowest, full, value) for regime in results.regimes}
-    return {regime: d for regime, d in by_regime.items() if d}
-
-
-class Trend(Enum):
-    """How a difference goes from one regime to the next, in the order of their density."""
-
-    UNKNOWN = "fewer than two regimes"
-    NONE = "no difference can be told from zero"
-    FALLS = "falls from each to the next"
-    OTHER = "does not fall from each to the next"
-
-
-def trend(differences: Mapping[str, Difference]) -> Trend:
-    """An order of means that may all be zero is no trend."""
-    if len(differences) < 2:
-        return Trend.UNKNOWN
-    if all(d.includes_zero for d in differences.values()):
-        return Trend.NONE
-    falls = all(a.mean > b.mean for a, b in itertools.pairwise(differences.values()))
-    return Trend.FALLS if falls else Trend.OTHER
-
-
-def beyond_rank(results: Results) -> list[str]:
-    """Regimes in which rank does not account for the adapters' distance from full fine-tuning.
-
-    Every rank ends below full fine-tuning, by more than the lowest can possibly end below the highest.
-    """
-    *ranks, full = results.arms
-    regimes = []
-    for regime in results.regimes:
-        among = paired(results.finished, regime, ranks[0], ranks[-1])
-        gaps = [paired(results.finished, regime, arm, full) for arm in ranks]
-        highest = max((gap.high for gap in gaps if gap), default=math.nan)
-        if among and all(gap and among.low > gap.high for gap in gaps) and highest < 0:
-            regimes.append(regime)
-    return regimes
 
 
 def below_base(results: Results) -> dict[str, tuple[int, int]]:

@@ -1,41 +1,51 @@
 """The words of the start page: what its experiment found, true whatever was measured."""
 
+from collections.abc import Sequence
+
+from lrd.analysis import fair, headline
 from lrd.analysis.budget import outcome_budget
-from lrd.analysis.stats import (
-    Trend,
-    Verdict,
-    below_base,
-    beyond_rank,
-    deposits_at_start,
-    lowest_against_full,
-    paired,
-    trend,
-)
+from lrd.analysis.crossed import MARGIN, Contrast
+from lrd.analysis.headline import Line
+from lrd.analysis.stats import Verdict, below_base, paired
 from lrd.report.budget import consequence
-from lrd.report.text import NOTHING, arm_name, counted, difference, listed, mean_sd, signed
+from lrd.report.text import NBSP, NOTHING, arm_name, bracketed, counted, listed, mean_sd, signed
 from lrd.results import Results
+
+MOVES = {
+    Verdict.AHEAD: "rises",
+    Verdict.BEHIND: "falls",
+    Verdict.EQUIVALENT: f"changes by less than {MARGIN:g}",
+    Verdict.UNDECIDED: f"is not shown to rise, to fall or to change by less than {MARGIN:g}",
+}  # of pass@1, from the smallest rank to the largest
+HEAD = ["reward", "deposits an episode", "base", "full fine-tuning", "adapters, least to most"]
+HEAD += ["adapters minus full", "slope per doubling of rank", "ranks against full"]  # of `rows`
+CAPACITY = {
+    "law": "base",
+    "law-ranks": "more ranks, another student",
+    "law-long": "larger codebooks for longer",
+    "law-small": "larger student",
+}  # the capacity experiments, by what differs
+COUNTED = (Verdict.AHEAD, Verdict.BEHIND, Verdict.EQUIVALENT, Verdict.UNDECIDED)
 
 
 def glued(results: Results) -> dict[str, str]:
     """Keyed by the names that they are glued under."""
-    budget = outcome_budget(results)
+    budget, lines = outcome_budget(results), headline.lines(results)
     return {
         "preset": results.preset,
-        "finished": str(len(results.finished)),
-        "cells": str(len(results.cells)),
-        "seeds": counted(results.cells.seed.nunique(), "seed"),
         "lowest": arm_name(results.arms[0]),
+        "highest": arm_name(results.arms[-2]),
+        "margin": f"{MARGIN:g}",
         "problems": problems(results),
-        "base": mean_sd(results.finished.base.drop_duplicates()),
-        "verdict": verdict(results),
-        "exceptions": exceptions(results),
-        "density": density(results),
-        "stability": stability(results),
-        "magnitude": magnitude(results),
-        "ruins": ruins(results),
-        "peaks": peaks(results),
-        "among": among(results),
-        "reach": reach(results),
+        "samples": samples(results),
+        "read": read(results),
+        "short": short(lines),
+        "rise": rise(lines),
+        "verdict": verdict(lines),
+        "together": together(lines),
+        "near": near(lines),
+        "unjudged": unjudged(lines),
+        "reach": reach(lines),
         "parameters": f"{budget.parameters:,.0f}" if budget.parameters > 0 else "an unknown number of",
         "capacity": f"{budget.capacity:,.0f}" if budget.parameters > 0 else "an unknown number of",
         "episodes": f"{budget.episodes:,}",
@@ -43,41 +53,155 @@ def glued(results: Results) -> dict[str, str]:
     }
 
 
-def answers(results: Results) -> list[tuple[str, ...]]:
-    """One row a regime: deposits an episode, the lowest rank, full fine-tuning, and their paired difference."""
-    cells, lowest, full = results.finished, results.arms[0], results.arms[-1]
-    deposits, differences = deposits_at_start(results), lowest_against_full(results)
+def rows(results: Results) -> list[tuple[str, ...]]:
+    """One a reward: deposits, pass@1 of base, full fine-tuning and adapters, their difference, slope, verdicts."""
     return [
         (
-            regime,
-            f"{deposits[regime]:.1f}" if regime in deposits else NOTHING,
-            *(mean_sd(cells[(cells.regime == regime) & (cells.arm == arm)].final) for arm in (lowest, full)),
-            difference(differences.get(regime)),
+            line.regime,
+            number(line.deposits, 1),
+            number(line.base),
+            number(line.full),
+            f"{min(means):.3f} to {max(means):.3f}" if (means := line.ranks.values()) else NOTHING,
+            with_interval(line.pooled),
+            with_interval(line.slope, 4),
+            tally(line) or NOTHING,
         )
-        for regime in results.regimes
+        for line in headline.lines(results)
     ]
+
+
+def number(x: float, digits: int = 3) -> str:
+    """The number, or that it was not measured."""
+    return f"{x:.{digits}f}" if x == x else NOTHING
+
+
+def with_interval(c: Contrast | None, digits: int = 3) -> str:
+    """A gap and its 95 % interval."""
+    return f"{signed(c.mean, digits)} {bracketed(*c.interval(), digits)}" if c else NOTHING
+
+
+def tally(line: Line) -> str:
+    """`2 ahead, 3 undecided`, of a reward's ranks; empty where none can be compared."""
+    return ", ".join(f"{n}{NBSP}{verdict.value}" for verdict in Verdict if (n := line.verdicts[verdict]))
+
+
+def samples(results: Results) -> str:
+    """What an interval speaks of."""
+    students = len(set(results.cells[fair.WORLD])) if fair.WORLD in results.axes else 1
+    of = [f"{counted(students, 'training')} of the student"] if students > 1 else []
+    return listed([*of, counted(results.cells.seed.nunique(), "seed"), f"{problems(results)} test problems"])
+
+
+def read(results: Results) -> str:
+    """At which step a cell's pass@1 is read, as a phrase."""
+    if headline.measure(results) == "chosen":
+        return "at the step of the highest pass@1 on the validation problems"
+    return "at the last step"
+
+
+def short(lines: Sequence[Line]) -> str:
+    """The answer in one sentence."""
+    known = [line for line in lines if line.rise]
+    if not known:
+        return "Too few cells are finished for an answer."
+    needing = [line.regime for line in known if needs(line)]
+    if needing:
+        return f"Larger ranks reach a higher pass@1 under {listed(needing)}."
+    names = listed([line.regime for line in known], "or")
+    return f"A larger rank is not shown to be needed under {names}."
+
+
+def needs(line: Line) -> bool:
+    """Whether pass@1 is shown to rise with the rank, and not by less than the margin."""
+    return line.rise is not None and line.rise.verdict() is Verdict.AHEAD
+
+
+def rise(lines: Sequence[Line]) -> str:
+    """How pass@1 moves from the smallest rank to the largest, as a sentence."""
+    moves: dict[str, list[str]] = {}
+    for line in lines:
+        if line.rise:
+            said = f"{line.regime} ({with_interval(line.rise)})"
+            moves.setdefault(MOVES[line.rise.verdict()], []).append(said)
+    if not moves:
+        return "No two ranks can be compared yet."
+    ends = {(next(iter(line.ranks)), next(reversed(line.ranks))) for line in lines if line.rise}
+    first, last = map(arm_name, ends.pop()) if len(ends) == 1 else ("the smallest rank", "the largest")
+    return f"From {first} to {last} pass@1 {'; it '.join(f'{move} under {listed(of)}' for move, of in moves.items())}."
+
+
+def verdict(lines: Sequence[Line]) -> str:
+    """How many ranks are ahead of full fine-tuning, behind, equivalent and undecided, as sentences."""
+    texts = []
+    for line in lines:
+        judged = sum(line.verdicts[v] for v in COUNTED)
+        if judged:
+            counts = listed([f"{line.verdicts[v]} {v.value}" for v in COUNTED])
+            texts.append(f"Under {line.regime}, of {counted(judged, 'rank')}, {counts}.")
+    return " ".join(texts) or "No rank can be judged against full fine-tuning yet."
+
+
+def together(lines: Sequence[Line]) -> str:
+    """The mean of all ranks minus full fine-tuning where it is judged, as a sentence."""
+    texts = [f"{with_interval(line.pooled)} under {line.regime}" for line in lines if line.pooled and not line.off_rate]
+    return f"The mean of all ranks minus full fine-tuning is {listed(texts) or NOTHING}."
+
+
+def near(lines: Sequence[Line]) -> str:
+    """Under which rewards no rank falls behind by the margin, as a sentence; empty where under none."""
+    names = [line.regime for line in lines if line.suffices]
+    if not names:
+        return ""
+    return f"Under {listed(names)} every rank is shown to lie less than {MARGIN:g} below full fine-tuning."
+
+
+def unjudged(lines: Sequence[Line]) -> str:
+    """Where full fine-tuning did not train at its best rate, so that there is no verdict; empty if nowhere."""
+    texts = [
+        f"Under {line.regime} there is no verdict yet: full fine-tuning trained at the learning rate {used:g}, and the "
+        f"sweep chose {chosen:g}."
+        for line in lines
+        if line.off_rate
+        for chosen, used in [line.off_rate]
+    ]
+    return " ".join(texts)
+
+
+def earlier(found: Results, before: Results) -> str:
+    """All ranks together minus full fine-tuning: at the last step of an earlier comparison, and now."""
+    then = headline.pooled(fair.answers(before, "final"))
+    now = {line.regime: line.pooled for line in headline.lines(found) if line.pooled and not line.off_rate}
+    texts = [
+        f"{with_interval(c)} under {regime}{f' ({with_interval(now[regime])} in this one)' if regime in now else ''}"
+        for regime, c in then.items()
+    ]
+    if not texts:
+        return "Its runs are not at hand."
+    text = f"There the mean of all ranks minus full fine-tuning was {listed(texts)} at the last step."
+    both = [regime for regime in then if regime in now]
+    turned = [regime for regime in both if then[regime].mean * now[regime].mean < 0]
+    kept = [regime for regime in both if regime not in turned]
+    if turned:
+        text += f" The sign has turned under {listed(turned)}."
+    if kept:
+        text += f" The sign is the same under {listed(kept)}."
+    if open_ := [regime for regime in then if regime not in now]:
+        text += f" Under {listed(open_)} this comparison has no verdict."
+    return text
+
+
+def reach(lines: Sequence[Line]) -> str:
+    """The differences from full fine-tuning that intervals around zero do not rule out, as a phrase."""
+    open_ = [line for line in lines if line.pooled and not line.pooled.differs and not line.off_rate]
+    if not open_:
+        return "no mean over ranks that was judged has an interval that includes zero"
+    ends = [f"{max(map(abs, line.pooled.interval())):.3f} ({line.regime})" for line in open_ if line.pooled]
+    return f"those measured here still allow a difference of {listed(ends)}"
 
 
 def problems(results: Results) -> str:
     """How many held-out problems there are."""
     return str(results.evals.problem.nunique()) if len(results.evals) else "the"
-
-
-def verdict(results: Results) -> str:
-    """The lowest rank against full fine-tuning at the end, regime by regime, as a clause. It never says `equal`."""
-    lowest, full = arm_name(results.arms[0]), arm_name(results.arms[-1])
-    clauses = {
-        Verdict.AHEAD: f"{lowest} ends above {full}",
-        Verdict.BEHIND: f"{lowest} ends below {full}",
-        Verdict.UNDECIDED: f"the difference between {lowest} and {full} cannot be told from zero",
-    }
-    differences, regimes = lowest_against_full(results), {}
-    for regime in results.regimes:
-        clause = f"{lowest} and {full} have too few finished seeds in common for a comparison"
-        if (d := differences.get(regime)) and d.n > 1:
-            clause = clauses[d.verdict]
-        regimes.setdefault(clause, []).append(regime)
-    return "; ".join(f"under {listed(names)}, {clause}" for clause, names in regimes.items())
 
 
 def exceptions(results: Results) -> str:
@@ -94,18 +218,6 @@ def exceptions(results: Results) -> str:
         return f"No rank's interval against {arm_name(full)} excludes zero."
     texts = [f"{listed(names)} {'ends' if len(names) == 1 else 'end'} {where}" for where, names in arms.items()]
     return f"Of all ranks, those whose interval against {arm_name(full)} excludes zero: {'; '.join(texts)}."
-
-
-def density(results: Results) -> str:
-    """How the lowest rank's difference from full fine-tuning goes from sparse rewards to dense ones, as a clause."""
-    differences = lowest_against_full(results)
-    listing = ", ".join(f"{signed(d.mean)} ({regime})" for regime, d in differences.items())
-    return {
-        Trend.UNKNOWN: "of that nothing can be said before two regimes have finished cells",
-        Trend.NONE: f"no regime's difference can be told from zero, so that their order shows no trend: {listing}",
-        Trend.FALLS: f"the difference falls steadily from one regime to the next: {listing}",
-        Trend.OTHER: f"the difference does not fall steadily from one regime to the next: {listing}",
-    }[trend(differences)]
 
 
 def stability(results: Results) -> str:
@@ -132,34 +244,3 @@ def ruins(results: Results) -> str:
         f"Under {listed(fallen)} most cells end below the base, so that a difference at the end compares what a "
         f"collapse has left."
     )
-
-
-def peaks(results: Results) -> str:
-    """The lowest rank's difference from full fine-tuning at the peaks of the same cells, as a list over regimes."""
-    differences = lowest_against_full(results, "peak")
-    return listed([f"{difference(d)} ({regime})" for regime, d in differences.items()]) or NOTHING
-
-
-def among(results: Results) -> str:
-    """The lowest rank against the highest, which differ in rank alone, as sentences; empty below two ranks."""
-    *ranks, full = results.arms
-    if len(ranks) < 2:
-        return ""
-    differences = {regime: paired(results.finished, regime, ranks[0], ranks[-1]) for regime in results.regimes}
-    texts = [f"{difference(d)} ({regime})" for regime, d in differences.items() if d]
-    sentence = f"Among the adapters {arm_name(ranks[0])} minus {arm_name(ranks[-1])} is {listed(texts) or NOTHING}."
-    if regimes := beyond_rank(results):
-        sentence += (
-            f" Under {listed(regimes)} every rank ends below {arm_name(full)}, and by more than the interval from "
-            f"lowest to highest leaves room for: rank does not account for that gap."
-        )
-    return sentence
-
-
-def reach(results: Results) -> str:
-    """The differences that the intervals around zero do not rule out, as a phrase."""
-    open_ = {r: d for r, d in lowest_against_full(results).items() if d.n > 1 and d.includes_zero}
-    if not open_:
-        return "no interval that includes zero was measured"
-    ends = [f"{max(abs(d.low), abs(d.high)):.3f} ({regime})" for regime, d in open_.items()]
-    return f"those measured here still allow a difference of {listed(ends)}"

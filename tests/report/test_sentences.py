@@ -371,7 +371,7 @@ def rerun(compared: again.Comparison) -> Glued:
 
 # page → from the worlds' runs to (case, what the page glues); add a page here
 PAGES: dict[str, Callable[[Path], Iterable[tuple[str, Glued]]]] = {
-    "answer": in_each_world(lambda found: answer.glued(found) | table("reward", answer.answers(found))),
+    "answer": in_each_world(lambda found: answer.glued(found) | table("reward", answer.rows(found))),
     "budget": in_each_world(budget_page),
     "equivalence": in_each_world(equivalences),
     "law": law_page,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # a cell's own notebook needs neither
 def rank_curves(results: Results, value: str = "final", label: str = "final pass@1") -> Figure:
     """A statistic of each cell against its LoRA rank, one panel a regime, with full fine-tuning's band and the base.
 
-    Small marks are seeds; large ones their mean ± sd. The band is full fine-tuning's mean ± sd.
+    Small marks are cells; large ones their mean ± sd. The band is full fine-tuning's mean ± sd.
     """
     figure, axes = style.panels(results.regimes, 3.0)
     ranks = [arm for arm in results.arms if arm != "full"]
@@ -49,7 +49,7 @@ def rank_curves(results: Results, value: str = "final", label: str = "final pass
     if len(axes):
         axes[0].set_ylabel(label)
         key = [
-            style.mark("mean ± sd over seeds", "0.25", marker="o", linewidth=1),
+            style.mark("mean ± sd over cells", "0.25", marker="o", linewidth=1),
             plt.Rectangle((0, 0), 1, 1, color="0.8", label="full fine-tuning, mean ± sd"),
             style.mark("base model", "0.4", linestyle=":", linewidth=1.3),
         ]

@@ -91,9 +91,9 @@ def panels(regimes: list[str], height: float) -> tuple[Figure, np.ndarray]:
 
 
 def limits(values: pd.DataFrame) -> tuple[float, float]:
-    """All of [0, 1] for a share; no panel hides where zero is."""
-    top = values.max(axis=None) if len(values) else np.nan
-    return -0.03, 1.03 if not top > 1 else 1.05 * float(top)
+    """From zero to a little above the largest, all of [0, 1] where there is none; no panel hides where zero is."""
+    top = float(values.max(axis=None)) if len(values) else 1.0
+    return -0.03, 1.05 * top if top > 0 else 1.03
 
 
 def say_if_empty(ax: Axes, rows: pd.DataFrame | list, text: str = "no finished cell") -> None:

@@ -1,0 +1,103 @@
+"""The start page's sentences turn with the runs: made-up cells of the fair comparison and of its sweep."""
+
+import json
+
+import pytest
+from fakes import write_cell
+
+from lrd import results
+from lrd.analysis import headline
+from lrd.cell import grid
+from lrd.report import answer, objections
+
+USED = {"lora": 3.16e-4, "full": 3.16e-5}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.setenv("LRD_RUNS", str(tmp_path))
+
+
+def plant(root, right, preset="fair", ranks=(1, 4, 16, 64, 256, "full")):
+    """Cells of the outcome reward, `right(cell)` of 20 right answers at the step that validation chooses."""
+    for cell in grid(preset, {"regime": ["outcome"], "rank": list(ranks)}):
+        n = right(cell)
+        path = write_cell(root, cell, {0: 4, 10: n, 20: max(n - 1, 0)}, problems=20)
+        rows = [
+            {"step": step, "problem": str(i), "correct": i < good, "answered": True, "length": 5, "truncated": False}
+            for step, good in ((0, 2), (10, n), (20, max(n - 1, 0)))
+            for i in range(20)
+        ]
+        (path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return results.load(preset, root)
+
+
+def outcome(found):
+    return next(line for line in headline.lines(found) if line.regime == "outcome")
+
+
+CASES = {
+    "ahead": (lambda cell: 16 if cell.rank else 8, "5 ahead, 0 behind, 0 equivalent", "not shown to be needed"),
+    "behind": (lambda cell: 6 if cell.rank else 15, "0 ahead, 5 behind, 0 equivalent", "not shown to be needed"),
+    "rising": (lambda cell: (cell.rank or 512).bit_length() * 2, "behind", "higher pass@1 under outcome"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_answer_turns_with_the_runs(tmp_path, case):
+    right, counts, short = CASES[case]
+    lines = headline.lines(plant(tmp_path, right))
+    assert counts in answer.verdict(lines) and short in answer.short(lines)
+    assert (answer.near(lines) == "") == (case != "ahead")
+    assert answer.unjudged(lines) == ""
+
+
+def test_ranks_that_fall_and_ranks_that_do_not_move(tmp_path):
+    found = plant(tmp_path, lambda cell: 20 - 2 * (cell.rank or 1).bit_length())
+    assert "falls under outcome" in answer.rise(headline.lines(found))
+    assert answer.rise([]) == "No two ranks can be compared yet."
+
+
+def test_an_arm_off_its_rate_has_no_verdict(tmp_path):
+    found = plant(tmp_path, lambda cell: 16 if cell.rank else 8)
+    plant(tmp_path, lambda cell: 12 if cell.learning_rate == 1e-4 else 8, "fair-lr", ["full"])
+    lines = headline.lines(found)
+    assert "full fine-tuning trained at the learning rate 3.16e-05, and the sweep chose 0.0001" in answer.unjudged(
+        lines
+    )
+    assert answer.verdict(lines) == "No rank can be judged against full fine-tuning yet."
+    assert answer.near(lines) == "" and answer.together(lines).endswith("is not measured.")
+    assert answer.tally(outcome(found)) == "5 not judged".replace(" ", answer.NBSP, 1)
+    assert objections.signs(found)[0] == objections.students(found)[0] == "not measured"
+
+
+def test_a_rank_with_a_cell_missing_is_left_out(tmp_path):
+    found = plant(tmp_path, lambda cell: 16 if cell.rank else 8, ranks=(1, 4, 16, "full"))
+    assert "of 3 ranks, 3 ahead" in answer.verdict(headline.lines(found)) and answer.near(headline.lines(found)) == ""
+    assert outcome(found).doublings == 4
+
+
+def test_an_earlier_comparison_is_said_to_stand_or_to_turn(tmp_path):
+    found = plant(tmp_path, lambda cell: 16 if cell.rank else 8)
+    for seed in range(2):
+        for cell in grid("small", {"regime": ["outcome"], "seed": [seed]}):
+            write_cell(tmp_path, cell, {0: 4, 10: 6 if cell.rank else 12})
+    assert answer.earlier(found, results.load("small", tmp_path)) == "Its runs are not at hand."  # of five seeds
+    for cell in grid("small", {"regime": ["outcome"], "seed": [2, 3, 4]}):
+        write_cell(tmp_path, cell, {0: 4, 10: 6 if cell.rank else 12})
+    before = results.load("small", tmp_path)
+    assert "turned under outcome" in answer.earlier(found, before)
+    assert "the same under outcome" in answer.earlier(before, before)
+
+
+def test_objections_turn_with_the_runs(tmp_path):
+    flat = plant(tmp_path / "flat", lambda cell: 16 if cell.rank else 8)
+    rising = plant(tmp_path / "rising", lambda cell: (cell.rank or 512).bit_length() * 2)
+    assert [objections.gradient(found)[0] for found in (flat, rising)] == ["not shown", "shown"]
+    assert objections.signs(flat)[0] == "corrected" and "up to step" not in objections.signs(flat)[1]
+    assert "5 have an interval without zero, 5 after Holm's" in objections.corrections(flat)[1]
+    assert objections.students(flat)[0] == "corrected" and "3 trainings" in objections.students(flat)[1]
+    assert objections.reversal(flat, flat)[0] == objections.symptom(flat, flat)[0] == "not measured"
+    swept = plant(tmp_path, lambda cell: 12 if cell.learning_rate in (3.16e-4, 3.16e-5) else 8, "fair-lr")
+    assert objections.windows(swept)[1].endswith("adapters over that of full fine-tuning: 10 (outcome).")
+    assert "for 6 of 6 whose sweep is finished, of 18" in objections.windows(swept)[1]
