@@ -93,7 +93,7 @@ def gaps(results: Results, measure: str = "final") -> dict[str, dict[str, np.nda
             both = [cells[arm, *s] - cells[full, *s] for a, *s in cells if a == arm and (full, *s) in cells]
             if both and (len(samples) == 1 or len(both) == math.prod(levels)):
                 table = pd.concat(both, axis=1).dropna().to_numpy(float).T
-                tables[regime][arm] = table.reshape(*levels[:-1], -1, table.shape[-1])
+                tables[regime][arm] = table.reshape(*levels[:-1], len(both) // math.prod(levels[:-1]), table.shape[-1])
     return tables
 
 
