@@ -73,5 +73,5 @@ $(STAMP): constraints.txt pyproject.toml
 	@echo "set-up: 1 of 2, torch"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
 	@echo "set-up: 2 of 2, the rest"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[book,test,pretrained]'
 	@touch $@

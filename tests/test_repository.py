@@ -41,10 +41,13 @@ def pins(constraints: str) -> dict[str, Version]:
 
 
 def declared(pyproject: str) -> list[Requirement]:
-    """What `.[book,test]` asks for. The gpu extra is resolved on its host: each vLLM release fixes its own torch."""
+    """What `.[book,test,pretrained]` asks for. The gpu extra is resolved on its host: each vLLM release fixes its own torch."""
     project = tomllib.loads(pyproject)["project"]
     extras = project["optional-dependencies"]
-    return [Requirement(line) for line in [*project["dependencies"], *extras["book"], *extras["test"]]]
+    return [
+        Requirement(line)
+        for line in [*project["dependencies"], *extras["book"], *extras["test"], *extras["pretrained"]]
+    ]
 
 
 def faulty_pins(pyproject: str, constraints: str) -> list[str]:
@@ -62,8 +65,8 @@ def environment_faults(environment: str, pyproject: str, constraints: str) -> li
     conda = [e for e in entries if isinstance(e, str)]
     pip = next((e["pip"] for e in entries if isinstance(e, dict)), [])
     faults = [] if pip[:1] == ["-c constraints.txt"] else ["pip does not start from constraints.txt"]
-    if "-e .[book,test]" not in pip:
-        faults.append("pip does not install -e .[book,test]")
+    if "-e .[book,test,pretrained]" not in pip:
+        faults.append("pip does not install -e .[book,test,pretrained]")
     pinned = pins(constraints)
     for r in (Requirement(line) for line in pip if not line.startswith("-")):
         if str(r.specifier) != f"=={pinned.get(canonicalize_name(r.name))}":
@@ -118,7 +121,7 @@ def test_a_missing_or_wrong_pin_is_noticed():
     ("old", "new"),
     [
         ("-c constraints.txt", "-c other.txt"),
-        ("-e .[book,test]", "-e ."),
+        ("-e .[book,test,pretrained]", "-e ."),
         (r"torch==\S+", "torch==2.0.0"),
         (r"torch==\S+", "numpy"),
         (r"python=3\.\d+", "python=3.10"),

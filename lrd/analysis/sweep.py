@@ -7,6 +7,7 @@ yet. Of the second kind most cells are published as a table, which stands in for
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

@@ -121,8 +121,10 @@ def rise(lines: Sequence[Line]) -> str:
     moves: dict[str, list[str]] = {}
     for line in lines:
         if line.rise:
-            said = f"{line.regime} ({with_interval(line.rise)})"
-            moves.setdefault(MOVES[line.rise.verdict()], []).append(said)
+            kind = line.rise.verdict()
+            tested = f"{signed(line.rise.mean)}, 90 % interval {bracketed(*line.rise.interval(0.9))}"
+            said = tested if kind is Verdict.EQUIVALENT else with_interval(line.rise)
+            moves.setdefault(MOVES[kind], []).append(f"{line.regime} ({said})")
     if not moves:
         return "No two ranks can be compared yet."
     ends = {(next(iter(line.ranks)), next(reversed(line.ranks))) for line in lines if line.rise}
@@ -144,7 +146,7 @@ def verdict(lines: Sequence[Line]) -> str:
 def together(lines: Sequence[Line]) -> str:
     """The mean of all ranks minus full fine-tuning where it is judged, as a sentence."""
     texts = [f"{with_interval(line.pooled)} under {line.regime}" for line in lines if line.pooled and not line.off_rate]
-    return f"The mean of all ranks minus full fine-tuning is {listed(texts) or NOTHING}."
+    return f"Looked at afterwards, the mean of all ranks minus full fine-tuning is {listed(texts) or NOTHING}."
 
 
 def near(lines: Sequence[Line]) -> str:

@@ -98,6 +98,6 @@ def test_objections_turn_with_the_runs(tmp_path):
     assert "5 have an interval without zero, 5 after Holm's" in objections.corrections(flat)[1]
     assert objections.students(flat)[0] == "corrected" and "3 trainings" in objections.students(flat)[1]
     assert objections.reversal(flat, flat)[0] == objections.symptom(flat, flat)[0] == "not measured"
-    swept = plant(tmp_path, lambda cell: 12 if cell.learning_rate in (3.16e-4, 3.16e-5) else 8, "fair-lr")
-    assert objections.windows(swept)[1].endswith("adapters over that of full fine-tuning: 10 (outcome).")
-    assert "for 6 of 6 whose sweep is finished, of 18" in objections.windows(swept)[1]
+    plant(tmp_path, lambda cell: 12 if cell.learning_rate in (3.16e-4, 3.16e-5) else 8, "fair-lr")
+    assert objections.windows("fair")[1].endswith("adapters over that of full fine-tuning: 10 (outcome).")
+    assert "for 6 of 6 whose sweep is finished, of 18" in objections.windows("fair")[1]

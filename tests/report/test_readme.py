@@ -7,7 +7,7 @@ import pytest
 from lrd import ROOT, results
 from lrd.report import answer
 
-NAMES = ("short", "rise", "near", "together", "unjudged", "read", "samples")
+NAMES = ("short", "rise", "verdict", "near", "together", "unjudged", "read", "samples")
 
 
 def plain(text: str) -> str:
