@@ -41,7 +41,7 @@ def pins(constraints: str) -> dict[str, Version]:
 
 
 def declared(pyproject: str) -> list[Requirement]:
-    """What `.[book,test,pretrained]` asks for. The gpu extra is resolved on its host: each vLLM release fixes its own torch."""
+    """What make installs. The gpu extra is resolved on its host: each vLLM release fixes its own torch."""
     project = tomllib.loads(pyproject)["project"]
     extras = project["optional-dependencies"]
     return [

@@ -84,7 +84,8 @@ def gradient(found: Results) -> tuple[str, str]:
     how = listed([NAMES[measure] for measure in next(iter(slopes.values()))], "or")
     which = f"leaves zero out under {listed(graded)}" if graded else "leaves zero out under no reward"
     return (SHOWN if graded == found.regimes[:1] else OPEN), (
-        f"Slope a doubling of the rank, by area: {listed(texts)}. Corrected for {family} tests (Bonferroni), the interval {how} {which}."
+        f"Slope a doubling of the rank, by area: {listed(texts)}. "
+        f"Corrected for {family} tests (Bonferroni), the interval {how} {which}."
     )
 
 
