@@ -8,7 +8,7 @@ from lrd.analysis.crossed import MARGIN, Contrast
 from lrd.analysis.headline import Line
 from lrd.analysis.stats import Verdict, below_base, paired
 from lrd.report.budget import consequence
-from lrd.report.text import NBSP, NOTHING, arm_name, bracketed, counted, listed, mean_sd, signed
+from lrd.report.text import NOTHING, arm_name, bracketed, counted, listed, mean_sd, signed
 from lrd.results import Results
 
 MOVES = {
@@ -17,7 +17,7 @@ MOVES = {
     Verdict.EQUIVALENT: f"changes by less than {MARGIN:g}",
     Verdict.UNDECIDED: f"is not shown to rise, to fall or to change by less than {MARGIN:g}",
 }  # of pass@1, from the smallest rank to the largest
-HEAD = ["reward", "deposits an episode", "base", "full fine-tuning", "adapters, least to most"]
+HEAD = ["reward", "deposits", "base", "full fine-tuning", "adapters, least to most"]
 HEAD += ["adapters minus full", "slope per doubling of rank", "ranks against full"]  # of `rows`
 CAPACITY = {
     "law": "base",
@@ -82,7 +82,7 @@ def with_interval(c: Contrast | None, digits: int = 3) -> str:
 
 def tally(line: Line) -> str:
     """`2 ahead, 3 undecided`, of a reward's ranks; empty where none can be compared."""
-    return ", ".join(f"{n}{NBSP}{verdict.value}" for verdict in Verdict if (n := line.verdicts[verdict]))
+    return ", ".join(f"{n} {verdict.value}" for verdict in Verdict if (n := line.verdicts[verdict]))
 
 
 def samples(results: Results) -> str:
