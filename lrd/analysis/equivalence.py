@@ -146,8 +146,8 @@ def design(
     if not tables:
         return None
     *students, had_seeds, had_problems = tables[0].shape
-    seeds, problems = seeds or had_seeds, problems or had_problems
-    shape, variances = (*students, seeds, problems), _variances(tables)
+    shape = (*students, seeds or had_seeds, problems or had_problems)
+    variances = _variances(tables)
     rng, n = np.random.default_rng(0), 20_000
     squares: dict[tuple[int, ...], Any] = {}
     for effect in sorted(variances, key=len):
@@ -159,8 +159,8 @@ def design(
     noise = rng.normal(0, math.sqrt(sum(v / _levels(effect, shape) for effect, v in variances.items())), n)
     parts = variance_parts(squares, shape, math.prod(shape))
     return Design(
-        seeds,
-        problems,
+        shape[-2],
+        shape[-1],
         float(np.quantile(half_width(parts, 0.975) - noise, power)),
         float(np.quantile(abs(noise) + half_width(parts, 1 - ALPHA), power)),
     )
