@@ -3,10 +3,9 @@
 A difference that cannot be told from zero is not thereby small, and a test is no better than the noise it knows of.
 Each arm is compared with full fine-tuning on the same problems and seeds, by `crossed.contrast` of a table of gaps
 `[seeds, problems]`, or `[students, seeds, problems]` where there are several trainings of the student: one answer less
-the other, in [−1, 1]. A bootstrap over seeds and problems, the usual choice,
-resamples a handful of seeds and does not know that these tell little: where seeds matter, its nominal 95 % intervals
-cover less than 90 % with 3 seeds (tests/analysis/test_equivalence.py measures both). It is shown beside (`bootstrap`)
-and never decides.
+the other, in [−1, 1]. A bootstrap over seeds and problems, the usual choice, resamples a handful of seeds and does not
+know that these tell little: where seeds matter, its nominal 95 % intervals cover less than 90 % with 3 seeds
+(tests/analysis/test_equivalence.py measures both). It is shown beside (`bootstrap`) and never decides.
 """
 
 import bisect
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lrd.analysis.crossed import ALPHA, MARGIN, Contrast, comparable, contrast, half_width, mean_squares, variance_parts
-from lrd.analysis.fair import FULL, WORLD
+from lrd.analysis.fair import FULL, WORLD, Arm
 from lrd.analysis.stats import deposits_at_start
 from lrd.results import Results
 
@@ -30,7 +29,6 @@ MOST_SEEDS = 100
 NOT_REACHED = math.inf
 """The required rank where no rank tried is enough."""
 
-Arm = tuple[str, str]  # regime, arm
 Tables = Mapping[str, np.ndarray]  # arm → gaps to full fine-tuning, [students,] seeds, problems
 
 

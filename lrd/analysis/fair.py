@@ -13,16 +13,15 @@ import pandas as pd
 from lrd.analysis import crossed
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.stats import Verdict
+from lrd.analysis.sweep import WORLD, Arm
 from lrd.results import Results
 
 MEASURES = ("chosen", "final", "area")
 FULL = "full"
 ADAPTERS = "adapters"  # the mean of all of them, as an arm
-WORLD = "training"  # the axis whose values are the trainings of the student
 
 # regime → arm → [students, seeds, problems], or [seeds, problems] of a study with one student; each in [0, 1]
 Answers = dict[str, dict[str, np.ndarray]]
-Arm = tuple[str, str]  # regime, arm
 
 
 def measures(results: Results) -> tuple[str, ...]:

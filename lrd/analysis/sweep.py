@@ -21,7 +21,8 @@ from lrd.runs.directory import state
 from lrd.runs.files import read_jsonl
 
 Arm = tuple[str, str]  # regime and arm
-AXIS, WORLD = "learning_rate", "training"
+AXIS = "learning_rate"
+WORLD = "training"  # the axis whose values are the trainings of the student
 COLUMNS = ["cell", "regime", "arm", AXIS, WORLD, "seed", "step", "pass@1"]  # of the rows that are published
 
 

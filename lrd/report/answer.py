@@ -15,7 +15,7 @@ MOVES = {
     Verdict.AHEAD: "rises",
     Verdict.BEHIND: "falls",
     Verdict.EQUIVALENT: f"changes by less than {MARGIN:g}",
-    Verdict.UNDECIDED: f"is not shown to rise, to fall or to change by less than {MARGIN:g}",
+    Verdict.UNDECIDED: f"has no significant trend, and a change of {MARGIN:g} is not excluded,",
 }  # of pass@1, from the smallest rank to the largest
 HEAD = ["reward", "deposits", "base", "full fine-tuning", "adapters, least to most"]
 HEAD += ["adapters minus full", "slope per doubling of rank", "ranks against full"]  # of `rows`
@@ -108,11 +108,11 @@ def short(lines: Sequence[Line]) -> str:
     if needing:
         return f"Larger ranks reach a higher pass@1 under {listed(needing)}."
     names = listed([line.regime for line in known], "or")
-    return f"A larger rank is not shown to be needed under {names}."
+    return f"Larger ranks bring no significant gain of {MARGIN:g} in pass@1 under {names}."
 
 
 def needs(line: Line) -> bool:
-    """Whether pass@1 is shown to rise with the rank, and not by less than the margin."""
+    """Whether pass@1 rises significantly with the rank, and the margin does not hold all of the rise."""
     return line.rise is not None and line.rise.verdict() is Verdict.AHEAD
 
 
@@ -154,7 +154,9 @@ def near(lines: Sequence[Line]) -> str:
     names = [line.regime for line in lines if line.suffices]
     if not names:
         return ""
-    return f"Under {listed(names)} every rank is shown to lie less than {MARGIN:g} below full fine-tuning."
+    return (
+        f"Under {listed(names)} every rank lies less than {MARGIN:g} below full fine-tuning (one-sided tests at 5 %)."
+    )
 
 
 def unjudged(lines: Sequence[Line]) -> str:

@@ -153,7 +153,7 @@ def windows(preset: str) -> tuple[str, str]:
 
 
 def speed() -> tuple[str, str]:
-    """How often the matching size is shown to grow, at equally many episodes and at equal exposures per key.
+    """At how many slopes the matching size grows significantly: at equally many episodes, at equal exposures per key.
 
     Fewer slopes above zero are no proof that there is no growth, so that nothing is called shown.
     """

@@ -16,7 +16,7 @@ from lrd.analysis import onset
 from lrd.analysis.equivalence import compare
 from lrd.report import display, figures
 
-DRAWN = [figures.rank_curves, figures.learning_curves, figures.over_steps]
+DRAWN = [figures.rank_curves, figures.learning_curves]
 
 
 @pytest.fixture(scope="module")

@@ -84,28 +84,6 @@ def _styles(arms: Sequence[str]) -> dict[str, tuple[float, dict[str, Any]]]:
     return styles
 
 
-def over_steps(
-    results: Results,
-    metrics: tuple[str, ...] = ("advantage_std", "completions/mean_length", "completions/clipped_ratio"),
-) -> Figure:
-    """Training metrics over the steps, one panel a metric, one line a regime: median and 10–90 % range of its cells."""
-    figure, axes = plt.subplots(1, len(metrics), figsize=(style.WIDTH, 2.9), sharex=True, squeeze=False)
-    steps = results.of_finished(results.steps)
-    for ax, metric in zip(axes[0], metrics):
-        for i, regime in enumerate(results.regimes):
-            mine = steps[steps.regime == regime]
-            if metric in mine and len(mine):
-                table = mine.groupby("step")[metric].quantile([0.1, 0.5, 0.9]).unstack()
-                colour = style.colour_of(regime, results)
-                ax.fill_between(table.index, table[0.1], table[0.9], color=colour, alpha=0.15, linewidth=0)
-                ax.plot(table.index, table[0.5], color=colour, linestyle=style.dash(i), label=regime)
-        ax.set(xlabel="step", ylabel=style.METRICS.get(metric, metric))
-        style.say_if_empty(ax, steps)
-    if axes[0, 0].get_legend_handles_labels()[0]:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=2.6)
-    return style.finish(figure, axes)
-
-
 def every_cell(
     results: Results,
     metric: str,
