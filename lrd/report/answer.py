@@ -17,7 +17,7 @@ MOVES = {
     Verdict.EQUIVALENT: f"changes by less than {MARGIN:g}",
     Verdict.UNDECIDED: f"has no significant trend, and a change of {MARGIN:g} is not excluded,",
 }  # of pass@1, from the smallest rank to the largest
-HEAD = ["reward", "deposits", "base", "full fine-tuning", "adapters, least to most"]
+HEAD = ["reward", "deposits", "base → full", "adapters, least to most"]
 HEAD += ["adapters minus full", "slope per doubling of rank", "ranks against full"]  # of `rows`
 CAPACITY = {
     "law": "base",
@@ -59,8 +59,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
         (
             line.regime,
             number(line.deposits, 1),
-            number(line.base),
-            number(line.full),
+            f"{number(line.base)} → {number(line.full)}",
             f"{min(means):.3f} to {max(means):.3f}" if (means := line.ranks.values()) else NOTHING,
             with_interval(line.pooled),
             with_interval(line.slope, 4),
