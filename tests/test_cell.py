@@ -43,10 +43,10 @@ def test_a_preset_is_18_cells_a_seed_in_a_stable_order(preset, seeds):
 
 
 def test_every_preset_can_be_read():
-    assert {"tiny", "small", "paper", "small-lr", "small-lr-full", "small-bf16"} <= set(preset_names())
+    assert {"tiny", "small", "paper", "fair-lr", "small-bf16"} <= set(preset_names())
     for name in preset_names():
         assert {cell.preset for cell in grid(name)} == {name}
-    assert {cell.seed for cell in grid("small-lr")}.isdisjoint(cell.seed for cell in grid("small"))
+    assert {cell.seed for cell in grid("fair-lr")}.isdisjoint(cell.seed for cell in grid("fair"))
     assert [cell.name for cell in grid("small-bf16")][:2] == [
         f"outcome-full-master_dtype={dtype}-s0" for dtype in ("float32", "bfloat16")
     ]

@@ -181,7 +181,9 @@ def test_the_preset_of_the_book(tmp_path, monkeypatch):
     assert results.studied(tmp_path) == "paper"
     write_run(tmp_path, "outcome", 1, 0, {0: 5})
     assert results.studied(tmp_path) == "tiny"
-    write_cell(tmp_path, Cell.load("small-lr", rank=16, seed=100, learning_rate=1e-3), {0: 5})
+    write_cell(
+        tmp_path, Cell.load("fair-lr", regime="outcome", rank=16, seed=100, learning_rate=1e-3, training="1"), {0: 5}
+    )
     assert results.studied(tmp_path) == "tiny"  # an experiment on a preset is not that preset
     write_cell(tmp_path, Cell.load("small", regime="outcome", rank=1, seed=0), {0: 5})
     assert results.studied(tmp_path) == "tiny"  # what anyone can run comes before what is neither begun nor published
@@ -223,11 +225,12 @@ def test_pass_at_k_is_the_mean_over_all_ways_to_draw_k_samples(n, correct):
 
 
 def test_a_further_axis_is_a_column(tmp_path):
-    for rate, right in ((3e-4, 8), (3e-3, 4)):
-        write_cell(tmp_path, Cell.load("small-lr", rank=16, seed=100, learning_rate=rate), {0: 4, 1: right})
-    found = results.load("small-lr", tmp_path)
-    assert found.axes == ["learning_rate"]
-    assert dict(found.finished.set_index("learning_rate").final) == {3e-4: 0.4, 3e-3: 0.2}
+    for rate, right in ((3.16e-4, 8), (1e-3, 4)):
+        place = {"regime": "outcome", "rank": 16, "seed": 100, "training": "1"}
+        write_cell(tmp_path, Cell.load("fair-lr", learning_rate=rate, **place), {0: 4, 1: right})
+    found = results.load("fair-lr", tmp_path)
+    assert found.axes == ["learning_rate", "training"]
+    assert dict(found.finished.set_index("learning_rate").final) == {3.16e-4: 0.4, 1e-3: 0.2}
     for frame in (found.steps, found.evals, found.curves):
-        assert set(frame.learning_rate) == {3e-4, 3e-3}
-    assert len(found.curves) == 4 and len(found.cells) == len(grid("small-lr"))
+        assert set(frame.learning_rate) == {3.16e-4, 1e-3}
+    assert len(found.curves) == 4 and len(found.cells) == len(grid("fair-lr"))

@@ -491,14 +491,16 @@ def test_a_notebook_gets_its_place_on_every_axis(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(papermill, "execute_notebook", lambda *args, **kwargs: seen.append(args))
     monkeypatch.setattr(execute.hub, "fetch_inputs", lambda cell: None)  # its models are made on a GPU
-    cell = Cell.load("small-lr-full", seed=101, learning_rate=3e-5, steps=7)
+    place = {"regime": "outcome", "rank": "full", "seed": 100, "learning_rate": 1e-5, "training": "2"}
+    cell = Cell.load("fair-lr", steps=7, **place)
     execute.run_cell(cell, {"steps": 7}, str(tmp_path))
     [(_, output, parameters)] = seen
-    assert Path(output) == tmp_path / "small-lr-full" / "outcome-full-learning_rate=3e-05-s101" / "cell.ipynb"
+    name = "outcome-full-learning_rate=1e-05-training=2-s100"
+    assert Path(output) == tmp_path / "fair-lr" / name / "cell.ipynb"
     given = {key: parameters[key] for key in ("regime", "rank", "seed")} | parameters["overrides"]
     assert Cell.load(parameters["preset"], **given) == cell
-    shown = status.table("small-lr-full", str(tmp_path)).splitlines()
-    assert shown[0] == "question: Which learning rate does full fine-tuning of preset small get?"
+    shown = status.table("fair-lr", str(tmp_path)).splitlines()
+    assert shown[0] == "question: Which learning rate does each arm get under each reward?"
     assert [line.split()[:2] for line in shown if line.startswith(cell.name)] == [[cell.name, "absent"]]
 
 

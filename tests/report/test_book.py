@@ -156,7 +156,7 @@ def test_contents_hang_cells_under_their_regime(root):
 def test_contents_hang_other_presets_under_the_page_that_reports_them(root):
     cells = [
         Cell.load("small", regime="process", rank=1, seed=0),
-        Cell.load("small-lr", rank=1, seed=100, learning_rate=1e-3),
+        Cell.load("fair-lr", regime="outcome", rank=1, seed=100, learning_rate=1e-3, training="1"),
         Cell.load("small-bf16", master_dtype="bfloat16", seed=0),
         Cell.load("small-again", regime="outcome", rank=16, seed=0),
         Cell.load("tiny", regime="outcome", rank=1, seed=0),
@@ -167,7 +167,7 @@ def test_contents_hang_other_presets_under_the_page_that_reports_them(root):
     chapters = {c["file"]: c.get("sections", []) for part in toc["parts"] for c in part["chapters"]}
     assert [s["file"] for s in chapters["book/cells"]] == ["book/cells-process"]
     found = {page: [s["title"].split(":")[0] for s in chapters[f"notebooks/{page}"]] for page in ("rates", "variants")}
-    assert found == {"rates": ["small-lr"], "variants": ["small-bf16"]}
+    assert found == {"rates": ["fair-lr"], "variants": ["small-bf16"]}
     assert [s["title"] for s in chapters["notebooks/yours"]] == [
         "tiny: outcome-r1-s0",
         "small-again: outcome-r16-s0",

@@ -95,7 +95,7 @@ def test_too_much_is_noticed():
 
 
 def test_git_takes_the_records_and_nothing_else(ignored):
-    for preset in ("small", "small-lr", "small-bf16", "small-engine"):
+    for preset in ("small", "fair-lr", "small-bf16", "small-engine"):
         cell = f"runs/{preset}/outcome-full-master_dtype=float32-s0"
         assert [n for n in NAMES if ignored(f"{cell}/{n}")] == []
         others = (
