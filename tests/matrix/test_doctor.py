@@ -39,21 +39,8 @@ def preset(tmp_path, monkeypatch):
     return make
 
 
-def test_versions_as_pinned_and_otherwise(tmp_path, monkeypatch):
-    assert doctor.versions().ok
-    good = (ROOT / "constraints.txt").read_text()
-    monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    pins = tmp_path / "constraints.txt"
-    pins.write_text(good.replace(f"torch=={torch.__version__.partition('+')[0]}", "torch==1.0.0"))
-    found = doctor.versions()
-    assert not found.ok and "(pinned: 1.0.0)" in found.said and "`make` brings .venv up to date" in found.said
-    here = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.33.0" if name == "vllm" else here(name))
-    found = doctor.versions()
-    assert found.ok and "vLLM 0.33.0 brings its own: torch is" in found.said
-
-
 def test_packages_that_do_not_fit_together_are_named(tmp_path, monkeypatch):
+    assert doctor.versions().ok
     about = tmp_path / "mine-1.0.dist-info" / "METADATA"
     about.parent.mkdir()
     about.write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\nRequires-Dist: peft>=99\nRequires-Dist: no-such")
@@ -75,30 +62,31 @@ def test_a_host_without_a_gpu(monkeypatch):
     assert not found.ok and "does not see NVIDIA H200" in found.said and "install a CUDA build" in found.said
 
 
-def test_a_host_with_a_gpu_names_it_and_measures_it(monkeypatch):
+def test_a_host_with_a_gpu_names_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(doctor, "gpus", lambda: ["NVIDIA H200, 143771 MiB, 570.86"])
-    monkeypatch.setattr(doctor, "SIDE", 64)
-    rate = doctor.bf16_rate  # of this machine's processor, that is
-    monkeypatch.setattr(doctor, "bf16_rate", lambda device: 1e6 * rate(torch.device("cpu")))
     found = doctor.gpu(1, "paper")
-    assert found.ok and found.said.startswith("NVIDIA H200, 143771 MiB, 570.86, ") and "Tflop/s in bf16" in found.said
-    assert float(found.said.split(", ")[3].split()[0]) > 0
+    assert found.ok and found.said.startswith("NVIDIA H200, 143771 MiB, 570.86; CUDA ")
     assert not doctor.gpu(2, "paper").ok
-    monkeypatch.setattr(doctor, "bf16_rate", lambda device: (_ for _ in ()).throw(RuntimeError("no kernel image")))
+
+
+def test_a_torch_that_cannot_be_used_is_a_finding(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: (_ for _ in ()).throw(RuntimeError("no kernel image")))
     assert not doctor.gpu(0, "tiny").ok and "no kernel image" in doctor.gpu(0, "tiny").said
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = doctor.gpu(0, "tiny")
+    assert not found.ok and found.said.startswith("torch cannot be used: ")
 
 
 def test_disks_that_will_do_and_others(tmp_path, monkeypatch):
-    found = doctor.disk(tmp_path / "new" / "runs")
-    assert (found.ok or "are the least" in found.said) and "MB/s in" in found.said
-    assert list((tmp_path / "new" / "runs").iterdir()) == []
+    new = tmp_path / "new" / "runs"
+    monkeypatch.setattr(doctor, "ROOM", 0.0)
+    assert doctor.disk(str(new)).ok and not new.exists()
     monkeypatch.setattr(doctor, "ROOM", 1e9)
-    assert "make room, or give another directory with --runs" in doctor.disk(tmp_path).said
+    assert "make room, or give another directory with --runs" in doctor.disk(str(tmp_path)).said
     (tmp_path / "file").write_text("")
-    found = doctor.disk(tmp_path / "file" / "runs")
-    assert not found.ok and "cannot be written (NotADirectoryError" in found.said
+    found = doctor.disk(str(tmp_path / "file" / "runs"))
+    assert not found.ok and "file is no directory" in found.said
 
 
 PROBE = "from lrd.matrix import doctor; print(*doctor.reach()[::2], sep='|')"
@@ -117,7 +105,7 @@ def test_the_hub_answers_or_does_not_or_is_not_asked(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         ok, text = said(HF_ENDPOINT=endpoint)
         server.shutdown()
-        assert ok and text.startswith(f"{endpoint} answers in ")
+        assert ok and text == f"{endpoint} answers"
     ok, text = said(HF_ENDPOINT=endpoint)  # gone now
     assert not ok and "does not answer (URLError" in text and "mend the network" in text
     ok, text = said(HF_HUB_OFFLINE="1")
@@ -137,7 +125,7 @@ def test_what_lies_here_and_what_does_not(checkpoint, tmp_path):
 def test_what_the_cache_holds(monkeypatch, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
     monkeypatch.setattr(hub, "cached_folder", lambda name, role: tmp_path if name == "a/model" else None)
-    assert doctor.source("student", "a/model", False) == Finding(True, "student", "a/model is cached (0.00 GiB)")
+    assert doctor.source("student", "a/model", False) == Finding(True, "student", "a/model is cached")
     assert doctor.source("prm", "b/model", True) == Finding(
         True, "prm", "b/model is not cached, and is fetched when it is first used"
     )
@@ -150,7 +138,7 @@ def test_nothing_is_tried_for_want_of_what_it_takes(preset, monkeypatch, capsys)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(doctor, "gpus", lambda: [])
     monkeypatch.setattr(doctor, "versions", lambda: Finding(True, "versions", "as pinned"))
-    monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
+    monkeypatch.setattr(doctor, "disk", lambda runs: Finding(True, "disk", "room"))
     monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "silent"))
     name = preset(gpus=1, student="some/model", teacher="./models/nowhere/teacher")
     assert main(["doctor", name]) == 1
@@ -165,7 +153,7 @@ def test_all_is_well_if_all_that_is_of_the_hub_is_cached(preset, checkpoint, mon
     monkeypatch.setattr(hub, "cached_folder", lambda name, role: Path(checkpoint("qwen3")))
     monkeypatch.setattr(doctor, "reach", lambda: Finding(False, "hub", "HF_HUB_OFFLINE is set"))
     monkeypatch.setattr(doctor, "versions", lambda: Finding(True, "versions", "as pinned"))
-    monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
+    monkeypatch.setattr(doctor, "disk", lambda runs: Finding(True, "disk", "room"))
     monkeypatch.setattr(doctor, "trial", lambda cell: Finding(True, "cell", cell.name))
     models = {role: f"some/{role}" for role in ("student", "teacher", "prm")}
     found = list(doctor.examine(preset(**models)))
@@ -204,7 +192,7 @@ def test_a_sound_host_without_a_gpu_is_all_ok(preset, checkpoint, monkeypatch, c
     )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(doctor, "gpus", lambda: [])
-    monkeypatch.setattr(doctor, "disk", lambda root: Finding(True, "disk", "room"))
+    monkeypatch.setattr(doctor, "disk", lambda runs: Finding(True, "disk", "room"))
     name = preset(**models)
     monkeypatch.setattr(doctor, "read_jsonl", lambda path: [{"step_time": 0.5}] * 3)
     assert main(["doctor", name, "--runs", str(tmp_path / "runs")]) == 0
