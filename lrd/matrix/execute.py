@@ -27,7 +27,7 @@ from lrd.runs.directory import (
     trace,
 )
 from lrd.runs.files import Unreadable, read_json, runs_root, shown_path, write_json
-from lrd.runs.provenance import stamp
+from lrd.runs.provenance import git, now
 from lrd.runs.signals import on_stop
 from lrd.train import tracking
 
@@ -170,7 +170,7 @@ def run_study(name: str, preset: str, overrides: dict[str, Any], runs: str | Non
         if error := notebook.execute(name, output, parameters, runs, show=True):
             raise error
         about = {"notebook": f"notebooks/{name}.ipynb", "overrides": overrides, "code": code}
-        write_json(output.parent / "done.json", about | stamp())
+        write_json(output.parent / "done.json", about | {"finished": now(), "git": git("rev-parse", "HEAD")})
         return output
     if (before := done.get("overrides", overrides)) != overrides:
         raise UserError(

@@ -129,7 +129,7 @@ class Run:
         return shown_path(self.path)
 
     def check(self) -> None:
-        """Raises `UserError` where the directory holds another cell than this one, whoever has it now."""
+        """Raises `UserError` where the directory holds another cell, or a checkpoint that other code has trained."""
         finished, config = self.finished, read_json(self.path / "config.json")
         if config is None:
             return
@@ -148,11 +148,7 @@ class Run:
                     f"{self._shown} was trained with another {role} than lies in {getattr(self.cell, role)!r} now; "
                     f"move it away, or give another directory with --runs"
                 )
-        self.check_code()
-
-    def check_code(self) -> None:
-        """Raises `UserError` where the cell would go on from a checkpoint that other code has trained."""
-        goes_on = self.checkpoint.is_file() and not self.finished
+        goes_on = self.checkpoint.is_file() and not finished
         if goes_on and not self._other_code and (files := self.changed):
             raise UserError(
                 f"{self._shown} was trained to its checkpoint with other code: {few(files)} changed since; put the "

@@ -83,11 +83,6 @@ def fingerprint(name: str) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def stamp() -> dict[str, str | None]:
-    """When and at which commit something is finished, if that is now."""
-    return {"finished": now(), "git": git("rev-parse", "HEAD")}
-
-
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
