@@ -3,26 +3,20 @@
 The suspected chain of a collapse is magnitude → length → truncation → no answer → collapse. The first three are logged
 at every step, the last two are known only where the model was evaluated; an onset is therefore an interval of steps,
 and one precedes another only if the intervals do not overlap. What overlaps is counted as undecided, never shared out.
-
-The rule. A signal is smoothed by a running median of `SMOOTH` steps (evaluations are not smoothed: they are few and
-rest on many problems). Its base is the median of its first `SMOOTH` values (of an evaluation: the value before
-training). It has an onset if it ever rises above its base by `least` and by `NOISE` sd of its step-to-step noise; the
-onset is the first step from which it has made `FRACTION` of that rise and stays there for `HOLD` steps (`HOLD_EVALS`
-evaluations) or to the end. With a fraction of 0 it is the first step from which the smallest rise that counts is kept:
-the departure from the base instead of the bulk of the change. Collapse is the share of the highest pass@1 so far that
-has been lost.
+The page on stability states the rule. With a fraction of 0 the onset is the first step from which the smallest rise
+that counts is kept: the departure from the base instead of the bulk of the change.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import norm, t
 
 from lrd.analysis.fair import WORLD
 from lrd.analysis.stats import Difference, mean_difference
@@ -104,15 +98,26 @@ def evaluated_onset(steps: np.ndarray, values: np.ndarray, least: float, fractio
     return None if at is None else Onset(float(steps[at - 1]), float(steps[at]))
 
 
+def _known(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    good = np.isfinite(values)
+    return steps[good], values[good]
+
+
+def _rise(values: np.ndarray, base: float, least: float, hold: int, fraction: float) -> int | None:
+    """Index of the first value from which `fraction` of the largest rise is kept for `hold` values or to the end."""
+    kept = np.array([values[i : i + hold].min() for i in range(1, len(values))])  # the lowest of the next few
+    top = kept.max() - base
+    if not top >= least > 0:
+        return None
+    return int(np.argmax(kept >= base + (fraction * top or least))) + 1
+
+
 def onsets(results: Results, fraction: float = FRACTION) -> pd.DataFrame:
     """One row a finished cell, one column a signal of the chain: its `Onset` or None."""
-    steps, curves = _by_cell(results)
     rows = []
-    for cell in results.finished.itertuples():
-        frames = {False: steps.get(cell.cell, NO_ROWS), True: curves.get(cell.cell, NO_ROWS)}
+    for cell, *frames in _by_cell(results):
         by_signal = [_onset(signal, frames[signal.evaluated], fraction) for signal in CHAIN]
-        student = getattr(cell, WORLD, None)
-        rows.append((cell.cell, cell.regime, cell.arm, student, cell.seed, *by_signal))
+        rows.append((cell.cell, cell.regime, cell.arm, getattr(cell, WORLD, None), cell.seed, *by_signal))
     columns = ["cell", "regime", "arm", WORLD, "seed", *(signal.name for signal in CHAIN)]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
@@ -133,18 +138,15 @@ def peaks_and_losses(results: Results) -> pd.DataFrame:
     gone for `HOLD_EVALS` evaluations or to the end; a gain below `LEAST_GAIN` is none. `peak` is exact to a step, and
     None where the advantage std never rises by as much as counts for an onset.
     """
-    steps, curves = _by_cell(results)
-    rows = []
-    for cell in results.finished.itertuples():
-        if (loss := _loss(curves.get(cell.cell, NO_ROWS))) is not None:
-            peak = _peak(steps.get(cell.cell, NO_ROWS), CHAIN[0])
-            rows.append((cell.cell, cell.regime, cell.arm, cell.seed, peak, loss))
+    rows = [
+        (cell.cell, cell.regime, cell.arm, cell.seed, _peak(steps), loss)
+        for cell, steps, curve in _by_cell(results)
+        if len(curve) and (loss := _loss(curve))
+    ]
     return pd.DataFrame(rows, columns=["cell", "regime", "arm", "seed", "peak", "loss"], dtype=object)
 
 
 def _loss(curve: pd.DataFrame) -> Onset | None:
-    if not len(curve):
-        return None
     value = curve["pass@1"].to_numpy(float)
     best = np.maximum.accumulate(value)
     gain = best - value[0]
@@ -152,13 +154,14 @@ def _loss(curve: pd.DataFrame) -> Onset | None:
     return evaluated_onset(curve.step.to_numpy(float), gone, 0.5, fraction=0.0)
 
 
-def _peak(steps: pd.DataFrame, signal: Signal) -> Onset | None:
-    known = steps.dropna(subset=signal.column) if signal.column in steps else NO_ROWS
+def _peak(steps: pd.DataFrame) -> Onset | None:
+    magnitude = CHAIN[0]
+    known = steps.reindex(columns=["step", magnitude.column]).dropna()
     if not len(known):
         return None
-    values = known[signal.column].to_numpy(float)
+    values = known[magnitude.column].to_numpy(float)
     at = int(values.argmax())
-    if values[at] < (1 + signal.least) * np.median(values[:SMOOTH]):
+    if values[at] < (1 + magnitude.least) * np.median(values[:SMOOTH]):
         return None
     return Onset(float(known.step.iloc[at]) - 1, float(known.step.iloc[at]))
 
@@ -169,20 +172,20 @@ def collapsed(onsets: pd.DataFrame) -> dict[str, tuple[int, int]]:
     return {str(regime): (int(cells.notna().sum()), len(cells)) for regime, cells in by_regime}
 
 
-def _by_cell(results: Results) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """Cell → its steps, and cell → its evaluations, of the finished ones and with no more columns than signals have."""
-    wanted = [name for name in results.steps if name in {"cell", "step", *(signal.column for signal in CHAIN)}]
-    steps = results.of_finished(results.steps)[wanted]
-    return dict(list(steps.groupby("cell"))), dict(list(_curves(results).groupby("cell")))
+def _by_cell(results: Results) -> Iterator[tuple[Any, pd.DataFrame, pd.DataFrame]]:
+    """Each finished cell, its steps and its evaluations, those with `unanswered` and `lost`.
 
-
-def _curves(results: Results) -> pd.DataFrame:
-    """The evaluations' means with `unanswered` and `lost`: the share of the best pass@1 so far that is gone."""
+    `lost` is the share of the best pass@1 so far that is gone.
+    """
     curves = results.of_finished(results.curves).sort_values(["cell", "step"])
     curves = curves.astype({"pass@1": float, "answered": float})
     best = curves.groupby("cell")["pass@1"].cummax()
     lost = (1 - curves["pass@1"] / best.where(best > 0)).fillna(0.0)  # what never solved anything has nothing to lose
-    return curves.assign(unanswered=1 - curves.answered, lost=lost)
+    curves = curves.assign(unanswered=1 - curves.answered, lost=lost)
+    by_cell = [dict(list(frame.groupby("cell"))) for frame in (results.of_finished(results.steps), curves)]
+    for cell in results.finished.itertuples():
+        steps, curve = (frames.get(cell.cell, NO_ROWS) for frames in by_cell)
+        yield cell, steps, curve
 
 
 class Support(Enum):
@@ -219,14 +222,13 @@ class Order:
         """
         if not self.decided:
             return 0.0, 1.0
-        if not self.students:
-            low, high = proportion_confint(self.before, self.decided, 1 - level, method="wilson")
-            return float(low), float(high)
-        deciding = [(before, before + after) for before, after in self.students if before + after]
-        if len(deciding) < 2:
-            return 0.0, 1.0
-        n, share = self.decided / _design_effect(deciding), self.before / self.decided
-        reach = float(t.ppf((1 + level) / 2, len(deciding) - 1)) ** 2 / n
+        n, quantile = float(self.decided), norm.ppf((1 + level) / 2)
+        if self.students:
+            deciding = [(before, before + after) for before, after in self.students if before + after]
+            if len(deciding) < 2:
+                return 0.0, 1.0
+            n, quantile = n / _design_effect(deciding), t.ppf((1 + level) / 2, len(deciding) - 1)
+        share, reach = self.before / self.decided, float(quantile) ** 2 / n
         half = math.sqrt(reach * share * (1 - share) + reach**2 / 4)
         return max(0.0, (share + reach / 2 - half) / (1 + reach)), min(1.0, (share + reach / 2 + half) / (1 + reach))
 
@@ -307,23 +309,32 @@ def lead_lag(results: Results, regime: str, first: Signal, second: Signal) -> Le
 
     A signal of steps is then averaged over the steps since the evaluation before.
     """
-    steps, curves = _by_cell(results)
     coarse = first.evaluated or second.evaluated
-    most, by_cell, drawn, spacing = (3 if coarse else 10), [], [], 1.0
-    for row in results.finished[results.finished.regime == regime].itertuples():
-        cell = row.cell
-        frame, curve = steps.get(cell, NO_ROWS), curves.get(cell, NO_ROWS)
+    most, rows, spacing = (3 if coarse else 10), [], 1.0
+    for cell, steps, curve in _by_cell(results):
+        if cell.regime != regime:
+            continue
         if coarse and len(curve) > 1:
             spacing = float(np.median(np.diff(curve.step.to_numpy(float))))
-        pair = [_on_grid(frame, curve, signal, coarse) for signal in (first, second)]
+        pair = [_on_grid(steps, curve, signal, coarse) for signal in (first, second)]
         if all(len(values) for values in pair):
-            by_cell.append(correlation(*pair, most))
-            drawn.append((getattr(row, WORLD, None), row.seed))
-    table = np.array(by_cell).reshape(-1, 2 * most + 1)
-    cells = pd.DataFrame(drawn, columns=[WORLD, "seed"])
-    at_lag = [_mean(cells.assign(value=column)) or UNKNOWN for column in table.T]
+            rows.append((getattr(cell, WORLD, None), cell.seed, *correlation(*pair, most)))
+    lags = range(-most, most + 1)
+    cells = pd.DataFrame(rows, columns=[WORLD, "seed", *lags])
+    at_lag = [_mean(cells.rename(columns={lag: "value"})) or UNKNOWN for lag in lags]
     mean, low, high = np.array([(d.mean, d.low, d.high) for d in at_lag]).T
-    return LeadLag(spacing * np.arange(-most, most + 1), mean, low, high, max(d.n for d in at_lag))
+    return LeadLag(spacing * np.array(lags), mean, low, high, max(d.n for d in at_lag))
+
+
+def _on_grid(steps: pd.DataFrame, curve: pd.DataFrame, signal: Signal, coarse: bool) -> np.ndarray:
+    frame = curve if signal.evaluated else steps
+    if signal.column not in frame:
+        return np.zeros(0)
+    values = frame[signal.column].to_numpy(float)
+    if signal.evaluated or not coarse:
+        return values[1:] if signal.evaluated else values  # step 0 is evaluated before anything is logged
+    windows = pd.cut(frame.step, curve.step)
+    return frame[signal.column].groupby(windows, observed=False).mean().to_numpy(float)
 
 
 def _mean(cells: pd.DataFrame) -> Difference | None:
@@ -354,61 +365,22 @@ def example(onsets: pd.DataFrame) -> str | None:
     if not len(onsets):
         return None
     lengths = onsets[[signal.name for signal in CHAIN]].notna().sum(axis=1)
-    collapsed = onsets["collapse"].notna()
-    return str(onsets.cell[(lengths + len(CHAIN) * collapsed).astype(int).idxmax()])
+    return str(onsets.cell[(lengths + len(CHAIN) * onsets.collapse.notna()).astype(int).idxmax()])
 
 
 def example_completions(results: Results, onsets: pd.DataFrame) -> list[dict]:
     """Three completions of the example, from the cell's `completions.jsonl`; none where no cell has finished."""
-    name = example(onsets)
-    if name is None:
+    if (name := example(onsets)) is None:
         return []
     collapse = onsets[onsets.cell == name].iloc[0].collapse
     return moments(read_jsonl(root() / results.preset / name / "completions.jsonl"), collapse)
 
 
 def moments(rows: Sequence[dict], onset: Onset | None) -> list[dict]:
-    """The first completion logged, the first at or after the onset (or else half-way), and the first of the last step.
-
-    One that lacks what is shown is left out.
-    """
-    needed = ("tokens", "token_rewards", "deposit_mask", "advantages")
-    whole = [
-        row
-        for row in rows
-        if {"step", "problem", "answer", "correct", "truncated", *needed} <= set(row)
-        and all(isinstance(row[key], list) for key in needed)
-        and len({len(row[key]) for key in needed}) == 1
-    ]
-    steps = sorted({row["step"] for row in whole})
-    if not steps:
+    """The first completion logged, the first at or after the onset (or else half-way), the first of the last step."""
+    first = {row["step"]: row for row in reversed(rows)}
+    if not first:
         return []
+    steps = sorted(first)
     middle = next((s for s in steps if onset is not None and s >= onset.by), steps[len(steps) // 2])
-    wanted = sorted({steps[0], middle, steps[-1]})
-    return [next(row for row in whole if row["step"] == step) for step in wanted]
-
-
-def _on_grid(steps: pd.DataFrame, curve: pd.DataFrame, signal: Signal, coarse: bool) -> np.ndarray:
-    frame = curve if signal.evaluated else steps
-    if signal.column not in frame or not len(frame):
-        return np.zeros(0)
-    if signal.evaluated or not coarse:
-        values = frame[signal.column].to_numpy(float)
-        return values[1:] if signal.evaluated else values  # step 0 is evaluated before anything is logged
-    ends = curve.step.to_numpy(float)
-    x, y = (frame[name].to_numpy(float) for name in ("step", signal.column))
-    parts = [y[(x > low) & (x <= high)] for low, high in itertools.pairwise(ends)]
-    return np.array([np.nanmean(part) if np.isfinite(part).any() else np.nan for part in parts])
-
-
-def _known(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    good = np.isfinite(np.asarray(values, float))
-    return np.asarray(steps, float)[good], np.asarray(values, float)[good]
-
-
-def _rise(values: np.ndarray, base: float, least: float, hold: int, fraction: float) -> int | None:
-    """Index of the first value from which `fraction` of the largest rise is kept for `hold` values or to the end."""
-    kept = np.array([values[i : i + hold].min() for i in range(1, len(values))])  # the lowest of the next few
-    if not len(kept) or not (top := kept.max() - base) >= least > 0:
-        return None
-    return int(np.argmax(kept >= base + (fraction * top or least))) + 1
+    return [first[step] for step in sorted({steps[0], middle, steps[-1]})]

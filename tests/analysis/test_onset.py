@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import collapse, write_lines, write_run
+from fakes import change_metrics, collapse, write_lines, write_run
 
 from lrd import results
 from lrd.analysis import onset
@@ -134,6 +134,20 @@ def test_lead_and_lag_over_cells(collapsing):
     assert nothing.cells == 0 and nothing.best is None
 
 
+def test_peaks_and_losses_by_hand(tmp_path):
+    """Of 20, one cell gains 10 and has lost 6 of them for good from step 30 on; others come back or gain too little."""
+    curves = {0: (5, 15, 14, 9, 8), 1: (5, 15, 8, 15, 15), 2: (5, 5, 5, 0, 0)}
+    for seed, right in curves.items():
+        path = write_run(tmp_path, "process", 1, seed, dict(zip(range(0, 41, 10), right)))
+        change_metrics(path, lambda row: {"advantage_std": 3.0 if row["step"] == 17 else 1.0})
+    flat = write_run(tmp_path, "process", 4, 0, {0: 5, 10: 15, 20: 9})
+    change_metrics(flat, lambda row: {"advantage_std": 1.0})
+    found = onset.peaks_and_losses(results.load("tiny", tmp_path)).set_index("cell")
+    assert dict(found.loss) == {"process-r1-s0": Onset(20, 30), "process-r4-s0": Onset(10, 20)}
+    assert dict(found.peak) == {"process-r1-s0": Onset(16, 17), "process-r4-s0": None}
+    assert onset.order(found, "peak", "loss") == onset.Order(1, 0, 0)
+
+
 def test_no_runs_at_all(tmp_path):
     empty = results.load("tiny", tmp_path)
     found = onset.onsets(empty)
@@ -142,21 +156,17 @@ def test_no_runs_at_all(tmp_path):
 
 
 def test_three_completions_to_show():
-    row = {"problem": "p", "answer": "1", "correct": True, "truncated": False}
-    row |= {"tokens": ["a"], "token_rewards": [0.0], "deposit_mask": [True], "advantages": [0.0]}
-    rows = [row | {"step": step} for step in (1, 1, 10, 20, 30)]
+    rows = [{"step": step} for step in (1, 1, 10, 20, 30)]
     assert [r["step"] for r in onset.moments(rows, Onset(10, 20))] == [1, 20, 30]
     assert [r["step"] for r in onset.moments(rows, None)] == [1, 20, 30]
     assert [r["step"] for r in onset.moments(rows[:1], None)] == [1]
-    assert onset.moments([{"step": 1}, row | {"step": 2, "tokens": []}], None) == []
+    assert onset.moments([], None) == []
 
 
 def test_the_examples_completions_are_read_where_its_runs_lie(collapsing, tmp_path, monkeypatch):
     monkeypatch.setenv("LRD_RUNS", str(tmp_path))
     onsets = onset.onsets(collapsing)
     assert onset.example_completions(collapsing, onsets) == []
-    row = {"problem": "p", "answer": "1", "correct": True, "truncated": False}
-    row |= {"tokens": ["a"], "token_rewards": [0.0], "deposit_mask": [True], "advantages": [0.0]}
-    rows = [{"step": 1}, {"step": 2, "tokens": 3}, row | {"step": 10}, row | {"step": 60}, row | {"step": 80}]
+    rows = [{"step": step} for step in (10, 60, 80)]
     write_lines(tmp_path / "tiny" / "process-r1-s0" / "completions.jsonl", rows)
     assert [r["step"] for r in onset.example_completions(collapsing, onsets)] == [10, 60, 80]
