@@ -9,6 +9,7 @@ know that these tell little: where seeds matter, its nominal 95 % intervals cove
 """
 
 import bisect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from lrd.analysis import fair
 from lrd.analysis.crossed import ALPHA, MARGIN, Contrast, comparable, contrast, half_width, mean_squares, variance_parts
-from lrd.analysis.fair import FULL, WORLD, Arm
+from lrd.analysis.fair import FULL, Arm
 from lrd.analysis.stats import deposits_at_start
 from lrd.results import Results
 
@@ -58,8 +59,7 @@ def compare(
 ) -> Comparisons:
     """All that the page on equivalence shows; a regime's required rank only where all of its arms may be judged."""
     tables = gaps(results)
-    fair = [regime for regime in tables if regime not in {r for r, _ in off_rate}]
-    ranks = {regime: required(tables[regime], margin) for regime in fair}
+    ranks = {r: required(table, margin) for r, table in tables.items() if r not in {r for r, _ in off_rate}}
     return Comparisons(
         margin,
         tables,
@@ -75,23 +75,18 @@ def gaps(results: Results, measure: str = "final") -> dict[str, dict[str, np.nda
     """Regime → arm → table of gaps `[seeds, problems]` to the last arm, over the seeds and problems that both have.
 
     `[students, seeds, problems]` where there are several trainings of the student, of arms that lack no cell.
-
-    `final`: correctness (0 or 1) at the last evaluation. `area`: its mean over the steps, by trapezoids, in [0, 1].
+    `measure` is one of `fair.MEASURES`.
     """
-    tables: dict[str, dict[str, np.ndarray]] = {}
+    answers, levels = fair.by_cell(results, measure), list(map(len, fair.samples(results).values()))
+    there = set(answers.index.droplevel([*fair.samples(results)]))
     *ranks, full = results.arms
-    evals = results.of_finished(results.evals)
-    samples = [name for name in (WORLD, "seed") if name in results.cells]
-    levels = [results.cells[name].nunique() for name in samples]
-    for regime in results.regimes:
-        by_cell = evals[evals.regime == regime].groupby(["arm", *samples])
-        cells: dict[Any, pd.Series] = {cell: _by_problem(answers, measure) for cell, answers in by_cell}
-        tables[regime] = {}
-        for arm in ranks:
-            both = [cells[arm, *s] - cells[full, *s] for a, *s in cells if a == arm and (full, *s) in cells]
-            if both and (len(samples) == 1 or len(both) == math.prod(levels)):
-                table = pd.concat(both, axis=1).dropna().to_numpy(float).T
-                tables[regime][arm] = table.reshape(*levels[:-1], len(both) // math.prod(levels[:-1]), table.shape[-1])
+    tables: dict[str, dict[str, np.ndarray]] = {regime: {} for regime in results.regimes}
+    for regime, arm in itertools.product(results.regimes, ranks):
+        if {(regime, arm), (regime, full)} <= there:
+            both = (answers.loc[(regime, arm)] - answers.loc[(regime, full)]).dropna(how="all").dropna(axis=1)
+            if len(levels) == 1 or len(both) == math.prod(levels):
+                shape = (*levels[:-1], len(both) // math.prod(levels[:-1]), both.shape[1])
+                tables[regime][arm] = both.to_numpy(float).reshape(shape)
     return tables
 
 
@@ -269,15 +264,6 @@ def slope(tables: Mapping[str, Tables], deposits: Mapping[str, float], margin: f
         estimate = float(weights @ middle) if np.isfinite(middle).all() else math.nan
         ends = [_slope_end(weights, low, high), -_slope_end(-weights, low, high)]
     return Slope(estimate, ends[0], ends[1], len(ranks), all(r.estimate == r.ranks[0] for r in ranks.values()))
-
-
-def _by_problem(evals: pd.DataFrame, measure: str) -> pd.Series:
-    table = evals.astype({"correct": float}).pivot_table(index="step", columns="problem", values="correct")
-    if measure == "final" or len(table) == 1:
-        return table.iloc[-1]
-    table = table.dropna(axis=1)  # a problem that an evaluation lacks has no mean over steps
-    x = table.index.to_numpy(float)
-    return pd.Series(np.trapezoid(table.to_numpy(), x, axis=0) / (x[-1] - x[0]), table.columns)
 
 
 def _smallest(ranks: Sequence[int], passes: Sequence[bool] | np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ step on the way. All answers are those of the test split, on which nothing was c
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,27 +30,32 @@ def measures(results: Results) -> tuple[str, ...]:
     return tuple(m for m in MEASURES if m != "chosen" or "chosen_step" in results.cells)
 
 
+def samples(results: Results) -> dict[str, list[Any]]:
+    """What cells of an arm are samples of, students where there are several and seeds, and which there are."""
+    return {name: sorted(results.cells[name].unique()) for name in (WORLD, "seed") if name in results.cells}
+
+
 def answers(results: Results, measure: str) -> Answers:
     """Answers of every arm whose cells are all finished, by `measure`: one of `MEASURES`, or a step's number."""
-    samples = [name for name in (WORLD, "seed") if name in results.cells]
-    by_cell = _by_cell(results, measure, ["regime", "arm", *samples, "problem"])
-    levels = [sorted(results.cells[name].unique()) for name in samples]
-    every = pd.MultiIndex.from_product(levels) if len(levels) > 1 else pd.Index(levels[0])
+    levels = samples(results)
+    every = pd.MultiIndex.from_product(levels.values()) if len(levels) > 1 else pd.Index(levels["seed"])
     by_regime: Answers = {regime: {} for regime in results.regimes}
-    for regime, arm in by_cell.index.droplevel([*samples, "problem"]).unique():
-        table = by_cell[regime, arm].unstack("problem").reindex(every)
+    by_arm: Any = by_cell(results, measure).groupby(["regime", "arm"])
+    for (regime, arm), table in by_arm:
+        table = table.droplevel(["regime", "arm"]).dropna(axis=1, how="all").reindex(every)
         if table.notna().all(axis=None):
-            by_regime[regime][arm] = table.to_numpy().reshape(*map(len, levels), -1)
+            by_regime[regime][arm] = table.to_numpy().reshape(*map(len, levels.values()), -1)
     return {regime: {arm: arms[arm] for arm in results.arms if arm in arms} for regime, arms in by_regime.items()}
 
 
-def _by_cell(results: Results, measure: str, keys: list[str]) -> pd.Series:
-    """Each finished cell's answer to each problem; NaN or absent where the measure is not known."""
+def by_cell(results: Results, measure: str) -> pd.DataFrame:
+    """A row a finished cell (regime, arm and `samples`), a column a problem; NaN where the measure is not known."""
     evals = results.of_finished(results.evals).astype({"correct": float})
+    keys = ["regime", "arm", *samples(results), "problem"]
     if measure == "area":
         by_step = evals.pivot_table(index="step", columns=keys, values="correct")
         weights = _trapezoid(by_step.index.to_numpy(float))
-        return (by_step * weights[:, None]).sum(min_count=len(weights))
+        return (by_step * weights[:, None]).sum(min_count=len(weights)).unstack("problem")
     if measure == "chosen":
         steps = results.finished.set_index("cell").reindex(columns=["chosen_step"]).chosen_step
         evals = evals[evals.step == evals.cell.map(steps)]
@@ -57,7 +63,7 @@ def _by_cell(results: Results, measure: str, keys: list[str]) -> pd.Series:
         evals = evals[evals.step == evals.groupby("cell").step.transform("max")]
     else:
         evals = evals[evals.step == int(measure)]
-    return evals.groupby(keys).correct.mean()
+    return evals.groupby(keys).correct.mean().unstack("problem")
 
 
 def _trapezoid(x: np.ndarray) -> np.ndarray:
