@@ -32,11 +32,8 @@ def glued(results: Results) -> dict[str, str]:
     """Keyed by the names that they are glued under."""
     budget, lines = outcome_budget(results), headline.lines(results)
     return {
-        "preset": results.preset,
         "lowest": arm_name(results.arms[0]),
-        "highest": arm_name(results.arms[-2]),
         "margin": f"{MARGIN:g}",
-        "problems": problems(results),
         "samples": samples(results),
         "read": read(results),
         "short": short(lines),
@@ -221,11 +218,6 @@ def exceptions(results: Results) -> str:
         return f"No rank's interval against {arm_name(full)} excludes zero."
     texts = [f"{listed(names)} {'ends' if len(names) == 1 else 'end'} {where}" for where, names in arms.items()]
     return f"Of all ranks, those whose interval against {arm_name(full)} excludes zero: {'; '.join(texts)}."
-
-
-def stability(results: Results) -> str:
-    """How many cells of each regime end below where they started, as a list."""
-    return ", ".join(f"{low} of {n} ({regime})" for regime, (low, n) in below_base(results).items()) or NOTHING
 
 
 def magnitude(results: Results) -> str:
