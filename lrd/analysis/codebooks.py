@@ -36,7 +36,7 @@ class Measured:
         return self.bits.mean(0) if weights is None else np.tensordot(weights / weights.sum(), self.bits, 1)
 
 
-Rewards = Mapping[str, Measured | None]  # of a preset, the densest first; None where no replicate is whole
+Rewards = Mapping[str, Measured]  # of a preset, the densest first; without those of which no replicate is whole
 
 
 def learned(results: Results) -> pd.DataFrame:
@@ -87,15 +87,10 @@ def _at_hand(results: Results) -> pd.DataFrame:
     return frame.assign(**{"pass@1": frame.correct / frame["keys"].astype(float)})[COLUMNS]
 
 
-def rewards(results: Results, at: str = "step") -> dict[str, Measured | None]:
-    """Each of the preset's rewards as `measured`."""
+def rewards(results: Results, at: str = "step") -> dict[str, Measured]:
+    """Each of the preset's rewards as `measured`, but for those of which no replicate is whole."""
     frame = learned(results)
-    return {regime: measured(frame, regime, at) for regime in results.regimes}
-
-
-def known(rewards: Rewards) -> dict[str, Measured]:
-    """Those of which some replicate is whole."""
-    return {regime: m for regime, m in rewards.items() if m is not None}
+    return {regime: m for regime in results.regimes if (m := measured(frame, regime, at)) is not None}
 
 
 def measured(frame: pd.DataFrame, regime: str, at: str = "step") -> Measured | None:
@@ -117,11 +112,6 @@ def measured(frame: pd.DataFrame, regime: str, at: str = "step") -> Measured | N
         return None
     bits = wide.to_numpy().reshape(len(wide), *map(len, axes))
     return Measured(bits, size[arms].to_numpy(float), np.array(axes[1], float), np.array(axes[2], float), arms, regime)
-
-
-def exposures(results: Results) -> float:
-    """How often each key has been asked for where codebooks are compared at that; NaN without cells."""
-    return learned(results).groupby("information").exposures.max().min()
 
 
 def apart(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrd import UserError
 from lrd.analysis import codebooks, sweep
 from lrd.analysis.bootstrap import Estimate, bootstrap
 from lrd.analysis.codebooks import Measured, Rewards
@@ -27,7 +26,6 @@ DRAWS = 1000
 SHARE = 0.9  # of what full fine-tuning learns: where an adapter counts as large enough
 SLOPES = np.geomspace(1e-3, 32, 2000)  # bits a parameter that are tried: half a percent apart
 RATES = np.geomspace(0.05, 20, 200)  # time constants that are tried, in lengths of the longest run
-LEARNED = 0.5  # of a codebook: where full fine-tuning learns less, its run was too short to tell what has room
 
 
 Statistic = Callable[[Measured, np.ndarray], float]  # of the mean over replicates, or over a resample of them
@@ -155,7 +153,7 @@ def compare(a: Measured, b: Measured, draws: int = DRAWS, *, equal_bits: bool = 
     """Ratio of the matching sizes of two rewards at equal information: geometric mean over codebooks.
 
     At the last evaluation, or with `equal_bits` when full fine-tuning has absorbed as much under one as it ever does
-    under the other. Replicates are paired: both must have the same ones, or there is no interval.
+    under the other. Replicates are paired.
     """
 
     def ratio(weights: np.ndarray | None) -> float:
@@ -167,8 +165,6 @@ def compare(a: Measured, b: Measured, draws: int = DRAWS, *, equal_bits: bool = 
         )
         return float(np.exp(np.mean(np.log(of_a / of_b))))
 
-    if a.n != b.n:
-        return Estimate(ratio(None), math.nan, math.nan, min(a.n, b.n))
     return bootstrap(ratio, a.n, draws)
 
 
@@ -186,15 +182,8 @@ def pairs(rewards: Rewards) -> list[Pair]:
     """Every two rewards that were measured, the denser of a pair first."""
     return [
         Pair(a, b, *(compare(m, n, equal_bits=choice) for choice in (False, True)))
-        for (a, m), (b, n) in itertools.combinations(codebooks.known(rewards).items(), 2)
+        for (a, m), (b, n) in itertools.combinations(rewards.items(), 2)
     ]
-
-
-def inversions(m: Measured) -> dict[float, list[str]]:
-    """Information of a codebook → adapters that learned less than half of what a smaller one did; only those."""
-    bits = m.mean()[:-1, :, -1]
-    less = bits < np.maximum.accumulate(bits) / 2
-    return {i: list(itertools.compress(m.arms, column)) for i, column in zip(m.information, less.T) if column.any()}
 
 
 def fallen(m: Measured) -> dict[str, list[float]]:
@@ -212,7 +201,7 @@ def fallen(m: Measured) -> dict[str, list[float]]:
 
 def beyond_adapters(rewards: Rewards) -> tuple[int, int]:
     """How many rewards' and codebooks' matching sizes at equal exposures no adapter is as large as, and of how many."""
-    beyond = [sizes_at_equal_exposures(m, m.mean()) > m.parameters[-2] for m in codebooks.known(rewards).values()]
+    beyond = [sizes_at_equal_exposures(m, m.mean()) > m.parameters[-2] for m in rewards.values()]
     return int(sum(b.sum() for b in beyond)), sum(len(b) for b in beyond)
 
 
@@ -224,10 +213,9 @@ def rate_shares(swept: Results) -> pd.DataFrame:
     return sweep.scores(swept.cells.assign(share=share), "learning_rate", "share", ["regime", "adapter"])
 
 
-def trainings(*presets: str) -> int | None:
-    """How many trainings of the student the cells of these presets began from; None where some are not on record."""
-    began = [trained_with(preset).union(ran_on(preset).get("student", [])) for preset in presets]
-    return len(set().union(*began)) if all(began) else None
+def trainings(*presets: str) -> int:
+    """How many trainings of the student the cells of these presets began from."""
+    return len(set().union(*(trained_with(preset).union(ran_on(preset).get("student", [])) for preset in presets)))
 
 
 def ran_on(preset: str) -> dict[str, list[str]]:
@@ -237,9 +225,5 @@ def ran_on(preset: str) -> dict[str, list[str]]:
 
 def expected(preset: str) -> tuple[float, float] | None:
     """Bits a parameter that the preset expects, its `expected = [low, high]`; None without one."""
-    if (between := read_preset(preset).get("about", {}).get("expected")) is None:
-        return None
-    numbers = isinstance(between, list) and all(type(bound) in (int, float) for bound in between)
-    if not (numbers and len(between) == 2 and between[0] <= between[1]):
-        raise UserError(f"expected of preset {preset!r} is {between!r}; it has to be [low, high], two numbers")
-    return float(between[0]), float(between[1])
+    between = read_preset(preset)["about"].get("expected")
+    return between and tuple(between)

@@ -95,6 +95,6 @@ def capacity_sides(at_equal_exposures: bool) -> tuple[int, int, int]:
     for preset, at in CAPACITY.items():
         if at == "step" or at_equal_exposures:
             slope = law.growth_at_equal_exposures if at_equal_exposures and at == "step" else law.growth
-            known = codebooks.known(codebooks.rewards(load(preset), at))
-            sides += [law.estimate(m, slope).against(0) for m in known.values()]
+            rewards = codebooks.rewards(load(preset), at)
+            sides += [law.estimate(m, slope).against(0) for m in rewards.values()]
     return len(sides), sides.count(Side.ABOVE), sides.count(Side.BELOW)

@@ -1,6 +1,5 @@
 """The words of notebooks/law.ipynb, some of them the start page's too: sentences and rows of tables. Torch-free."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,12 +12,7 @@ from lrd.analysis.law import Pair, Statistic
 from lrd.report.rates import choice
 from lrd.report.text import NBSP, NOTHING, listed, times
 
-NOT_RUN = "Not run: no replicate of any reward is finished."
-GROWING = {
-    Side.ABOVE: "grows with the information",
-    Side.BELOW: "shrinks with the information",
-    Side.UNKNOWN: "has no interval yet",
-}  # of a slope against 0; anything else is not shown to grow
+GROWING = {Side.ABOVE: "grows with the information", Side.BELOW: "shrinks with the information"}  # a slope against 0
 READINGS = {
     Side.ABOVE: ", more than was expected",
     Side.BELOW: ", fewer than was expected",
@@ -28,9 +22,9 @@ READINGS = {
 }
 
 
-def shown(estimate: Estimate | None) -> str:
+def shown(estimate: Estimate) -> str:
     """`1.4 [1.0, 2.4]`; the value alone where it has no interval."""
-    if estimate is None or not math.isfinite(estimate.value):
+    if not math.isfinite(estimate.value):
         return NOTHING
     known = estimate.low == estimate.low
     bounds = f" [{times(estimate.low)},{NBSP}{times(estimate.high)}]" if known else ""
@@ -39,75 +33,47 @@ def shown(estimate: Estimate | None) -> str:
 
 def verdict(rewards: Rewards) -> str:
     """What the declared statistics say of sizes, as sentences; an interval that includes no effect is said to."""
-    if not (known := codebooks.known(rewards)):
-        return NOT_RUN
-    grows = (
-        f"At equally many episodes the size that matches full fine-tuning {_growing(known, law.growth)} At equally "
-        f"many looks at each key it {_growing(known, law.growth_at_equal_exposures)}"
+    return (
+        f"At equally many episodes the size that matches full fine-tuning {_growing(rewards, law.growth)} At equally "
+        f"many looks at each key it {_growing(rewards, law.growth_at_equal_exposures)} "
+        f"{_densities(law.pairs(rewards), 'episodes')}"
     )
-    return " ".join([grows, *_beside(known, "episodes")])
 
 
 def verdict_at_exposures(rewards: Rewards) -> str:
     """As `verdict`, where codebooks are set side by side at equal exposures per key."""
-    if not (known := codebooks.known(rewards)):
-        return NOT_RUN
-    exposures = next(iter(known.values())).steps[-1]
-    grows = f"When each key has been asked for {exposures:.0f} times, the size that matches full fine-tuning "
-    return " ".join([grows + _growing(known, law.growth), *_beside(known, "looks at a key")])
+    exposures = next(iter(rewards.values())).steps[-1]
+    return (
+        f"When each key has been asked for {exposures:.0f} times, the size that matches full fine-tuning "
+        f"{_growing(rewards, law.growth)} {_densities(law.pairs(rewards), 'looks at a key')}"
+    )
 
 
-def _growing(known: Mapping[str, Measured], statistic: Statistic) -> str:
+def _growing(rewards: Rewards, statistic: Statistic) -> str:
     """`grows with the information: slope 1.5 [0.96, 1.6] under supervised`, for every way in which it goes."""
     ways: dict[str, list[str]] = {}
-    for regime, m in known.items():
+    for regime, m in rewards.items():
         slope = law.estimate(m, statistic)
         way = GROWING.get(slope.against(0), "is not shown to grow")
         ways.setdefault(way, []).append(f"slope {shown(slope)} under {regime}")
     return "; it ".join(f"{way}: {listed(slopes)}" for way, slopes in ways.items()) + "."
 
 
-def _beside(known: Mapping[str, Measured], equal: str) -> list[str]:
-    """What is said beside how sizes grow; `equal` names what rewards have had equally much of."""
-    sentences = []
-    for regime, m in known.items():
-        shares = m.mean()[-1, :, -1] / m.information
-        if shares.min() < law.LEARNED:
-            texts = " and ".join(f"{100 * share:.0f} %" for share in shares)
-            sentences.append(
-                f"But under {regime} full fine-tuning itself learns no more than {texts} of the codebooks by the last "
-                f"step, so that these sizes say more of what is learned soon than of what an adapter can hold."
-            )
-    sentences += [_densities(law.pairs(known), equal)] if len(known) > 1 else []
-    return [*sentences, *filter(None, [inversions(known)])]
-
-
 def _densities(pairs: Sequence[Pair], equal: str) -> str:
-    """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more."""
+    """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more.
+
+    `equal` names what rewards have had equally much of by the last evaluation.
+    """
     texts = [
         f"{pair.denser} asks for {shown(pair.at_end)} times the size that {pair.sparser} does ({shown(pair.at_bits)})"
         for pair in pairs
     ]
-    less = _shown(pairs, Side.BELOW, equal)
-    unknown = [f"{pair.denser} against {pair.sparser}" for pair in pairs if pair.at_end.against(1) is Side.UNKNOWN]
+    more, less = (listed(_shown(pairs, side, equal)) for side in (Side.ABOVE, Side.BELOW))
     return (
         f"At equally many {equal}, and in brackets when both have taught full fine-tuning equally much, "
-        f"{listed(texts)}: {_more(pairs, equal)}{f'; less is asked for under {listed(less)}' if less else ''}."
-        + (f" Of {listed(unknown)} too few replicates are the same for an interval." if unknown else "")
+        f"{listed(texts)}: {f'more is asked for under {more}' if more else 'no denser reward is shown to ask for more'}"
+        f"{f'; less is asked for under {less}' if less else ''}."
     )
-
-
-def denser(rewards: Rewards, equal: str = "episodes") -> str:
-    """Which denser rewards are shown to require a larger adapter than a sparser one, as a clause.
-
-    `equal` names what they have had equally much of by the last evaluation.
-    """
-    return _more(pairs, equal) if (pairs := law.pairs(rewards)) else "no two rewards can be compared"
-
-
-def _more(pairs: Sequence[Pair], equal: str) -> str:
-    more = _shown(pairs, Side.ABOVE, equal)
-    return f"more is asked for under {listed(more)}" if more else "no denser reward is shown to ask for more"
 
 
 def _shown(pairs: Sequence[Pair], side: Side, equal: str) -> list[str]:
@@ -121,26 +87,11 @@ def _shown(pairs: Sequence[Pair], side: Side, equal: str) -> list[str]:
     return [f"{pair.denser} than {pair.sparser}{when[at]}" for pair, at in zip(pairs, sides) if at in when]
 
 
-def inversions(rewards: Rewards) -> str:
-    """Adapters that learned less than half of what a smaller one did, in a sentence; empty without any."""
-    texts = [
-        f"{', '.join(arms)} ({regime}, {information:,.0f} bits)"
-        for regime, m in codebooks.known(rewards).items()
-        for information, arms in law.inversions(m).items()
-    ]
-    if not texts:
-        return ""
-    return (
-        f"Less than half of what a smaller adapter did was learned by {'; '.join(texts)}: room does not explain that, "
-        f"their learning rates may, and the sizes above rest on them too."
-    )
-
-
 def fallen(rewards: Rewards) -> str:
     """Adapters whose bits are shown to lie below those of the next smaller one, a sentence; empty without any."""
     texts = [
         f"{arm} under {regime} ({listed([f'{information:,.0f}' for information in less])} bits)"
-        for regime, m in codebooks.known(rewards).items()
+        for regime, m in rewards.items()
         for arm, less in law.fallen(m).items()
     ]
     if not texts:
@@ -169,8 +120,8 @@ def stored(rewards: Rewards, between: tuple[float, float] | None) -> str:
 
 def spread(rewards: Rewards) -> str:
     """From least to most bits a parameter over rewards, at the last evaluation."""
-    slopes = sorted((law.capacity(m, m.mean()), regime) for regime, m in codebooks.known(rewards).items())
-    return " to ".join(f"{times(c)} ({regime})" for c, regime in slopes[:: max(1, len(slopes) - 1)]) or NOTHING
+    slopes = sorted((law.capacity(m, m.mean()), regime) for regime, m in rewards.items())
+    return " to ".join(f"{times(c)} ({regime})" for c, regime in slopes[:: max(1, len(slopes) - 1)])
 
 
 def held(first: Rewards, again: Rewards) -> str:
@@ -179,33 +130,28 @@ def held(first: Rewards, again: Rewards) -> str:
     One that lies outside may still be the same: whether the intervals have a value in common is said too.
     """
     before, after = (
-        {regime: law.estimate(m, law.growth) for regime, m in codebooks.known(rewards).items()}
-        for rewards in (first, again)
+        {regime: law.estimate(m, law.growth) for regime, m in rewards.items()} for rewards in (first, again)
     )
     texts = []
     for regime, b in after.items():
-        a = before.get(regime)
-        if a is None or math.isnan(a.low + b.low):
-            continue
+        a = before[regime]
         where = "within" if a.low <= b.value <= a.high else "outside"
         width = "narrower" if b.high - b.low < a.high - a.low else "no narrower"
         common = "they overlap" if a.overlaps(b) else "they have no value in common"
         texts.append(f"{where} the first run's interval under {regime} (its own is {width}; {common})")
-    return f"At equally many episodes the slope lies {listed(texts)}." if texts else ""
+    return f"At equally many episodes the slope lies {listed(texts)}."
 
 
 def tested(rewards: Rewards) -> str:
     """How many rewards show growth, and which show a law of density at equal bits, as a sentence."""
-    if not (known := codebooks.known(rewards)):
-        return ""
     grows = [
-        sum(law.estimate(m, slope).against(0) is Side.ABOVE for m in known.values()) or "none"
+        sum(law.estimate(m, slope).against(0) is Side.ABOVE for m in rewards.values()) or "none"
         for slope in (law.growth, law.growth_at_equal_exposures)
     ]
-    pairs = [pair for pair in law.pairs(known) if pair.at_bits.against(1) is Side.ABOVE]
+    pairs = [pair for pair in law.pairs(rewards) if pair.at_bits.against(1) is Side.ABOVE]
     more = listed([f"{pair.denser} against {pair.sparser}" for pair in pairs]) or "no two rewards"
     return (
-        f"Growth is shown under {grows[0]} of {len(known)} rewards at equally many episodes, and under {grows[1]} at "
+        f"Growth is shown under {grows[0]} of {len(rewards)} rewards at equally many episodes, and under {grows[1]} at "
         f"equally many looks; that the denser asks for more at equal bits is shown of {more}."
     )
 
@@ -217,22 +163,18 @@ def beyond_adapters(rewards: Rewards) -> str:
 
 def replicates(rewards: Rewards) -> str:
     """How many each reward has: `4 (supervised), 4 (outcome)`."""
-    return ", ".join(f"{m.n if m else 0} ({regime})" for regime, m in rewards.items())
+    return ", ".join(f"{m.n} ({regime})" for regime, m in rewards.items())
 
 
 def students(*presets: str) -> str:
     """From how many trainings of the student the cells of these presets began, as the end of a sentence."""
     number = law.trainings(*presets)
-    if number is None:
-        return "began from trainings of it of which not all are on record"
     return "all began from one training of it" if number == 1 else f"began from {number} trainings of it"
 
 
 def repeated(a: pd.DataFrame, b: pd.DataFrame) -> str:
     """How far apart the cells are that two frames share, at the last step of both, as the end of a sentence."""
     apart = 100 * codebooks.apart(a, b)
-    if not len(apart):
-        return "cannot be told from any cell that both have"
     ends = f"{apart.mean():.1f} % of a codebook on average, {apart.max():.0f} % at most"
     return f"shows in {len(apart)} cells that both have: their ends are {ends} apart"
 
@@ -240,15 +182,15 @@ def repeated(a: pd.DataFrame, b: pd.DataFrame) -> str:
 def versions(*presets: str) -> str:
     """The versions of PyTorch that the presets' published cells ran under."""
     known = sorted({version for preset in presets for version in law.ran_on(preset).get("torch", [])})
-    return "PyTorch " + (listed(known) if known else NOTHING)
+    return f"PyTorch {listed(known)}"
 
 
 def fit_rows(rewards: Rewards, statistics: Sequence[Statistic]) -> list[tuple[str, ...]]:
     """Each reward's statistics, and its sizes at the last evaluation."""
     rows = []
     for regime, m in rewards.items():
-        sizes = ", ".join(_sizes(law.matching_sizes(m, m.mean()))) if m else NOTHING
-        rows.append((regime, *(shown(m and law.estimate(m, each)) for each in statistics), sizes))
+        sizes = ", ".join(_sizes(law.matching_sizes(m, m.mean())))
+        rows.append((regime, *(shown(law.estimate(m, each)) for each in statistics), sizes))
     return rows
 
 
@@ -266,9 +208,7 @@ def equal_table(rewards: Rewards) -> tuple[list[str], list[tuple[str, ...]]]:
 
     A column is a codebook: its information, and the bits absorbed at which arms are compared.
     """
-    means = [(m, m.mean()) for m in codebooks.known(rewards).values()]
-    if not means:
-        return ["reward"], []
+    means = [(m, m.mean()) for m in rewards.values()]
     target = law.least_absorbed([mean for _, mean in means])
     books = zip(means[0][0].information, target)
     head = [f"{information:,.0f} bits, at {bits:,.0f} absorbed" for information, bits in books]
@@ -281,13 +221,7 @@ def _sizes(sizes) -> list[str]:
 
 def slope_row(rewards: Rewards, statistic: Statistic) -> list[str]:
     """Each reward's slope with its interval."""
-    return [shown(m and law.estimate(m, statistic)) for m in rewards.values()]
-
-
-def ratio_row(rewards: Rewards, *, equal_bits: bool = False) -> list[str]:
-    """Each two rewards' ratio of sizes, the denser over the sparser, see `law.compare`."""
-    pairs = {(p.denser, p.sparser): p.at_bits if equal_bits else p.at_end for p in law.pairs(rewards)}
-    return [shown(pairs.get(names)) for names in itertools.combinations(rewards, 2)]
+    return [shown(law.estimate(m, statistic)) for m in rewards.values()]
 
 
 def rate_rows(shares: pd.DataFrame) -> list[tuple[str, ...]]:

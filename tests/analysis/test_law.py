@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fakes import INFORMATION, PARAMETERS, STEPS, quiet, world, write_cell
 
-from lrd import ROOT, UserError, results
+from lrd import ROOT, results
 from lrd.analysis import bootstrap, codebooks, law, sweep
 from lrd.analysis.bootstrap import Side
 from lrd.analysis.codebooks import Measured
@@ -183,7 +183,7 @@ def test_codebooks_side_by_side_at_equal_looks(tmp_path, monkeypatch):
             write_cell(tmp_path, cell, {step: 8 for step in (0, cell.steps // 2, cell.steps)})
     found = results.load("law-long", tmp_path)
     frame = codebooks.learned(found)
-    assert sorted(frame.exposures.unique()) == [0, 120, 240] and codebooks.exposures(found) == 240
+    assert sorted(frame.exposures.unique()) == [0, 120, 240]
     assert codebooks.measured(frame, "outcome") is None  # no step that all of them share
     m = codebooks.measured(frame, "outcome", "exposures")
     assert m is not None and m.steps.tolist() == [0, 120, 240] and m.bits.shape == (1, 2, 2, 3)
@@ -193,7 +193,7 @@ def test_trainings_of_the_student(monkeypatch):
     known = {"a": ["x"], "b": ["x"], "c": ["y", "z"]}
     kept = {name: {"environment": {"student": began}} for name, began in known.items()}
     monkeypatch.setattr(published, "record", kept.get)
-    assert (law.trainings("a", "b"), law.trainings("a", "c"), law.trainings("a", "d")) == (1, 3, None)
+    assert (law.trainings("a", "b"), law.trainings("a", "c")) == (1, 3)
 
 
 def test_cells_that_two_presets_share():
@@ -254,20 +254,17 @@ def test_which_way_a_size_goes():
 def test_pairs_have_the_denser_first():
     growing = world(np.random.default_rng(0))
     smaller = replace(growing, parameters=growing.parameters / 3)
-    [pair] = law.pairs({"supervised": smaller, "distillation": None, "outcome": growing})
+    [pair] = law.pairs({"supervised": smaller, "outcome": growing})
     assert (pair.denser, pair.sparser) == ("supervised", "outcome")
     assert pair.at_end.value == pytest.approx(1 / 3) and pair.at_end.against(1) is Side.BELOW
     [pair] = law.pairs({"outcome": growing, "supervised": smaller})
     assert pair.at_end.against(1) is Side.ABOVE and law.pairs({"supervised": growing}) == []
-    few = replace(growing, bits=growing.bits[:5])
-    [pair] = law.pairs({"supervised": growing, "outcome": few})
-    assert pair.at_end.against(1) is Side.UNKNOWN and pair.at_end.n == 5  # not the same replicates
 
 
 def test_sizes_that_no_adapter_has():
     """4,096 bits ask for more than any adapter."""
     m = world(np.random.default_rng(0), c=0.1)
-    assert law.beyond_adapters({"supervised": m, "outcome": None}) == (1, 3)
+    assert law.beyond_adapters({"supervised": m}) == (1, 3)
 
 
 def test_what_is_expected_is_no_matter_of_words(monkeypatch):
@@ -275,10 +272,6 @@ def test_what_is_expected_is_no_matter_of_words(monkeypatch):
     about = {"prediction": "About one bit, between 0.8 and 0.9; from 2.5 to 3.5 at most.", "expected": [0, 1.1]}
     monkeypatch.setattr(law, "read_preset", lambda name: {"about": about})
     assert law.expected("law") == (0.0, 1.1)
-    for wrong in ("0.65 to 1.1", [0.65], [1.1, 0.65], ["0.65", "1.1"], [0.65, True], 0.65, [float("nan"), 1.0]):
-        about["expected"] = wrong
-        with pytest.raises(UserError, match="it has to be \\[low, high\\], two numbers"):
-            law.expected("law")
     del about["expected"]
     assert law.expected("law") is None
 
@@ -311,11 +304,7 @@ def test_sizes_of_rewards_that_teach_at_other_speeds():
 
 
 def test_larger_adapters_that_learned_less():
-    known = world(np.random.default_rng(0))
-    assert law.inversions(known) == law.fallen(known) == {}
-    bits = known.bits.copy()
-    bits[:, 5, 2] *= 0.1
-    assert law.inversions(replace(known, bits=bits)) == {4096: ["a5"]}
+    assert law.fallen(world(np.random.default_rng(0))) == {}
     short = world(np.random.default_rng(0), c=0.1)  # so that no arm reaches what there is to know
     bits = short.bits.copy()
     bits[:, 5, 1:] = 0.8 * bits[:, 4, 1:]

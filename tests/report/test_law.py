@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from fakes import ARMS, INFORMATION, PARAMETERS, legible, quiet, world
 
-from lrd.analysis import bootstrap, codebooks, law
+from lrd.analysis import codebooks, law
 from lrd.analysis.bootstrap import Estimate
 from lrd.report import figures, law as page
-from lrd.report.text import NBSP, NOTHING, times
+from lrd.report.text import NBSP, NOTHING
 from lrd.runs import published
 
 
 def test_an_estimate_as_shown():
     assert page.shown(Estimate(1.23, -0.5, 2.0, 6)) == f"1.2 [−0.50,{NBSP}2.0]"
     assert page.shown(Estimate(1.23, math.nan, math.nan, 1)) == "1.2"
-    assert page.shown(Estimate(math.nan, math.nan, math.nan, 1)) == page.shown(None) == NOTHING
+    assert page.shown(Estimate(math.nan, math.nan, math.nan, 1)) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -37,15 +37,10 @@ def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, expec
     lows = {False: at_end, True: at_bits}
     monkeypatch.setattr(law, "compare", lambda a, b, equal_bits: Estimate(1.2, lows[equal_bits], 2.0, 6))
     m = quiet()
-    rewards = {"supervised": m, "distillation": None, "outcome": m}
-    assert page.denser(rewards, "looks") == expected
-    assert page.denser({"supervised": m}) == "no two rewards can be compared"
+    rewards = {"supervised": m, "outcome": m}
     assert expected.replace("looks", "looks at a key") in page.verdict_at_exposures(rewards)
     shown = "supervised against outcome" if at_bits > 1 else "no two rewards"
     assert page.tested(rewards).endswith(f"at equal bits is shown of {shown}.")
-    row = [f"1.2 [{times(at_end)},{NBSP}2.0]" if at_end == at_end else "1.2"]
-    assert page.ratio_row({"supervised": m, "outcome": m}) == row
-    assert page.ratio_row(rewards)[::2] == [NOTHING] * 2
 
 
 def test_whether_a_slope_held():
@@ -53,8 +48,7 @@ def test_whether_a_slope_held():
     about = dict(c=0.6, absorbed=0.5, bent=True)
     loud, calm = (world(np.random.default_rng(i), noise=n, between=n, **about) for i, n in enumerate((0.3, 0.02)))
     fixed = replace(calm, bits=np.repeat(calm.bits[:, :, :1], 3, 2))
-    few = replace(calm, bits=calm.bits[: bootstrap.LEAST - 1])
-    text = page.held({"supervised": loud, "outcome": calm, "process": calm}, {"supervised": calm, "outcome": fixed})
+    text = page.held({"supervised": loud, "outcome": calm}, {"supervised": calm, "outcome": fixed})
     assert text == (
         "At equally many episodes the slope lies within the first run's interval under supervised (its own is "
         "narrower; they overlap) and outside the first run's interval under outcome (its own is narrower; they have "
@@ -62,8 +56,6 @@ def test_whether_a_slope_held():
     )
     again = page.held({"supervised": calm}, {"supervised": loud})
     assert "(its own is no narrower; they overlap)" in again
-    assert page.held({"supervised": loud}, {"supervised": few}) == ""
-    assert page.held({"outcome": loud}, {"supervised": calm}) == ""
 
 
 def test_the_most_that_a_fit_can_tell_is_named():
@@ -84,27 +76,21 @@ def test_students_and_versions(monkeypatch):
     )
     assert page.students("a", "b") == "all began from one training of it"
     assert page.students("a", "c") == "began from 3 trainings of it"
-    assert "not all are on record" in page.students("a", "d")
-    texts = [page.versions("a"), page.versions("a", "b", "c"), page.versions("c")]
-    assert texts == ["PyTorch 2.11.0", "PyTorch 2.11.0 and 2.13.0", f"PyTorch {NOTHING}"]
+    assert [page.versions("a"), page.versions("a", "b", "c")] == ["PyTorch 2.11.0", "PyTorch 2.11.0 and 2.13.0"]
 
 
 def test_how_far_repeated_cells_are_apart(monkeypatch):
     monkeypatch.setattr(codebooks, "apart", lambda a, b: pd.Series([0.25, 0.0]))
     text = "shows in 2 cells that both have: their ends are 12.5 % of a codebook on average, 25 % at most apart"
     assert page.repeated(pd.DataFrame(), pd.DataFrame()) == text
-    monkeypatch.setattr(codebooks, "apart", lambda a, b: pd.Series([]))
-    assert page.repeated(pd.DataFrame(), pd.DataFrame()).startswith("cannot be told")
 
 
 def test_tables_of_worlds():
     known = world(np.random.default_rng(0), tau=100.0)
-    head, [row] = page.equal_table({"supervised": known, "outcome": None})
+    head, [row] = page.equal_table({"supervised": known})
     assert head[1].startswith("256 bits, at 2") and len(row) == 4
-    assert page.equal_table({"outcome": None}) == (["reward"], [])
     assert page.arm_rows(known)[0][:3] == ("a0", "96", "192")
-    slopes = page.slope_row({"supervised": known, "outcome": None}, law.growth)
-    assert slopes == [page.shown(law.estimate(known, law.growth)), NOTHING]
+    assert page.slope_row({"supervised": known}, law.growth) == [page.shown(law.estimate(known, law.growth))]
 
 
 def test_rates_in_rows():
@@ -129,18 +115,10 @@ def test_other_cells_on_the_same_axes():
     ]
 
 
-def test_the_figure_of_worlds_and_of_nothing():
+def test_the_figure_of_worlds():
     known = world(np.random.default_rng(0), tau=100.0)
-    for rewards in ({"supervised": known, "outcome": None}, {"supervised": None}):
-        figure = figures.law(rewards)
-        legible(figure)
-        empty = [regime for regime, m in rewards.items() if m is None]
-        says = [
-            ax.get_title(loc="left") for ax in figure.axes if "no finished cell" in [t.get_text() for t in ax.texts]
-        ]
-        assert says == empty
-        plt.close(figure)
     figure = figures.law({"supervised": known})
+    legible(figure)
     lines = [
         line for line in figure.axes[0].lines if len(line.get_xdata()) == len(ARMS) and line.get_linestyle() != "None"
     ]

@@ -94,35 +94,29 @@ def differences(results: Results, found: "Mapping[str, Mapping[str, Contrast]]",
     return style.finish(figure, axes)
 
 
-def law(rewards: Mapping[str, "Measured | None"]) -> Figure:
+def law(rewards: "Mapping[str, Measured]") -> Figure:
     """Bits learned at the last evaluation against trained parameters: a panel a reward, a line a codebook.
 
     Dots are replicates, the line their mean, its star full fine-tuning; dotted is all there is to know, grey one bit a
     parameter.
     """
     figure, axes = plt.subplots(1, len(rewards), figsize=(style.WIDTH, 3.2), sharex=True, sharey=True, squeeze=False)
-    known = [m for m in rewards.values() if m is not None]
-    shades = plt.get_cmap("viridis")(np.linspace(0.75, 0.0, max([len(m.information) for m in known], default=1)))
-    least = max(1, min([m.bits[..., -1].min() for m in known], default=1))
+    information = next(iter(rewards.values())).information
+    shades = plt.get_cmap("viridis")(np.linspace(0.75, 0.0, len(information)))
+    least = max(1, min(m.bits[..., -1].min() for m in rewards.values()))
     for ax, (regime, m) in zip(axes[0], rewards.items()):
-        ax.set(title=regime, xlabel="trained parameters", xscale="log", yscale="log")
-        style.say_if_empty(ax, [] if m is None else m.arms)
-        if m is None:
-            continue
         bits = np.maximum(m.bits[..., -1], 1)  # what is less than a bit, or negative, lies on the floor
         ax.plot(m.parameters, m.parameters, color="0.8", linewidth=1)
-        for i, information in enumerate(m.information):
-            ax.axhline(information, color=shades[i], linestyle=":", linewidth=1)
-            ax.plot(np.tile(m.parameters, (m.n, 1)), bits[:, :, i], ".", color=shades[i], markersize=3, alpha=0.6)
+        for i, shade in enumerate(shades):
+            ax.axhline(information[i], color=shade, linestyle=":", linewidth=1)
+            ax.plot(np.tile(m.parameters, (m.n, 1)), bits[:, :, i], ".", color=shade, markersize=3, alpha=0.6)
             mean = bits[:, :, i].mean(0)
-            ax.plot(m.parameters, mean, color=shades[i], linestyle=style.dash(i))
-            ax.plot(m.parameters[-1:], mean[-1:], style.FULL_MARKER, color=shades[i], markersize=9)
-        ax.set_ylim(0.7 * least, 2 * m.information.max())
+            ax.plot(m.parameters, mean, color=shade, linestyle=style.dash(i))
+            ax.plot(m.parameters[-1:], mean[-1:], style.FULL_MARKER, color=shade, markersize=9)
+        ax.set(title=regime, xlabel="trained parameters", xscale="log", yscale="log")
+        ax.set_ylim(0.7 * least, 2 * information.max())
     axes[0, 0].set_ylabel("bits learned")
-    if known:
-        style.legend_of_lines(
-            figure, shades, [f"{information:,.0f} bits to learn" for information in known[0].information]
-        )
+    style.legend_of_lines(figure, shades, [f"{bits:,.0f} bits to learn" for bits in information])
     return style.finish(figure, axes)
 
 
