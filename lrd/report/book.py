@@ -6,14 +6,14 @@ wait for one after the other; and executed cells, stored as they ran and under o
 """
 
 import contextlib
+import functools
 import json
 import os
-import queue
-import re
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,8 @@ def _by_regime(root: Path, preset: str, runs: Path) -> list[dict[str, Any]]:
             continue
         entry, regime = {"file": f"runs/{preset}/{cell.name}/cell"}, f"{CELLS}-{cell.regime}"
         if (root / f"{regime}.md").is_file():
-            above = sections.setdefault(regime, {"file": regime, "sections": []})
-            above["sections"].append(entry | {"title": short_title(cell)})
+            above, place = sections.setdefault(regime, {"file": regime, "sections": []}), place_of(cell)
+            above["sections"].append(entry | {"title": place[0].upper() + place[1:]})
         else:
             sections[cell.name] = entry | {"title": cell.name}
     return list(sections.values())
@@ -102,15 +102,10 @@ def _place(cell: Cell) -> tuple[Any, ...]:
     return cell.rank is None, cell.rank or 0, *map(str, cell.point.values()), cell.seed
 
 
-def short_title(cell: Cell) -> str:
-    """Its place within the regime, as the table of contents names it."""
-    place = [arm_name(cell.arm), *(on_axis(axis, value) for axis, value in cell.point.items()), f"seed {cell.seed}"]
-    return ", ".join([place[0][0].upper() + place[0][1:], *place[1:]])
-
-
-def on_axis(axis: str, value: object) -> str:
-    """`training 2`, and `repair=cap` of an axis that is no count."""
-    return f"{axis} {value}" if str(value).isdigit() else f"{axis}={value}"
+def place_of(cell: Cell) -> str:
+    """Its place within the regime: `rank 4, training 2, seed 1`, and `repair=cap` of an axis that is no count."""
+    axes = (f"{axis} {value}" if str(value).isdigit() else f"{axis}={value}" for axis, value in cell.point.items())
+    return ", ".join([arm_name(cell.arm), *axes, f"seed {cell.seed}"])
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -126,34 +121,31 @@ def setup(app: Any) -> dict[str, Any]:
 def _execute_ahead(app: Any, env: Any, documents: list[str]) -> None:
     """Starts to execute the analysis notebooks, in the order in which they will be read."""
     app.lrd_executed = {name: Future() for name in documents if name.startswith(ANALYSIS)}
-    todo: queue.SimpleQueue[tuple[Path, Future[str]]] = queue.SimpleQueue()
-    for name, future in app.lrd_executed.items():
-        todo.put((Path(env.doc2path(name)), future))
+    todo = iter([(Path(env.doc2path(name)), future) for name, future in app.lrd_executed.items()])
     for _ in range(AT_A_TIME):
         threading.Thread(target=_work, args=[todo], daemon=True).start()
 
 
-def _work(todo: "queue.SimpleQueue[tuple[Path, Future[str]]]") -> None:
+def _work(todo: Iterator[tuple[Path, Future[str]]]) -> None:
     """Executes notebooks one after the other in one kernel: the next need not import and read what the last one has.
 
     One that fails takes the kernel with it, and the next starts another.
     """
-    while not todo.empty():
-        with sockets() as ip:
-            kernel = Kernel(transport="ipc", ip=ip)
-            with contextlib.suppress(queue.Empty):
-                while _goes_on(kernel, *todo.get_nowait()):
-                    pass
-            if kernel.has_kernel:
-                run_sync(kernel.shutdown_kernel)(now=True)
+    with sockets() as ip:
+        kernel = Kernel(transport="ipc", ip=ip)
+        for path, future in todo:
+            try:
+                future.set_result(execute(path, kernel))
+            except Exception as error:
+                future.set_exception(error)
+                _stop(kernel)
+                kernel = Kernel(transport="ipc", ip=ip)
+        _stop(kernel)
 
 
-def _goes_on(kernel: Kernel, path: Path, future: Future[str]) -> bool:
-    try:
-        future.set_result(execute(path, kernel))
-    except Exception as error:
-        future.set_exception(error)
-    return future.exception() is None
+def _stop(kernel: Kernel) -> None:
+    if kernel.has_kernel:
+        run_sync(kernel.shutdown_kernel)(now=True)
 
 
 def execute(path: Path, kernel: Kernel) -> str:
@@ -178,30 +170,33 @@ def _take_executed(app: Any, document: str, source: list[str]) -> None:
             source[0] = ahead.result()
 
 
+@functools.cache  # each of a preset's hundreds of pages asks
+def _cells(preset: str) -> dict[str, Cell]:
+    return {cell.name: cell for cell in grid(preset)}
+
+
 def _name_cell(app: Any, document: str, source: list[str]) -> None:
     """Puts the cell's own name over its page, and the way back beneath; the file stays as it is."""
     if not (document.startswith("runs/") and document.endswith("/cell")):
         return
     notebook = json.loads(source[0])
     _, preset, name, _ = document.split("/")
-    place, _, seed = name.rpartition("-s")
-    first, *axes = re.split(r"-(?=\w+=)", place)  # values of further axes may have hyphens
-    regime, arm = first.split("-")
-    for cell in notebook["cells"]:
-        heading, _, rest = "".join(cell["source"]).partition("\n")
-        if cell["cell_type"] == "markdown" and heading.startswith("# "):
-            cell["source"] = rest
+    cell = _cells(preset)[name]
+    for each in notebook["cells"]:
+        heading, _, rest = "".join(each["source"]).partition("\n")
+        if each["cell_type"] == "markdown" and heading.startswith("# "):
+            each["source"] = rest
             break  # the title that all cells share; papermill puts the notice of a failure before it
-    command = f"lrd cell {preset} --regime {regime} --rank {arm.removeprefix('r')} --seed {seed}"
-    command += "".join(f" --set {axis}" for axis in axes)
+    rank = "full" if cell.rank is None else cell.rank
+    command = f"lrd cell {preset} --regime {cell.regime} --rank {rank} --seed {cell.seed}"
+    command += "".join(f" --set {axis}={value}" for axis, value in cell.point.items())
     links = [
         "[the gallery that it is part of](/notebooks/gallery.ipynb)",
         f"`{command} --runs elsewhere` runs it again",
     ]
     if student := results.models_of(results.root() / preset / name).get("student"):
         links.append(f"began from student `{student}`")
-    what = ", ".join([regime, arm_name(arm), *(on_axis(*axis.split("=", 1)) for axis in axes), f"seed {seed}"])
-    title = f"# {what}\n\n{' · '.join(links)}"
+    title = f"# {cell.regime}, {place_of(cell)}\n\n{' · '.join(links)}"
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
     source[0] = json.dumps(notebook)
 

@@ -284,21 +284,22 @@ def test_runs_are_never_executed_and_analysis_always():
 
 
 @pytest.mark.parametrize(
-    ("name", "title", "options"),
+    ("preset", "name", "title", "options"),
     [
-        ("process-r4-s1", "process, rank 4, seed 1", "--regime process --rank 4 --seed 1"),
-        ("outcome-full-learning_rate=3e-05-s100", "outcome, full fine-tuning, learning_rate=3e-05, seed 100",
-         "--regime outcome --rank full --seed 100 --set learning_rate=3e-05"),
-        ("process-r4-training=2-s1", "process, rank 4, training 2, seed 1",
+        ("tiny", "process-r4-s1", "process, rank 4, seed 1", "--regime process --rank 4 --seed 1"),
+        ("fair-lr", "outcome-full-learning_rate=1e-05-training=2-s100",
+         "outcome, full fine-tuning, learning_rate=1e-05, training 2, seed 100",
+         "--regime outcome --rank full --seed 100 --set learning_rate=1e-05 --set training=2"),
+        ("fair", "process-r4-training=2-s1", "process, rank 4, training 2, seed 1",
          "--regime process --rank 4 --seed 1 --set training=2"),
-        ("supervised-r1-codebook=small-1-adapter=rank-1-s0",
+        ("law", "supervised-r1-codebook=small-1-adapter=rank-1-s0",
          "supervised, rank 1, codebook=small-1, adapter=rank-1, seed 0",
          "--regime supervised --rank 1 --seed 0 --set codebook=small-1 --set adapter=rank-1"),
     ],
 )  # fmt: skip
-def test_a_cells_page_is_named_by_its_place(name, title, options):
+def test_a_cells_page_is_named_by_its_place(preset, name, title, options):
     source = [json.dumps({"cells": [{"cell_type": "markdown", "source": "# One cell\n\nRead."}]})]
-    book._name_cell(None, f"runs/some/{name}/cell", source)
+    book._name_cell(None, f"runs/{preset}/{name}/cell", source)
     first, second = json.loads(source[0])["cells"]
     assert first["source"].startswith(f"# {title}\n") and second["source"] == "\nRead."
-    assert f"`lrd cell some {options} --runs elsewhere`" in first["source"]
+    assert f"`lrd cell {preset} {options} --runs elsewhere`" in first["source"]
