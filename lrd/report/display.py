@@ -10,8 +10,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.core.getipython import get_ipython
-from IPython.display import publish_display_data
 from matplotlib.figure import Figure
 
 from lrd.analysis import budget
@@ -34,16 +32,14 @@ class Html(str):
 
 
 def glue(prefix: str = "", /, **values: Any) -> None:
-    """Stores what a notebook would show of each value, for the page's sentences and figures: `myst_nb.glue`, unseen.
+    """Stores what a notebook would show of each value, for the page's sentences and figures, and closes figures.
 
-    Each is named by `prefix` and its keyword. Figures are closed, so that the notebook shows none a second time. Its
-    own function imports the whole of Sphinx, in every notebook anew; a test compares the two.
+    Each is named by `prefix` and its keyword.
     """
-    kind = "application/papermill.record/"
+    from myst_nb import glue as store  # here, so that a cell's own notebook does not need it
+
     for name, value in values.items():
-        shown, about = get_ipython().display_formatter.format(value)  # pyright: ignore[reportOptionalMemberAccess]
-        about["scrapbook"] = {"name": prefix + name, "mime_prefix": kind}
-        publish_display_data({kind + mime: data for mime, data in shown.items()}, metadata=about)
+        store(prefix + name, value, display=False)
         if isinstance(value, Figure):
             plt.close(value)
 

@@ -5,11 +5,9 @@ import matplotlib
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
-import nbformat
 import pytest
 from fakes import broken, half as half_matrix, legible, one_evaluation, write_run
 from matplotlib.text import Text
-from nbclient import NotebookClient
 
 from lrd import ROOT, results
 from lrd.analysis import onset
@@ -114,23 +112,6 @@ def test_reasons_of_failures_are_escaped(half):
     found = results.Results(half.preset, half.steps, half.evals, half.cells, ["outcome-r1-s0: failed: <i>x</i>"])
     assert "failed: &lt;i&gt;x&lt;/i&gt;" in display.missing(found)
     assert "outcome-r1-s0/cell.html" in display.missing(found)
-
-
-@pytest.mark.slow
-def test_glued_as_myst_nb_glues():
-    """In a real kernel, since what is stored is what the kernel would show."""
-    notebook = nbformat.v4.new_notebook()
-    imports = "%matplotlib inline\nimport myst_nb\nimport matplotlib.pyplot as plt\nfrom lrd.report import display"
-    values = "values = ['0.5 ± 0.1', 0.375, plt.subplots(figsize=(1, 1))[0], display.Html('<b>x</b>')]"
-    sources = [
-        f"{imports}\n{values}\nplt.close()",
-        "for i, value in enumerate(values):\n    myst_nb.glue(f'name_{i}', value, display=False)",
-        "for i, value in enumerate(values):\n    display.glue('name_', **{str(i): value})",
-    ]
-    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    _, theirs, ours = NotebookClient(notebook).execute().cells
-    assert len(ours.outputs) == 4 and ours.outputs == theirs.outputs
-    assert "application/papermill.record/image/png" in ours.outputs[2].data
 
 
 @pytest.mark.parametrize("make", [half_matrix, broken, one_evaluation, lambda root: root])
