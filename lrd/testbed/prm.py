@@ -1,5 +1,6 @@
 """The testbed's PRM by Math-Shepherd's recipe: Monte-Carlo labels, hard estimate, read out at the step tag."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,25 +40,16 @@ def label_steps(
 ) -> list[list[bool]]:
     """For each step of each solution: does any of `k` completions from it reach the gold answer (the hard estimate)?"""
     newlines, done = newline_ids(tokenizer), end_ids(tokenizer)
-    owners, prefixes = [], []
-    for i, ids in enumerate(solutions):
-        for j, end in enumerate(step_ends(ids, newlines, *done)):
-            owners.append((i, j))
-            prefixes.append((prompts[i], ids[: end + 1]))
+    steps = [(i, ids[: end + 1]) for i, ids in enumerate(solutions) for end in step_ends(ids, newlines, *done)]
     # What ended is not completed further; its answer stands.
-    open_ones = [n for n, (_, ids) in enumerate(prefixes) if ids[-1] not in done]
-    starts = [prefixes[n][0] + prefixes[n][1] for n in open_ones for _ in range(k)]
-    tails = complete(starts)
+    begun = [(i, ids) for i, ids in steps if ids[-1] not in done for _ in range(k)]
+    tails = texts(complete([prompts[i] + ids for i, ids in begun]), tokenizer)
+    heads = texts([ids for _, ids in begun], tokenizer)
+    written = iter([head + tail for head, tail in zip(heads, tails, strict=True)])
     labels: list[list[bool]] = [[] for _ in solutions]
-    reached = dict.fromkeys(range(len(prefixes)), False)
-    begun = texts([prefixes[n][1] for n in open_ones for _ in range(k)], tokenizer)
-    for at, (text, tail) in enumerate(zip(begun, texts(tails, tokenizer), strict=True)):
-        n = open_ones[at // k]
-        reached[n] |= is_correct(text + tail, problems[owners[n][0]].answer)
-    for n, (i, _) in enumerate(owners):
-        if prefixes[n][1][-1] in done:
-            reached[n] = is_correct(texts([prefixes[n][1]], tokenizer)[0], problems[i].answer)
-        labels[i].append(reached[n])
+    for i, ids in steps:
+        answers = texts([ids], tokenizer) if ids[-1] in done else list(itertools.islice(written, k))
+        labels[i].append(any(is_correct(answer, problems[i].answer) for answer in answers))
     return labels
 
 
