@@ -117,31 +117,20 @@ def chained() -> pd.DataFrame:
 
 
 def swept_rates() -> pd.DataFrame:
-    """Curves of `fair-lr`: every arm likes fair's rate best, but full fine-tuning under process, and rank 4 ties.
+    """Curves of `fair-lr`: every arm likes fair's rate best, but one of rank 4 under outcome ties and ends higher.
 
     Under outcome, one cell of rank 256 is missing.
     """
     usual, rows = sweep.in_use("fair"), []
     for cell in grid("fair-lr"):
         key, rate = (cell.regime, cell.arm), cell.learning_rate
-        ends = (0.3, 0.6, 0.6) if rate == (1e-5 if key == ("process", "full") else usual[key]) else (0.3, 0.3, 0.4)
+        ends = (0.3, 0.6, 0.6) if rate == usual[key] else (0.3, 0.3, 0.4)
         if key == ("outcome", "r4") and rate == 1e-3:
             ends = (0.3, 0.5, 0.8)
         if key != ("outcome", "r256") or (rate, cell.point["training"]) != (1e-3, "3"):
             about = (cell.name, *key, rate, cell.point["training"], cell.seed)
             rows += [(*about, float(step), value) for step, value in zip((0, 20, 40), ends)]
     return pd.DataFrame(rows, columns=sweep.COLUMNS)
-
-
-def slowed(root: Path) -> Path:
-    """Cells of `pace` that have collapsed by step 80, by step 160 or not; of its axis every extent there is."""
-    early, later = {0: 8, 40: 18, 80: 2, 120: 1, 240: 0}, {0: 8, 40: 12, 80: 18, 120: 18, 160: 3, 240: 2}
-    keeps = {0: 8, 40: 18, 80: 18, 120: 17, 240: 16}  # of 20 problems
-    plan = {"rank-16": [early] * 3, "rank-16-third": [early, later, later], "rank-16-tenth": [later] * 3}
-    plan |= {"full": [early, keeps, keeps], "full-third": [keeps, keeps, later], "full-tenth": [keeps] * 3}
-    for cell in grid("pace"):
-        write_cell(root, cell, plan[cell.point["pace"]][cell.seed])
-    return root
 
 
 def change_metrics(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

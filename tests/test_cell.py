@@ -457,7 +457,7 @@ def test_unknown_presets(preset):
 
 
 def test_the_nearest_preset_is_named():
-    says(r"unknown preset 'papre' \(did you mean paper or pace\?\)", "papre")
+    says(r"unknown preset 'papre' \(did you mean paper\?\)", "papre")
 
 
 def test_unknown_regimes():

@@ -123,6 +123,18 @@ def comparisons(by_regime: Answers, off_rate: Collection[Arm] = ()) -> pd.DataFr
     return pd.DataFrame(rows, columns=columns)
 
 
+def brought(plain: Results, changed: Results, measure: str) -> dict[Arm, Contrast]:
+    """(regime, arm) → `changed` minus `plain`, of arms that both have with the same students, seeds and problems."""
+    before, after = (answers(results, measure) for results in (plain, changed))
+    return {
+        (regime, arm): contrast
+        for regime, arms in after.items()
+        for arm, table in arms.items()
+        if table.shape == np.shape(before.get(regime, {}).get(arm))
+        and (contrast := crossed.contrast(table - before[regime][arm]))
+    }
+
+
 def slopes(by_regime: Answers) -> dict[str, Contrast]:
     """Regime → slope of pass@1 over log2 of the rank, where two ranks or more are there."""
     by_rank = {r: {int(arm[1:]): t for arm, t in arms.items() if arm != FULL} for r, arms in by_regime.items()}

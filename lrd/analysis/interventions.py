@@ -159,37 +159,14 @@ def rank_effect(frame: pd.DataFrame, name: str) -> Difference | None:
     return paired(frame.assign(regime=frame.intervention), name, f"r{int(ranks.min())}", "full")
 
 
-def rank_effects(results: Results) -> dict[str, Difference | None]:
-    """Rank's arm → its final pass@1 less full fine-tuning's, where a preset has one reward and no intervention."""
-    (regime,) = results.regimes
-    return {arm: paired(results.finished, regime, arm, "full") for arm in results.arms if arm != "full"}
-
-
 def resolvable(d: Difference | None) -> float:
     """The least true difference that such an interval excludes 0 for half the time: its own half-width."""
     return (d.high - d.low) / 2 if d and d.n > 1 else math.nan
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """Interventions that two testbeds have, by where they are shown to lessen the loss."""
-
-    both: list[str]
-    first: list[str]  # alone
-    second: list[str]  # alone
-    spared: list[str]  # on neither, though advantages are shown to be smaller on both
-
-
-def transfer(first: pd.DataFrame, second: pd.DataFrame) -> Transfer | None:
-    """Whether interventions do the same on a second testbed; None where one has too few seeds for an interval."""
-    frames = (first, second)
-    if min(frame[frame.intervention == NONE].seed.nunique() for frame in frames) < 2:
-        return None
-    kept, tame = ([set(shown(frame, value)) for frame in frames] for value in ("lost", "magnitude"))
-    common = [name for name in names(first) if name in set(second.intervention)]
-    return Transfer(
-        both=[name for name in common if name in kept[0] & kept[1]],
-        first=[name for name in common if name in kept[0] - kept[1]],
-        second=[name for name in common if name in kept[1] - kept[0]],
-        spared=[name for name in common if name in (tame[0] & tame[1]) - kept[0] - kept[1]],
-    )
+def side_by_side(plain: Results, repaired: Results) -> pd.DataFrame:
+    """A row a finished process cell of a preset, and of one that changes its rules: intervention, rank and `lost`."""
+    process = plain.finished[plain.finished.regime == "process"]
+    frames = {"the plain process reward": process, "the repaired one": repaired.finished}
+    labelled = [cells.assign(intervention=name, lost=cells.peak - cells.final) for name, cells in frames.items()]
+    return pd.concat(labelled, ignore_index=True)[["intervention", "rank", "lost"]]

@@ -6,7 +6,7 @@ from lrd.analysis import fair, headline
 from lrd.analysis.budget import outcome_budget
 from lrd.analysis.crossed import MARGIN, Contrast
 from lrd.analysis.headline import Line
-from lrd.analysis.stats import Verdict, below_base, paired
+from lrd.analysis.stats import Verdict, below_base
 from lrd.report.budget import consequence
 from lrd.report.text import NOTHING, arm_name, bracketed, counted, listed, mean_sd, signed
 from lrd.results import Results
@@ -202,22 +202,6 @@ def reach(lines: Sequence[Line]) -> str:
 def problems(results: Results) -> str:
     """How many held-out problems there are."""
     return str(results.evals.problem.nunique()) if len(results.evals) else "the"
-
-
-def exceptions(results: Results) -> str:
-    """The ranks whose end can be told from full fine-tuning's, as a sentence; the intervals are one at a time."""
-    *ranks, full = results.arms
-    sides = {Verdict.AHEAD: "above", Verdict.BEHIND: "below"}
-    arms: dict[str, list[str]] = {}
-    for regime in results.regimes:
-        for arm in ranks:
-            d = paired(results.finished, regime, arm, full)
-            if d and d.verdict in sides:
-                arms.setdefault(f"{sides[d.verdict]} it under {regime}", []).append(arm_name(arm))
-    if not arms:
-        return f"No rank's interval against {arm_name(full)} excludes zero."
-    texts = [f"{listed(names)} {'ends' if len(names) == 1 else 'end'} {where}" for where, names in arms.items()]
-    return f"Of all ranks, those whose interval against {arm_name(full)} excludes zero: {'; '.join(texts)}."
 
 
 def magnitude(results: Results) -> str:

@@ -178,7 +178,7 @@ def slope_sentences(compared: Comparisons) -> str:
             "need more, and nothing of what less would do."
         )
     if not (math.isfinite(s.low) and math.isfinite(s.high)):
-        text += " An open end means that some regime's required rank is not shown to be reached."
+        text += " An open end means that under some reward no rank is known to be enough."
     return text
 
 

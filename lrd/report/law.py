@@ -54,13 +54,13 @@ def _growing(rewards: Rewards, statistic: Statistic) -> str:
     ways: dict[str, list[str]] = {}
     for regime, m in rewards.items():
         slope = law.estimate(m, statistic)
-        way = GROWING.get(slope.against(0), "is not shown to grow")
+        way = GROWING.get(slope.against(0), "does not grow significantly")
         ways.setdefault(way, []).append(f"slope {shown(slope)} under {regime}")
     return "; it ".join(f"{way}: {listed(slopes)}" for way, slopes in ways.items()) + "."
 
 
 def _densities(pairs: Sequence[Pair], equal: str) -> str:
-    """Each reward's size over that of every sparser one, and whether any denser reward is shown to ask for more.
+    """Each reward's size over that of every sparser one, and whether any denser reward asks for significantly more.
 
     `equal` names what rewards have had equally much of by the last evaluation.
     """
@@ -71,7 +71,8 @@ def _densities(pairs: Sequence[Pair], equal: str) -> str:
     more, less = (listed(_shown(pairs, side, equal)) for side in (Side.ABOVE, Side.BELOW))
     return (
         f"At equally many {equal}, and in brackets when both have taught full fine-tuning equally much, "
-        f"{listed(texts)}: {f'more is asked for under {more}' if more else 'no denser reward is shown to ask for more'}"
+        f"{listed(texts)}: "
+        f"{f'more is asked for under {more}' if more else 'no denser reward asks for significantly more'}"
         f"{f'; less is asked for under {less}' if less else ''}."
     )
 
@@ -151,8 +152,8 @@ def tested(rewards: Rewards) -> str:
     pairs = [pair for pair in law.pairs(rewards) if pair.at_bits.against(1) is Side.ABOVE]
     more = listed([f"{pair.denser} against {pair.sparser}" for pair in pairs]) or "no two rewards"
     return (
-        f"Growth is shown under {grows[0]} of {len(rewards)} rewards at equally many episodes, and under {grows[1]} at "
-        f"equally many looks; that the denser asks for more at equal bits is shown of {more}."
+        f"Growth is significant under {grows[0]} of {len(rewards)} rewards at equally many episodes, and under "
+        f"{grows[1]} at equally many looks; that the denser asks for more at equal bits is significant for {more}."
     )
 
 

@@ -1,16 +1,14 @@
-"""The words and tables of the page on the collapse under intervention, which the reader knows as repairs and paces."""
+"""The words and tables of the page on the collapse under intervention, which the reader knows as repairs."""
 
 import numpy as np
 import pandas as pd
 
-from lrd.analysis import interventions, learning_rates
+from lrd.analysis import fair, headline, interventions
 from lrd.analysis.budget import capacity
 from lrd.analysis.interventions import HOLDS, NONE, Link, effect, rank_effect, resolvable, share, shown
-from lrd.analysis.learning_rates import Extent, last_steps
 from lrd.analysis.stats import Difference
-from lrd.presets import read_preset
-from lrd.report.answer import exceptions
-from lrd.report.text import NBSP, NOTHING, arm_name, difference, interval, listed, mean_sd, signed, unbroken
+from lrd.report import answer
+from lrd.report.text import NBSP, NOTHING, arm_name, difference, interval, listed, mean_sd, signed
 from lrd.results import Results
 
 Table = tuple[list[str], list[tuple[str, ...]]]  # column names and rows, for `display.table`
@@ -23,14 +21,6 @@ VALUES = {  # column → what it is
 }
 LINKS = {"magnitude": "magnitude", "length": "length", "blind": "blindness"}
 DIGITS = {"lost": 2, "final": 2, "magnitude": 1, "length": 0, "blind": 2}
-COLLAPSED = {  # by the earlier step, and by the later one
-    (Extent.ALL, Extent.ALL): "By step {soon} every cell of {names} has collapsed.",
-    (Extent.SOME, Extent.ALL): "By step {soon} some cells of {names} have, and all have by step {late}.",
-    (Extent.SOME, Extent.SOME): "By step {soon} some cells of {names} have, and not all have by step {late}.",
-    (Extent.NONE, Extent.ALL): "Of {names} none has by then, and all have by step {late}.",
-    (Extent.NONE, Extent.SOME): "Of {names} none has by then, and some have by step {late}.",
-    (Extent.NONE, Extent.NONE): "Of {names} none has by step {late}.",
-}
 
 
 def verdict(frame: pd.DataFrame) -> str:
@@ -39,14 +29,14 @@ def verdict(frame: pd.DataFrame) -> str:
         return "Not run: no cell is finished."
     tame, kept, higher = shown(frame, "magnitude"), shown(frame, "lost"), shown(frame, "final", 1)
     texts = [
-        f"Repairs that make the advantages smaller: {', '.join(tame) or 'none is shown to'}.",
-        f"Repairs that lessen the loss of pass@1: {', '.join(kept) or 'none is shown to'}.",
+        f"Repairs that make the advantages smaller: {', '.join(tame) or 'none significantly'}.",
+        f"Repairs that lessen the loss of pass@1: {', '.join(kept) or 'none significantly'}.",
         f"Both: {', '.join(name for name in tame if name in kept) or 'none'}.",
     ]
     if hollow := [name for name in kept if name not in higher]:
         texts.append(
-            f"Of those that lessen it, {listed(hollow)} {'is' if len(hollow) == 1 else 'are'} not shown to end higher "
-            f"than none, so that less may be lost because less was gained."
+            f"Of those that lessen it, {listed(hollow)} {'does' if len(hollow) == 1 else 'do'} not end significantly "
+            f"higher than without a repair, so that less may be lost because less was gained."
         )
     best = interventions.best_without_gold(frame)
     if best and (d := rank_effect(frame, best)) and d.n > 1:
@@ -58,12 +48,12 @@ def verdict(frame: pd.DataFrame) -> str:
 
 
 def of_adapters(frame: pd.DataFrame) -> str:
-    """What is shown of adapters without full fine-tuning, which may lose nothing with any intervention or none."""
+    """What is significant of adapters alone: full fine-tuning may lose nothing with any intervention or none."""
     adapters = frame[frame["rank"].notna()]
     if not len(adapters):
         return ""
     lessened, higher = (listed(names) or "none" for names in (shown(adapters, "lost"), shown(adapters, "final", 1)))
-    return f"Of the adapters alone: shown to lose less with {lessened}, and to end higher with {higher}."
+    return f"The adapters alone lose significantly less with {lessened}, and end significantly higher with {higher}."
 
 
 def held(frame: pd.DataFrame) -> str:
@@ -97,33 +87,18 @@ def links(frame: pd.DataFrame) -> str:
 def _link(link: Link) -> str:
     name, savings = LINKS[link.name], listed([f"{percentage(d)} ({name})" for name, d in link.shares.items()])
     if not link.shares:
-        return f"No repair is shown to lessen {name}: what it carries cannot be told."
+        return f"No repair lessens {name} significantly, so that its share cannot be told."
     if not link.alone:
         return (
             f"Repairs that lessen {name} all move another link too, and their shares are of both: {savings} of the "
             f"loss."
         )
-    unshown = f" Of {listed(link.unshown)} it is not shown that they save any." if link.unshown else ""
-    return f"Repairs shown to lessen {name} and to move no other link save {savings} of the loss.{unshown}"
-
-
-def across(results: Results, others: Results) -> str:
-    """Whether another testbed's interventions do what those of the first do, as sentences."""
-    frames = [interventions.table(each) for each in (results, others)]
-    here, there = (read_preset(each.preset)["base"] for each in (results, others))
-    if not len(frames[1]):
-        return f"On the testbed {there} they have not been run."
-    if (shared := interventions.transfer(*frames)) is None:
-        return f"On {here} or {there} too few cells are finished for an interval."
-    both, first, second, spared = (
-        listed(names) or "none" for names in (shared.both, shared.first, shared.second, shared.spared)
+    unshown = (
+        f" What {listed(link.unshown)} {'saves' if len(link.unshown) == 1 else 'save'} is not significant."
+        if link.unshown
+        else ""
     )
-    return (
-        f"With {len(frames[1])} of {len(others.cells)} cells on the testbed {there}, and of the repairs that both "
-        f"testbeds have, those that are shown to lessen the loss of pass@1 on both: {both}; on {here} alone: {first}; "
-        f"on {there} alone: {second}. Those that make the advantages smaller on both and are shown to lessen it on "
-        f"neither: {spared}."
-    )
+    return f"Repairs that lessen {name} significantly, and no other link, save {savings} of the loss.{unshown}"
 
 
 def values(frame: pd.DataFrame) -> Table:
@@ -146,12 +121,12 @@ def effects(frame: pd.DataFrame) -> Table:
 
 
 def shares(frame: pd.DataFrame) -> Table:
-    """The links that an intervention is shown to move and how, and both of its shares, with intervals."""
+    """The links that an intervention moves significantly and how, and both of its shares, with intervals."""
     rows = []
     for name, moved in interventions.moves(frame).items():
         brings = listed([f"{'less' if d.mean < 0 else 'more'} {LINKS[link]}" for link, d in moved.items()])
         rows.append((name, brings or "none", *(percentage(share(frame, name, value)) for value in ("lost", "final"))))
-    return ["repair", "is shown to bring", "saves of the loss", "regained at the end"], rows
+    return ["repair", "brings significantly", "saves of the loss", "regained at the end"], rows
 
 
 def percentage(d: Difference | None) -> str:
@@ -168,53 +143,45 @@ def arms(frame: pd.DataFrame) -> Table:
     return ["repair", *head], rows
 
 
-def settings(preset: str) -> str:
-    """What a preset changes of its cells, beyond the regime: `deposit_rule = minimum`."""
-    changed = read_preset(preset)["cell"].items() - read_preset(read_preset(preset)["base"])["cell"].items()
-    return ", ".join(f"{key} = {value}" for key, value in sorted(changed) if key != "regime")
+def of_ranks(repaired: Results) -> str:
+    """What the ranks of a repaired preset are against full fine-tuning and to each other, as sentences."""
+    lines = headline.lines(repaired)
+    if not any(line.pooled for line in lines):
+        return "Not run: too few cells are finished."
+    said = (answer.verdict(lines), answer.near(lines), answer.rise(lines), answer.together(lines))
+    return " ".join(text for text in said if text)
 
 
-def rank_verdict(results: Results) -> str:
-    """Which ranks are shown to end elsewhere than full fine-tuning, and what could have been seen, as sentences."""
-    widths = [resolvable(d) for d in interventions.rank_effects(results).values() if d and d.n > 1]
-    if not widths:
-        return "Not run: no rank has an interval."
-    return (
-        f"{exceptions(results)} By the widest interval a difference below {max(widths):.2f} could not be told from "
-        f"none."
-    )
+def of_repair(plain: Results, repaired: Results) -> str:
+    """In which arms a repair changes pass@1 significantly, as cells are read, as a sentence; empty without any pair."""
+    gaps = fair.brought(plain, repaired, headline.measure(repaired))
+    if not gaps:
+        return ""
+    changed = [f"{arm_name(arm)} ({answer.with_interval(gap)})" for (_, arm), gap in gaps.items() if gap.differs]
+    return f"The repair changes pass@1 {answer.read(repaired)} significantly for {listed(changed) or 'no arm'}."
 
 
-def ranks(results: Results) -> Table:
-    """Each arm's final pass@1, its difference to full fine-tuning paired by seed, and what that could resolve."""
-    rows, gaps = [], interventions.rank_effects(results)
-    for arm in results.arms:
-        d, least = gaps.get(arm), resolvable(gaps.get(arm))
-        finals = mean_sd(results.finished.final[results.finished.arm == arm])
-        rows.append((arm_name(arm), finals, difference(d) if d else "", f"{least:.2f}" if least == least else ""))
-    return ["", "final pass@1", "less full fine-tuning", "resolves"], rows
-
-
-def rate_verdict(results: Results) -> str:
-    """Which arms and rates collapse by the earlier step, which only by the later one, and which never, as sentences."""
-    soon, late = last_steps(results.preset)
-    groups: dict[tuple[Extent, ...], list[str]] = {extent: [] for extent in COLLAPSED}
-    for name, extent in learning_rates.extents(learning_rates.collapses(results, soon), soon, late).items():
-        groups[extent].append(name)
-    texts = [
-        COLLAPSED[extent].format(soon=soon, late=late, names=listed(names)) for extent, names in groups.items() if names
+def side_by_side(plain: Results, repaired: Results) -> Table:
+    """Each arm's pass@1 under process as it is and repaired, and their difference, as cells are read and at the end."""
+    measures = {"final": "at the last step"}
+    if "chosen" in fair.measures(repaired):
+        measures = {"chosen": "at the chosen step"} | measures
+    head = ["", *(f"{where}: {what}" for where in measures.values() for what in ("as it is", "repaired", "difference"))]
+    found = {m: [fair.answers(results, m).get("process", {}) for results in (plain, repaired)] for m in measures}
+    gaps = {m: fair.brought(plain, repaired, m) for m in measures}
+    rows = [
+        (
+            arm_name(arm),
+            *(
+                text
+                for m, (before, after) in found.items()
+                for text in (_mean(before, arm), _mean(after, arm), answer.with_interval(gaps[m].get(("process", arm))))
+            ),
+        )
+        for arm in repaired.arms
     ]
-    return " ".join(texts) or "Not run: no cell is finished."
-
-
-def rates(results: Results) -> Table:
-    """Arm and rate, pass@1 at its best, at the earlier step and at the last, and how many cells collapse by either."""
-    soon, late = last_steps(results.preset)
-    head = ["pace", "rate", "best", f"step {soon}", f"step {late}", f"collapsed by {soon}", f"by {late}", "at steps"]
-    rows = []
-    for name, cells in learning_rates.collapses(results, soon).groupby("pace", sort=False):
-        values = [mean_sd(cells[column], 2) for column in ("peak", "at_soon", "final")]
-        counts = [unbroken(f"{(cells.collapse <= step).sum()} of {len(cells)}") for step in (soon, late)]
-        steps = ", ".join(f"{step:.0f}" for step in sorted(cells.collapse.dropna())) or "none"
-        rows.append((name, f"{cells.learning_rate.iloc[0]:g}", *values, *counts, steps))
     return head, rows
+
+
+def _mean(arms: dict[str, np.ndarray], arm: str) -> str:
+    return answer.number(float(arms[arm].mean())) if arm in arms else NOTHING

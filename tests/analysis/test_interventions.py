@@ -10,10 +10,8 @@ from hypothesis import given, strategies as st
 
 from lrd import results
 from lrd.analysis import interventions
-from lrd.analysis.interventions import Transfer
 from lrd.analysis.stats import mean_difference, ratio_of_means
 from lrd.cell import Cell, grid
-from lrd.presets import labelled
 
 FOUND = intervened(none=(0.8, 5.0), tame=(0.8, 1.0), good=(0.2, 5.0), both=(0.1, 1.0))
 
@@ -159,48 +157,6 @@ def test_what_was_exploited(tmp_path):
     assert interventions._last_deposit({"token_rewards": [0.5, None], "deposit_mask": [True, True]}) == -math.inf
 
 
-def test_two_testbeds(tmp_path):
-    """Some lessen the loss on both, on one, or on neither; `cap` is not on the larger testbed."""
-    plan = {"none": 2, "mean-to-go": 2, "canonical": 18, "minimum": 18, "cap": 18}  # right at the end, of 20
-    for preset, change in (("repair", {"minimum": 2}), ("repair-small", {"canonical": 2})):
-        for name, right in (plan | change).items():
-            if preset == "repair" or name != "cap":
-                for seed in range(3):
-                    cell = Cell.load(preset, rank=1, seed=seed, repair=name)
-                    size = 0.1 if name == "mean-to-go" else 1.0
-                    write_cell(tmp_path, cell, {0: 5, 10: 18, 20: right}, advantage_std=size + 0.001 * seed)
-    first, second = (interventions.table(results.load(name, tmp_path)) for name in ("repair", "repair-small"))
-    assert interventions.transfer(first, second) == Transfer(
-        both=[], first=["canonical"], second=["minimum"], spared=["mean-to-go"]
-    )
-    assert interventions.transfer(first, second[second.seed == 0]) is None
-
-
-def test_ranks_against_full_fine_tuning(tmp_path):
-    """Rank 4 ends 0.05, 0.00 and 0.05 higher: half the interval is 4.303 · 0.0289 / √3 = 0.07. Rank 16 has one seed."""
-    plan = {1: (4, 6, 8), 4: (9, 10, 13), 16: (20,), None: (8, 10, 12)}
-    for rank, right in plan.items():
-        for seed, n in enumerate(right):
-            write_cell(tmp_path, Cell.load("pace-ranks", rank=rank, seed=seed), {0: 5, 10: n})
-    found = interventions.rank_effects(results.load("pace-ranks", tmp_path))
-    assert {arm: d and round(d.mean, 3) for arm, d in found.items()} == {
-        "r1": -0.2, "r4": 0.033, "r16": 0.6, "r64": None, "r256": None
-    }  # fmt: skip
-    assert interventions.resolvable(found["r4"]) == pytest.approx(0.0717, abs=1e-4)
-    assert math.isnan(interventions.resolvable(found["r16"]))
-
-
-def test_every_rank_is_the_beginning_of_its_slow_pace():
-    """At a tenth of the rates of preset `tiny`; what `pace` has too differs in its steps alone."""
-    paces = {(c.rank, c.seed): c for c in grid("pace") if c.point["pace"].endswith("tenth")}
-    usual = {(c.rank, c.seed): c.learning_rate for c in grid("tiny") if c.regime == "process"}
-    for cell in grid("pace-ranks"):
-        assert cell.learning_rate == pytest.approx(usual[cell.rank, cell.seed] / 10)
-        if longer := paces.get((cell.rank, cell.seed)):
-            there = {key: cell.config[key] for key in cell.config if cell.config[key] != longer.config[key]}
-            assert there.keys() <= {"preset", "steps", "pace"} and longer.steps > cell.steps
-
-
 def test_the_preset(tmp_path):
     cells = grid("repair")
     assert len(cells) == 11 * 3 * 3 and len({cell.name for cell in cells}) == 99
@@ -212,12 +168,6 @@ def test_the_preset(tmp_path):
     assert (both.prm_reads, both.deposit_rule, both.point) == ("canonical", "minimum", {"repair": "canonical-minimum"})
     empty = interventions.table(results.load("repair", tmp_path))
     assert not len(empty) and set(intervened(none=(0.8, 5.0))) == set(empty)
-
-
-def test_the_larger_testbed_has_interventions_of_the_same_names():
-    """What is said of names holds for both."""
-    ours, theirs = (labelled(name)["repair"] for name in ("repair", "repair-small"))
-    assert theirs.items() <= ours.items()
 
 
 def test_which_ask_for_gold_answers(tmp_path):

@@ -22,10 +22,22 @@ def test_the_rule():
     assert best["outcome", "r4"] == 1e-3  # the same area as 3.16e-4, and a higher end
     assert ("outcome", "r256") not in best and len(best) == 17
     assert math.isnan(sweep.areas(cells).loc[("outcome", "r256"), 1e-3])
-    assert sweep.unlike("fair", best)["process", "full"] == (1e-5, 3.16e-5)
+    assert sweep.unlike("fair", best) == {("outcome", "r4"): (1e-3, 3.16e-4)}
     assert sweep.ratios(best)["process"] == pytest.approx((10, 10))
     assert sweep.spacing(cells) == pytest.approx(10**0.5, 0.01)
     assert sweep.by_student(cells)["1"]["outcome", "r256"] == 3.16e-4  # its cells are there
+
+
+def test_the_line_of_the_chosen_rate_is_bold():
+    curves = swept_rates()
+    best = sweep.rates(sweep.cells_of(PRESET, curves))
+    figure = figures.by_rate(curves, ["outcome"], ["r1", "r256"], best)
+    tried = sorted(curves.learning_rate.unique())
+    for ax, arm in zip(figure.axes, ("r1", "r256")):
+        lines = ax.get_lines()[1:]  # the first is the base
+        bold = [rate for rate, line in zip(tried, lines, strict=True) if line.get_linewidth() > 2]
+        assert bold == [best[key] for key in [("outcome", arm)] if key in best]
+    plt.close(figure)
 
 
 def test_a_mean_is_over_all_cells():

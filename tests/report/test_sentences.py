@@ -27,15 +27,15 @@ from fakes import (
     intervened,
     matrix,
     one_evaluation,
-    slowed,
     swept_rates,
     world,
     write_cell,
+    write_lines,
     write_run,
 )
 
 from lrd import results
-from lrd.analysis import again, budget as budget_numbers, fair, learning_rates, onset, sweep
+from lrd.analysis import again, budget as budget_numbers, fair, interventions, onset, sweep
 from lrd.analysis.again import Reading, Rerun
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.equivalence import compare
@@ -269,7 +269,7 @@ def intervention_frames() -> Iterable[tuple[str, pd.DataFrame]]:
 
 
 def collapse_page(runs: Path) -> Iterable[tuple[str, Glued]]:
-    """The page on interventions, every rank, two testbeds and other learning rates."""
+    """The page on interventions, and every rank under one repair on another testbed."""
     for case, frame in intervention_frames():
         glued = {"verdict": repair.verdict(frame), "adapters": repair.of_adapters(frame), "held": repair.held(frame)}
         glued |= {"links": repair.links(frame)}
@@ -278,26 +278,21 @@ def collapse_page(runs: Path) -> Iterable[tuple[str, Glued]]:
                 head, rows = tabled(frame)
                 glued |= {f"{tabled.__name__} head": " | ".join(head)} | table(tabled.__name__, rows)
         yield case, glued
-    for rank, right in {1: (4, 6, 8), 4: (9, 10, 13), 16: (20,), 64: (9, 11, 13), None: (8, 10, 12)}.items():
-        for seed, n in enumerate(right):
-            write_cell(runs / "ranks", Cell.load("pace-ranks", rank=rank, seed=seed), {0: 5, 10: n})
-    slowed(runs / "slowed")
-    for case in ("ranks", "slowed", "no runs"):
-        ranks, slow = (results.load(preset, runs / case) for preset in ("pace-ranks", "pace"))
-        glued = {"every rank": repair.rank_verdict(ranks), "rates": repair.rate_verdict(slow)}
-        glued |= table("ranks", repair.ranks(ranks)[1])
-        yield case, glued | table("rates", repair.rates(learning_rates.with_rates(slow))[1])
-    for preset, change in (("repair", {"minimum": 2}), ("repair-small", {"canonical": 2})):
-        for name, right in ({"none": 2, "mean-to-go": 2, "canonical": 18, "minimum": 18} | change).items():
-            for seed in range(3):  # right at the end, of 20
-                cell = Cell.load(preset, rank=1, seed=seed, repair=name)
-                size = 0.1 if name == "mean-to-go" else 1.0
-                write_cell(runs / "two testbeds", cell, {0: 5, 10: 18, 20: right}, advantage_std=size + 0.001 * seed)
-    write_cell(runs / "one cell", Cell.load("repair-small", rank=1, seed=0, repair="none"), {0: 5, 20: 2})
-    first = results.load("repair", runs / "two testbeds")
-    for case in ("two testbeds", "one cell", "no runs"):
-        yield f"across, {case}", {"across": repair.across(first, results.load("repair-small", runs / case))}
-    yield "settings", {"best": repair.settings("repair-ranks")}
+    for training in "123":
+        for rank in (1, 256, None):
+            for seed in range(3):
+                rises = {1: 18, 256: 17}.get(rank or 0, 9)  # of 20
+                for preset, right in {"fair": (12 + seed, 2), "fair-intervention": (rises, rises)}.items():
+                    cell = Cell.load(preset, regime="process", rank=rank, seed=seed, training=training)
+                    path = write_cell(runs / "ranks", cell, {0: 5, 20: right[0], 40: right[1]})
+                    rows = [{"step": step, "problem": "v", "correct": step == 20} for step in (0, 20, 40)]
+                    write_lines(path / "validation.jsonl", rows)
+    for case in ("ranks", "no runs"):
+        plain, repaired = (results.load(preset, runs / case) for preset in ("fair", "fair-intervention"))
+        glued = {"every rank": repair.of_ranks(repaired), "change": repair.of_repair(plain, repaired)}
+        glued |= {"every rank held": repair.held(interventions.side_by_side(plain, repaired))}
+        head, rows = repair.side_by_side(plain, repaired)
+        yield case, glued | {"side by side head": " | ".join(head)} | table("side by side", rows)
 
 
 def learning_rates_page(runs: Path) -> Iterable[tuple[str, Glued]]:

@@ -7,7 +7,7 @@ how it is done; `style` is one for all.
 # ruff: noqa: F401
 
 from lrd.report.figures.collapse import lead_lag, onset_order, repairs
-from lrd.report.figures.curves import by_rate, cell_curves, every_cell, learning_curves, sweep
+from lrd.report.figures.curves import by_rate, cell_curves, every_cell, learning_curves
 from lrd.report.figures.fair import difference_curves, forest
 from lrd.report.figures.method import data_flow, pass_at_k, step_times, token_maps
 from lrd.report.figures.sizes import budget, differences, law, rank_curves

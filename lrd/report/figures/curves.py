@@ -124,37 +124,6 @@ def every_cell(
     return figure
 
 
-def sweep(results: Results, axis: str, chosen: Mapping[str, float], label: str) -> Figure:
-    """Pass@1 over the steps, mean over seeds: one panel an arm, one line a value of `axis`, the chosen one bold.
-
-    A thin grey line is the base.
-    """
-    rows, columns = -(-len(results.arms) // 3), 3
-    size = (style.WIDTH, 2.4 * rows)
-    figure, grid = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    used, rest = grid.flat[: len(results.arms)], grid.flat[len(results.arms) :]
-    for ax in rest:
-        ax.remove()
-    curves, values = results.of_finished(results.curves), sorted(results.cells[axis].unique())
-    shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(values)))
-    for ax, arm in zip(used, results.arms):
-        mine = curves[curves.arm == arm]
-        ax.axhline(mine["pass@1"][mine.step == 0].mean(), color="0.6", linewidth=0.8)
-        for i, value in enumerate(values):
-            line = mine[mine[axis] == value].groupby("step")["pass@1"].mean()
-            width = 2.6 if chosen.get(arm) == value else 1.1
-            ax.plot(line.index, line, color=shades[i], linestyle=style.dash(i), linewidth=width)
-        ax.set(title=style.short(arm), ylim=(-0.02, 1.02))
-        style.say_if_empty(ax, mine)
-    for ax in used[-columns:]:  # the lowest of each column
-        ax.set_xlabel("step")
-        ax.tick_params(labelbottom=True)
-    for ax in grid[:, 0]:
-        ax.set_ylabel("greedy pass@1")
-    style.legend_of_lines(figure, shades, [f"{v:g}" for v in values], title=label)
-    return style.finish(figure, used)
-
-
 def by_rate(curves: pd.DataFrame, regimes: Sequence[str], arms: Sequence[str], chosen: Mapping[Any, float]) -> Figure:
     """Validation pass@1 over the steps, mean over students: a row a regime, a column an arm, a line a learning rate.
 
