@@ -130,12 +130,14 @@ def rise(lines: Sequence[Line]) -> str:
 
 def verdict(lines: Sequence[Line]) -> str:
     """How many ranks are ahead of full fine-tuning, behind, equivalent and undecided, as sentences."""
-    texts = []
+    rewards: dict[str, list[str]] = {}  # by what is said of them
     for line in lines:
-        judged = sum(line.verdicts[v] for v in COUNTED)
-        if judged:
-            counts = listed([f"{line.verdicts[v]} {v.value}" for v in COUNTED])
-            texts.append(f"Under {line.regime}, of {counted(judged, 'rank')}, {counts}.")
+        counts = {v: n for v in COUNTED if (n := line.verdicts[v])}
+        if counts:
+            judged, each = counted(sum(counts.values()), "rank"), listed([f"{n} {v.value}" for v, n in counts.items()])
+            said = f"all {judged} are {next(iter(counts)).value}" if len(counts) == 1 else f"of {judged}, {each}"
+            rewards.setdefault(said, []).append(line.regime)
+    texts = [f"Under {listed(regimes)}, {said}." for said, regimes in rewards.items()]
     return " ".join(texts) or "No rank can be judged against full fine-tuning yet."
 
 

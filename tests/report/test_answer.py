@@ -39,12 +39,12 @@ def outcome(found):
 CASES = {
     "ahead": (
         lambda cell: 16 if cell.rank else 8,
-        "5 ahead, 0 behind, 0 equivalent",
+        "all 5 ranks are ahead",
         "no significant gain of 0.05 in pass@1",
     ),
     "behind": (
         lambda cell: 6 if cell.rank else 15,
-        "0 ahead, 5 behind, 0 equivalent",
+        "all 5 ranks are behind",
         "no significant gain of 0.05 in pass@1",
     ),
     "rising": (lambda cell: (cell.rank or 512).bit_length() * 2, "behind", "higher pass@1 under outcome"),
@@ -81,7 +81,7 @@ def test_an_arm_off_its_rate_has_no_verdict(tmp_path):
 
 def test_a_rank_with_a_cell_missing_is_left_out(tmp_path):
     found = plant(tmp_path, lambda cell: 16 if cell.rank else 8, ranks=(1, 4, 16, "full"))
-    assert "of 3 ranks, 3 ahead" in answer.verdict(headline.lines(found)) and answer.near(headline.lines(found)) == ""
+    assert "all 3 ranks are ahead" in answer.verdict(headline.lines(found)) and answer.near(headline.lines(found)) == ""
     assert outcome(found).doublings == 4
 
 
