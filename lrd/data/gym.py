@@ -50,7 +50,7 @@ def pool(source: str, split: str, size: int) -> list[Made]:
 
     Raises `UserError` where the library is not installed, and for a family or a setting that it does not have.
     """
-    family, settings = _parts(source)
+    family, settings = parts(source)
     made = draws(family, settings, f"{source} {split}")
     if split == "train":
         return list(itertools.islice((one for one in made if not one.is_held_out), size))
@@ -104,7 +104,7 @@ def _number(text: str) -> float | None:
     return float(digits) if re.fullmatch(r"-?\d+(\.\d+)?", digits) else None
 
 
-def _parts(source: str) -> tuple[str, dict[str, Any]]:
+def parts(source: str) -> tuple[str, dict[str, Any]]:
     """Family and settings of a source's name; numbers and true and false are read as such."""
     family, _, query = source.removeprefix(GYM).partition("?")
     settings: dict[str, Any] = {}
