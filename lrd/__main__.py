@@ -284,7 +284,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--runs": {"type": _directory, "metavar": "DIR", "help": RUNS},
 }
 COMMANDS = {  # what runs, what it does, and its arguments
-    "testbed": (_testbed, "train a preset's own student, teacher and PRM from scratch", "preset"),
+    "testbed": (_testbed, "train a preset's own student, teacher and PRM", "preset"),
     "cell": (
         _cell,
         "run one cell of the matrix through its notebook",

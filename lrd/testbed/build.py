@@ -13,11 +13,12 @@ from typing import Any
 
 import filelock
 import torch
+from peft import PeftModel
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell
-from lrd.data.problems import as_problem, held_out, stream
-from lrd.models.loading import device, load_model, load_tokenizer
+from lrd.data.problems import TASKS, Problem, as_problem, held_out, stream, train_pool
+from lrd.models.loading import CausalLM, device, load_model, load_tokenizer
 from lrd.models.policy import seed_of
 from lrd.presets import preset_names, read_preset
 from lrd.results import unbiased
@@ -25,9 +26,9 @@ from lrd.rewards.process import PRM
 from lrd.runs.files import read_json, write_json
 from lrd.runs.provenance import fingerprint
 from lrd.sampling.torch import TorchSampler
-from lrd.testbed import prm as shepherd, recipe
+from lrd.testbed import pretrained, prm as shepherd, recipe
 from lrd.testbed.corpus import tokenizer
-from lrd.testbed.pretrain import pretrain
+from lrd.testbed.pretrain import prepared, pretrain
 from lrd.train import evaluate
 
 PROBLEMS, SAMPLES = 200, 8  # of the card's evaluations
@@ -51,7 +52,8 @@ def _build(name: str, what: dict[str, Any], wanted: str) -> dict[str, Any]:
     part = target.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    cell, worlds = _cell(name), recipe.worlds(what)
+    start = {"start": pretrained.folder(what["start"])} if "start" in what else {}
+    cell, worlds = _cell(name), recipe.worlds(what | start)
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS asks of who wants the same bits again
     seats = _seats()
@@ -59,7 +61,7 @@ def _build(name: str, what: dict[str, Any], wanted: str) -> dict[str, Any]:
     for gpu in seats:
         gpus.put(gpu)
     with ProcessPoolExecutor(len(seats), mp_context=spawn, initializer=_sit, initargs=(gpus,)) as pool:
-        roles = [role for role, section in what.items() if isinstance(section, dict) and "shape" in section]
+        roles = [role for role, section in what.items() if isinstance(section, dict) and "train" in section]
         roles.sort(key=lambda role: -recipe.cost(what[role]))  # the longest first: the others run beside it
         jobs = {w + role: pool.submit(_train, role, worlds[w], part / w, cell) for role in roles for w in worlds}
         cards = {role: job.result() for role, job in jobs.items()}
@@ -124,14 +126,9 @@ def _sit(gpus: Any) -> None:
 
 
 def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
-    words = tokenizer(what["task"])
-    shown = f"{role} of seed {what['seed']}"
-    model, seconds = pretrain(
-        what["task"], what[role], seed_of(role, what["seed"]), words, cell.prompt_template, shown=shown
-    )
-    model.to(getattr(torch, cell.dtype)).save_pretrained(into / role)
-    words.save_pretrained(into / role)
-    parameters = sum(p.numel() for p in model.parameters())
+    words, seed, shown = _words(what), seed_of(role, what["seed"]), f"{role} of seed {what['seed']}"
+    model, seconds = pretrain(what["task"], what[role], seed, words, cell.prompt_template, _start(what), shown=shown)
+    parameters = _save(model, words, into, role, cell.dtype)
     del model
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # another worker has the same card
@@ -139,30 +136,80 @@ def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str,
 
 
 def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
-    started, part, words, seed = time.perf_counter(), what["prm"], tokenizer(what["task"]), what["seed"]
+    started, part, words, seed = time.perf_counter(), what["prm"], _words(what), what["seed"]
     samplers = {role: _sampler(into / role, role, cell, words) for role in ("student", "completer")}
-    completer = load_model(str(into / "completer"), "completer", "float32", device())
+    judge, reader = _judge(what, into)
     decoding = {"max_tokens": cell.max_completion_tokens, "rows": part["rows"]}
     rows = {}
     for split, n in (("train", part["solutions"]), ("held-out", part["held_out"])):
-        made = stream(what["task"], random.Random(seed_of("prm", split, seed)), is_held_out=split == "held-out")
-        chosen = [as_problem(next(made)) for _ in range(n)]
+        chosen = _drawn(what["task"], split == "held-out", n, random.Random(seed_of("prm", split, seed)))
         prompts = [evaluate.encode(p, cell, words) for p in chosen]
         solutions = shepherd.solve(samplers["student"], prompts, seed_of("solve", split, seed), **decoding)
         at = seed_of("label", split, seed)
         complete = functools.partial(shepherd.solve, samplers["completer"], seed=at, **decoding)
         labels = shepherd.label_steps(chosen, prompts, solutions, complete, words, part["completions"])
-        rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(completer, words, "testbed"))
-    shepherd.train_prm(completer, rows["train"], part, words, seed, shown=f"prm of seed {seed}")
-    completer.to(getattr(torch, cell.dtype)).save_pretrained(into / "prm")
-    words.save_pretrained(into / "prm")
+        rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(judge, reader, "testbed"))
+    shepherd.train_prm(judge, rows["train"], part, reader, seed, shown=f"prm of seed {seed}")
+    parameters = _save(judge, reader, into, "prm", cell.dtype)
+    prm = PRM(load_model(str(into / "prm"), "PRM", cell.dtype, device()), reader, "testbed")
     marks = [mark for _, labels in rows["held-out"] for mark in labels if mark >= 0]
     return {
-        "parameters": sum(p.numel() for p in completer.parameters()),
+        "parameters": parameters,
         "seconds": round(time.perf_counter() - started, 1),
-        "held_out_step_accuracy": shepherd.step_accuracy(PRM(completer, words, "testbed"), rows["held-out"]),
+        "held_out_step_accuracy": shepherd.step_accuracy(prm, rows["held-out"]),
         "majority_step_accuracy": max(sum(marks), len(marks) - sum(marks)) / len(marks),
     }
+
+
+def _words(what: dict[str, Any]) -> Any:
+    """The tokenizer of a world's models."""
+    return load_tokenizer(what["start"], "start") if "start" in what else tokenizer(what["task"])
+
+
+def _start(what: dict[str, Any]) -> CausalLM | None:
+    """The pretrained model that a world's models begin from, where the recipe names one."""
+    if "start" not in what:
+        return None
+    model = load_model(what["start"], "start", "float32", device())
+    model.name_or_path = what["start"]  # an adapter's configuration names it, and no path of this machine
+    return model
+
+
+def _judge(what: dict[str, Any], into: Path) -> tuple[CausalLM, Any]:
+    """The PRM before its training, and its tokenizer: the completer, or the pretrained model with a step tag."""
+    words, start = _words(what), _start(what)
+    if start is None:
+        return load_model(str(into / "completer"), "completer", "float32", device()), words
+    shepherd.add_tag(start, words)
+    return prepared(start, what["prm"], seed_of("prm's adapter", what["seed"])), words
+
+
+def _save(model: CausalLM, words: Any, into: Path, role: str, dtype: str) -> int:
+    """Leaves a checkpoint and, where an adapter was trained, the adapter in bfloat16 beside it.
+
+    What is merged is the rounded adapter, in float64, where sums of products of a few bfloat16 numbers hardly round:
+    whoever has the pretrained model gets this checkpoint from the adapter, whatever the processor.
+    Returns the number of the checkpoint's parameters.
+    """
+    if isinstance(model, PeftModel):
+        model = model.cpu()
+        for p in model.parameters():
+            if p.requires_grad:
+                p.data = p.data.bfloat16()
+        # Embeddings stay out of the file, though the PRM's have a row more: `add_tag` makes it again.
+        model.save_pretrained(str(into / "adapters" / role), save_embedding_layers=False)
+        model = model.double().merge_and_unload()
+    model.to(getattr(torch, dtype)).save_pretrained(into / role)
+    words.save_pretrained(into / role)
+    return sum(p.numel() for p in model.parameters())
+
+
+def _drawn(task: str, is_held_out: bool, n: int, rng: random.Random) -> list[Problem]:
+    """Problems for the PRM's solutions, from one side of the task's split."""
+    if task in TASKS:
+        made = stream(task, rng, is_held_out=is_held_out)
+        return [as_problem(next(made)) for _ in range(n)]
+    return held_out(task, n) if is_held_out else rng.sample(train_pool(task, n)[0], n)
 
 
 def _measure(role: str, data: str, into: Path, cell: Cell) -> dict[str, Any]:

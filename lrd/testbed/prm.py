@@ -12,7 +12,7 @@ from lrd.data.problems import Problem
 from lrd.data.tokens import end_ids, texts
 from lrd.models.loading import CausalLM
 from lrd.models.policy import seed_of
-from lrd.rewards.process import PRM, newline_ids, read, split_steps, step_ends
+from lrd.rewards.process import PRM, TAG, newline_ids, read, split_steps, step_ends
 from lrd.rollouts import pad
 from lrd.sampling.torch import TorchSampler
 from lrd.testbed.pretrain import fit, schedule
@@ -69,6 +69,17 @@ def train_prm(
 
     at = seed_of("prm", seed)
     fit(completer, data, batch_loss, seed=at, size=lambda row: len(row[0]), shown=shown, **schedule(part))
+
+
+def add_tag(model: CausalLM, tokenizer) -> None:
+    """Gives the step tag a token of its own, in both, where the tokenizer spells it in several.
+
+    Its embedding is the mean of all others.
+    """
+    if tokenizer.add_tokens([TAG]):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        rows = model.get_input_embeddings().weight.data
+        rows[-1] = rows[:-1].mean(0)
 
 
 def tagged(problems: list[Problem], solutions: list[list[int]], labels: list[list[bool]], prm: PRM) -> list[Labelled]:

@@ -40,6 +40,7 @@ def worlds(recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def cost(section: dict[str, Any]) -> int:
-    """What a section's training costs, up to a factor."""
-    train, shape = section["train"], section["shape"]
-    return train["steps"] * train["batch"] * shape["num_hidden_layers"] * shape["hidden_size"] ** 2
+    """What a section's training costs, up to a factor that is the same for all models of a recipe."""
+    train, shape = section["train"], section.get("shape")
+    size = shape["num_hidden_layers"] * shape["hidden_size"] ** 2 if shape else 1
+    return train["steps"] * train["batch"] * size

@@ -275,6 +275,23 @@ def test_a_recipe_with_trainings_makes_a_world_a_seed_and_each_is_that_of_its_se
     ]
 
 
+@pytest.mark.slow
+def test_a_recipe_can_begin_from_a_pretrained_model(small_world, monkeypatch, checkpoint):
+    """Its models are adapters on it, or trained in full, and the same again on every build."""
+    full = {key: MODEL[key] for key in ("train", "habits")}
+    begun = RECIPE | {"start": checkpoint("llama"), "teacher": full, "prm": RECIPE["prm"] | {"adapter": 2}}
+    begun |= dict.fromkeys(("student", "completer"), full | {"adapter": 2})
+    monkeypatch.setattr(recipe, "load", lambda name: begun)
+    card, models = build.build("tiny"), small_world / "models" / "tiny"
+    assert card["recipe"] == begun and card["models"].keys() == {"student", "teacher", "completer", "prm"}
+    files = {path.relative_to(models): path.read_bytes() for path in models.rglob("*.safetensors")}
+    adapters = {f"adapters/{role}" for role in ("student", "completer", "prm")}
+    assert {path.parent.as_posix() for path in files} == card["models"].keys() | adapters
+    monkeypatch.setattr(recipe, "digest", lambda *_: "another")
+    build.build("tiny")
+    assert {path.relative_to(models): path.read_bytes() for path in models.rglob("*.safetensors")} == files
+
+
 def test_a_recipe_can_change_another():
     fair, small = recipe.load("fair"), recipe.load("small")
     assert fair.pop("trainings") == [1, 2, 3] and "base" not in fair
