@@ -158,7 +158,8 @@ def of_repair(plain: Results, repaired: Results) -> str:
     if not gaps:
         return ""
     changed = [f"{arm_name(arm)} ({answer.with_interval(gap)})" for (_, arm), gap in gaps.items() if gap.differs]
-    return f"The repair changes pass@1 {answer.read(repaired)} significantly for {listed(changed) or 'no arm'}."
+    at = answer.read(repaired).capitalize()
+    return f"{at} the repair changes pass@1 significantly for {listed(changed) or 'no arm'}."
 
 
 def side_by_side(plain: Results, repaired: Results) -> Table:
