@@ -93,7 +93,8 @@ def symptom(found: Results, earlier: Results) -> tuple[str, str]:
     """Whether the largest advantages come after the collapse in most cells."""
     now, then = numbers.peaks(found), numbers.peaks(earlier)
     texts = [_late(then, "before")] if then.collapsed else []
-    texts.append(f"In the fair comparison {now.collapsed} of {counted(now.cells, 'cell')} collapses.")
+    collapse = "collapses" if now.collapsed == 1 else "collapse"
+    texts.append(f"In the fair comparison {now.collapsed} of {counted(now.cells, 'cell')} {collapse}.")
     late, fallen = then.late + now.late, then.collapsed + now.collapsed
     if not fallen:
         return NOTHING, " ".join(texts)

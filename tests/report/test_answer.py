@@ -2,8 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
-from fakes import write_cell
+from fakes import change_metrics, world, write_cell
 
 from lrd import results
 from lrd.analysis import headline
@@ -18,9 +19,9 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.setenv("LRD_RUNS", str(tmp_path))
 
 
-def plant(root, right, preset="fair", ranks=(1, 4, 16, 64, 256, "full")):
-    """Cells of the outcome reward, `right(cell)` of 20 right answers at the step that validation chooses."""
-    for cell in grid(preset, {"regime": ["outcome"], "rank": list(ranks)}):
+def plant(root, right, preset="fair", ranks=(1, 4, 16, 64, 256, "full"), regime="outcome"):
+    """Cells of one reward, `right(cell)` of 20 right answers at the step that validation chooses."""
+    for cell in grid(preset, {"regime": [regime], "rank": list(ranks)}):
         n = right(cell)
         path = write_cell(root, cell, {0: 4, 10: n, 20: max(n - 1, 0)}, problems=20)
         rows = [
@@ -109,3 +110,40 @@ def test_objections_turn_with_the_runs(tmp_path):
     plant(tmp_path, lambda cell: 12 if cell.learning_rate in (3.16e-4, 3.16e-5) else 8, "fair-lr")
     assert objections.windows("fair")[1].endswith("adapters over that of full fine-tuning: 10 (outcome).")
     assert "for 6 of 6 whose sweep is finished, of 18" in objections.windows("fair")[1]
+
+
+@pytest.mark.parametrize(("now", "said"), [(16, "shown"), (8, "not shown")])
+def test_a_reversal_is_shown_where_adapters_were_behind_and_are_ahead(tmp_path, now, said):
+    found = plant(tmp_path, lambda cell: now if cell.rank else 8, regime="process")
+    before = plant(tmp_path, lambda cell: 6 if cell.rank else 12, "small", regime="process")
+    answer_, text = objections.reversal(found, before)
+    assert answer_ == said and "−0.300" in text and f"{(now - 8) / 20:+.3f}" in text
+    plant(tmp_path, lambda cell: 12 if cell.learning_rate == 3.16e-5 else 8, "fair-lr", ["full"], "process")
+    answer_, text = objections.reversal(found, before)
+    assert answer_ == "not judged" and text.endswith("trained at 1e-05, and the sweep chose 3.16e-05.")
+
+
+@pytest.mark.parametrize(("peak", "late", "said"), [(28, 9, "shown"), (5, 0, "not shown")])
+def test_advantages_that_peak_after_the_loss_are_a_symptom(tmp_path, peak, late, said):
+    for cell in grid("fair", {"regime": ["process"], "rank": [1]}):
+        path = write_cell(tmp_path, cell, {0: 4, 10: 16, 20: 2, 30: 1})
+        change_metrics(path, lambda row: {"advantage_std": 9.0 if row["step"] == peak else 1.0})
+    found, nothing = results.load("fair", tmp_path), results.load("small", tmp_path)
+    answer_, text = objections.symptom(found, nothing)
+    assert answer_ == said
+    assert text.startswith(f"In the fair comparison 9 of 9 cells collapse. Together that is {late} of 9, a share of [")
+    _, text = objections.symptom(nothing, found)
+    assert f"Of 9 cells that collapsed before, {late} had their largest advantages after" in text and "9.0" in text
+
+
+def test_growth_is_counted_at_equal_episodes_and_at_equal_exposures(monkeypatch):
+    """Two rewards of four experiments; one of them is read by exposures only."""
+    growing = {regime: world(np.random.default_rng(0)) for regime in ("supervised", "outcome")}
+    monkeypatch.setattr(objections.numbers.codebooks, "rewards", lambda *_: growing)
+    assert objections.speed() == (
+        "not shown",
+        "At equally many episodes 6 of 6 slopes of size over information lie above zero; at equal exposures per key "
+        "8 of 8 do, and 0 below it.",
+    )
+    monkeypatch.setattr(objections.numbers.codebooks, "rewards", lambda *_: {})
+    assert objections.speed()[0] == "not measured"
