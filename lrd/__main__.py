@@ -9,14 +9,15 @@ import sys
 import textwrap
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lrd import UserError, __doc__ as about, __version__
 from lrd.cell import settings
-from lrd.names import tried
+from lrd.names import runs_root, tried
 from lrd.presets import DEFAULT, preset_names
-from lrd.runs.files import runs_root
+from lrd.runs import own
 
 SET = "any other setting of the cells; `lrd cell --help` lists them"
 RUNS = "where run directories lie; a relative path counts from the clone (default: runs)"
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         args = _parser().parse_args(argv)
-        status = args.run(args)
+        with _runs_of(args):
+            status = args.run(args)
         if sys.stdout:  # none where a shell has closed it
             sys.stdout.flush()
         return status
@@ -45,6 +47,25 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lrd: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _runs_of(args: argparse.Namespace) -> Iterator[None]:
+    """Presets of one's own are those of the runs at hand, for this command and the processes that it starts.
+
+    A preset that is given by its file gets its name.
+    """
+    before = os.environ.get("LRD_RUNS")
+    try:
+        if "runs" in args:
+            os.environ["LRD_RUNS"] = str(runs_root(args.runs))
+            if getattr(args, "preset", "").endswith(".toml"):
+                args.preset = own.adopt(args.preset, args.runs)
+        yield
+    finally:
+        os.environ.pop("LRD_RUNS", None)
+        if before is not None:
+            os.environ["LRD_RUNS"] = before
 
 
 class _Parser(argparse.ArgumentParser):
@@ -261,7 +282,7 @@ def _from_here(path: Path) -> str:
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "preset": {"help": f"one of {', '.join(preset_names())}"},
+    "preset": {"help": f"one of {', '.join(preset_names())}, or a TOML file of your own"},
     "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {', '.join(preset_names())} ({DEFAULT})"},
     "--regime": {"help": "the reward, unless the preset has one alone"},
     "--rank": {"help": "a LoRA rank, or 'full' for full fine-tuning"},

@@ -1,6 +1,7 @@
 """Names: what one may be, and what that of a model or of a data set says."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,11 +15,21 @@ GYM = "reasoning-gym/"
 """What the names of reasoning-gym's families begin with (`lrd/data/gym.py`)."""
 
 
+def is_name(name: str) -> bool:
+    """Whether it can be that of a file, whatever is joined before it."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+
+
 def check_name(name: str, what: str) -> str:
-    """The name as it is where it can be that of a file, whatever is joined before it; else a `UserError`."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    """The name as it is where `is_name` holds; else a `UserError`."""
+    if not is_name(name):
         raise UserError(f"{what} {name!r} is no name: it takes letters, digits, '.', '_' and '-', the first no sign")
     return name
+
+
+def runs_root(runs: str | Path | None = None) -> Path:
+    """`runs/` of the clone, or another directory; relative paths count from the clone, as everything else does."""
+    return ROOT / os.path.expanduser(runs or "runs")
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:

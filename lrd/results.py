@@ -26,9 +26,10 @@ import pandas as pd
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell, grid, path_safe, with_defaults
+from lrd.names import runs_root
 from lrd.presets import DEFAULT, further_axes, preset_names, read_preset
 from lrd.runs.directory import off_grid, reason, state
-from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log, runs_root
+from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log
 from lrd.runs.published import record
 
 PUBLISHED = "fair"  # the preset whose runs are committed and that the book reports, once there are some

@@ -32,8 +32,9 @@ from lrd.checks.stand_ins import PROMPT, cell_of, make, shapes_of
 from lrd.data import problems
 from lrd.models import loading as models
 from lrd.models.policy import Policy
+from lrd.names import runs_root
 from lrd.runs.directory import Run
-from lrd.runs.files import runs_root, write_json
+from lrd.runs.files import write_json
 from lrd.train import evaluate
 from lrd.train.loop import train
 

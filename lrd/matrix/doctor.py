@@ -20,10 +20,10 @@ from typing import NamedTuple
 from lrd import UserError
 from lrd.cell import Cell, grid
 from lrd.data import hub
-from lrd.names import on_hub
+from lrd.names import on_hub, runs_root
 from lrd.presets import read_preset
 from lrd.runs.directory import check_root, describe
-from lrd.runs.files import read_jsonl, runs_root
+from lrd.runs.files import read_jsonl
 from lrd.runs.provenance import gpus
 
 ROLES = {"student": "student", "teacher": "teacher", "prm": "prm", "train_data": "data set", "eval_data": "data set"}

@@ -12,6 +12,7 @@ from lrd import UserError
 from lrd.cell import Cell, grid
 from lrd.data import hub
 from lrd.matrix import notebook, plan
+from lrd.names import runs_root
 from lrd.runs import sources
 from lrd.runs.directory import (
     LESS_MEMORY,
@@ -26,7 +27,7 @@ from lrd.runs.directory import (
     state,
     trace,
 )
-from lrd.runs.files import Unreadable, read_json, runs_root, shown_path, write_json
+from lrd.runs.files import Unreadable, read_json, shown_path, write_json
 from lrd.runs.provenance import git, now
 from lrd.runs.signals import on_stop
 from lrd.train import tracking

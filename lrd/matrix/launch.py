@@ -20,9 +20,9 @@ from lrd.matrix import cluster
 from lrd.matrix.execute import Outcome, outcome_of, run_cell
 from lrd.matrix.notebook import plain
 from lrd.matrix.plan import check
+from lrd.names import runs_root
 from lrd.presets import read_preset
 from lrd.runs.directory import Held, Run, describe, few, leave_reason, state
-from lrd.runs.files import runs_root
 from lrd.runs.signals import on_stop
 from lrd.runs.status import Watch
 
@@ -201,6 +201,7 @@ def _outcome(future: Any, path: Path) -> Outcome:
 
 def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None, other_code: bool) -> Outcome:
     """A cell as a task: what it is refused for is its outcome and stops no other."""
+    os.environ["LRD_RUNS"] = str(runs_root(runs))  # of another host: presets of one's own lie there
     try:
         return run_cell(cell, overrides, runs, other_code=other_code)
     except Held:

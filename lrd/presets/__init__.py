@@ -1,6 +1,6 @@
 """Presets: experiments as data. No code asks for the name of one.
 
-`lrd/presets/<name>.toml` holds
+`lrd/presets/<name>.toml`, or `<runs>/<name>/preset.toml` of one's own (`lrd.runs.own`), holds
 
 - `base`: the preset that this one extends (`read_preset`); `page`: the page of the book that reports it;
 - `[about]`: the question, the prediction and the statistic that decides, as texts, and `expected`, the prediction as
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd import UserError
-from lrd.names import check_name, nearest
+from lrd.names import check_name, is_name, nearest, runs_root
 
 FOLDER = Path(__file__).parent
 DEFAULT = "tiny"  # the preset that anyone can run
@@ -30,9 +30,17 @@ KEYS = ("base", "page", "about", "resources", "axes", "cell", "regime", "baselin
 
 
 def preset_names() -> list[str]:
-    """Names of the presets there are."""
-    names = os.listdir(FOLDER)  # a name of a cell asks for it: `glob` takes five times as long
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    """Names of the presets there are: the library's, and one's own of the runs that are read."""
+    own = (path.parent.name for path in runs_root(os.environ.get("LRD_RUNS")).glob("*/preset.toml"))
+    return sorted({*own, *(path.stem for path in FOLDER.glob("*.toml"))})
+
+
+def file_of(preset: str) -> Path | None:
+    """The preset's file; None where there is no preset of that name."""
+    if not is_name(preset):
+        return None
+    own = runs_root(os.environ.get("LRD_RUNS")) / preset / "preset.toml"
+    return next((path for path in (FOLDER / f"{preset}.toml", own) if path.is_file()), None)
 
 
 def read_preset(preset: str) -> dict[str, Any]:
@@ -46,20 +54,20 @@ def read_preset(preset: str) -> dict[str, Any]:
     """
     chain: dict[str, str] = {}
     name: str | None = preset
-    known = preset_names()
     while name is not None:
-        if name not in known:
+        if (path := file_of(name)) is None:
+            known = preset_names()
             raise UserError(f"unknown preset {name!r}{nearest(name, known) or '; there are ' + ', '.join(known)}")
         if name in chain:
             raise UserError(f"preset {preset!r} extends itself: {' → '.join([*chain, name])}")
-        chain[name] = (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
-        name = _parsed(name, chain[name]).get("base")
+        chain[name] = path.read_text(encoding="utf-8")
+        name = parse(name, chain[name]).get("base")
     return dict(_completed(*chain.items()))
 
 
 def axes_of(preset: str) -> dict[str, Any]:
     """Axis → its values, or label → fields. None of a preset that there is not: that of a cell made by hand."""
-    return read_preset(preset).get("axes", {}) if preset in preset_names() else {}
+    return read_preset(preset).get("axes", {}) if file_of(preset) else {}
 
 
 def further_axes(preset: str) -> list[str]:
@@ -83,11 +91,12 @@ def axis_over(tables: dict[str, Any], key: str) -> str | None:
 
 
 @functools.cache  # a grid reads its preset for each cell
-def _parsed(preset: str, text: str) -> dict[str, Any]:
+def parse(preset: str, text: str) -> dict[str, Any]:
+    """The tables of one file, without those of its base. Raises `UserError` where it is no preset."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"lrd/presets/{preset}.toml is not valid TOML: {error}") from None
+        raise UserError(f"preset {preset!r} is not valid TOML: {error}") from None
     for key in tables:
         if key not in KEYS:
             raise UserError(f"unknown key {key!r} in preset {preset!r}{nearest(key, KEYS)}")
@@ -103,7 +112,7 @@ def _parsed(preset: str, text: str) -> dict[str, Any]:
 def _completed(*chain: tuple[str, str]) -> dict[str, Any]:
     """The tables of the first of these (preset, text), which extends the second, which extends the third."""
     (preset, text), *bases = chain
-    own, base = _parsed(preset, text), _completed(*bases) if bases else {}
+    own, base = parse(preset, text), _completed(*bases) if bases else {}
     merged = {key: value for key, value in base.items() if key != "about"} | own
     merged["cell"] = base.get("cell", {}) | own.get("cell", {})
     merged["axes"] = _completed_axes(preset, own, base.get("axes", {}))

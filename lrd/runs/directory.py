@@ -22,6 +22,7 @@ import filelock
 
 from lrd import UserError
 from lrd.cell import Cell, with_defaults
+from lrd.names import runs_root
 from lrd.runs import sources
 from lrd.runs.files import (
     Unreadable,
@@ -29,7 +30,6 @@ from lrd.runs.files import (
     parsed_lines,
     read_json,
     read_jsonl,
-    runs_root,
     shown_path,
     write_json,
     write_rows,

@@ -20,11 +20,6 @@ class Unreadable(UserError):
     """A record of the cell is not as a run writes it: a matter of this cell alone."""
 
 
-def runs_root(runs: str | Path | None = None) -> Path:
-    """`runs/` of the clone, or another directory; relative paths count from the clone, as everything else does."""
-    return ROOT / os.path.expanduser(runs or "runs")
-
-
 def shown_path(path: Path) -> str:
     """A path as messages name it: from the clone where it lies there."""
     return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)

@@ -19,8 +19,8 @@ import psutil
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell
-from lrd.names import on_hub, revision
-from lrd.runs.files import runs_root, shown_path
+from lrd.names import on_hub, revision, runs_root
+from lrd.runs.files import shown_path
 
 # A patch that `git apply` takes, whatever the user has configured.
 PATCH = "--no-ext-diff --no-textconv --no-color --binary --src-prefix=a/ --dst-prefix=b/".split()

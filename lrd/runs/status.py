@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from lrd import UserError
 from lrd.cell import Cell, grid, with_defaults
+from lrd.names import runs_root
 from lrd.presets import read_preset
 from lrd.runs.directory import off_grid, reason, state, trace, warned
-from lrd.runs.files import read_json, runs_root, tail
+from lrd.runs.files import read_json, tail
 
 RECENT = 5  # steps that `step_time` is a mean of
 LEFT = ("absent", "running", "interrupted")  # what a matrix still has to run; a failed cell waits for its user

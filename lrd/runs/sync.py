@@ -17,8 +17,9 @@ from typing import NamedTuple
 import filelock
 
 from lrd import UserError
+from lrd.names import runs_root
 from lrd.runs.directory import GRACE, LAUNCH, LOCK, lock_of, notebook_ended, state
-from lrd.runs.files import read_json, runs_root
+from lrd.runs.files import read_json
 
 NAME = re.compile(r"\w[\w.+=-]*")
 DECIDING = ("done.json", "config.json", "provenance.json")  # what tells one run of a cell from another

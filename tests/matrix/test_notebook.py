@@ -26,9 +26,10 @@ from lrd import ROOT, UserError, matrix, results
 from lrd.__main__ import COORDINATES, main
 from lrd.cell import Cell, grid
 from lrd.matrix import cluster, execute, launch, notebook, parameters
+from lrd.names import runs_root
 from lrd.runs import status
 from lrd.runs.directory import Run, notebook_ended, state
-from lrd.runs.files import read_json, runs_root, write_json
+from lrd.runs.files import read_json, write_json
 from lrd.runs.kernel import Kernel, sockets
 from lrd.train.loop import train
 
