@@ -18,6 +18,7 @@ from lrd.cell import settings
 from lrd.names import runs_root, tried
 from lrd.presets import DEFAULT, preset_names
 from lrd.runs import own
+from lrd.runs.sources import CALLED_FROM
 
 SET = "any other setting of the cells; `lrd cell --help` lists them"
 RUNS = "where run directories lie; a relative path counts from the clone (default: runs)"
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         args = _parser().parse_args(argv)
+        os.environ[CALLED_FROM] = os.getcwd()
         with _runs_of(args):
             status = args.run(args)
         if sys.stdout:  # none where a shell has closed it
@@ -284,7 +286,7 @@ def _from_here(path: Path) -> str:
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "preset": {"help": f"one of {', '.join(preset_names())}, or a TOML file of your own"},
     "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {', '.join(preset_names())} ({DEFAULT})"},
-    "--regime": {"help": "the reward, unless the preset has one alone"},
+    "--regime": {"help": "the reward, unless the preset has one alone; MODULE:FUNCTION for one of your own"},
     "--rank": {"help": "a LoRA rank, or 'full' for full fine-tuning"},
     "--seed": {"type": int, "help": "decides prompts, samples and the adapter's first weights"},
     "--regimes": {"nargs": "+", "help": "in place of the preset's: the rewards"},

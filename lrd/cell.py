@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrd import UserError
-from lrd.names import check_name, codebook_name, nearest
+from lrd.names import check_name, codebook_name, import_path, nearest
 from lrd.presets import axes_of, axis_over, over_several, read_preset
 
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -26,7 +26,7 @@ class Cell:
     """
 
     preset: str  # a file in lrd/presets/, without its .toml
-    regime: str  # the reward
+    regime: str  # the reward: one that is registered, or module:function of one's own
     rank: int | None  # the LoRA adapter's; "full" is full fine-tuning, None in Python
     seed: int  # decides prompts, samples and the adapter's first weights
 
@@ -126,10 +126,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Directory name of the cell: `<regime>-<arm>-s<seed>`, with `<field>=<value>` of each further axis inside."""
-        return "-".join(
-            [self.regime, self.arm, *(f"{k}={path_safe(v)}" for k, v in self.point.items()), f"s{self.seed}"]
-        )
+        """Directory name of the cell: `<regime>-<arm>-s<seed>`, with `<field>=<value>` of each further axis inside.
+
+        A reward of one's own, `module:function`, is `module.function` there.
+        """
+        regime, further = self.regime.replace(":", "."), [f"{k}={path_safe(v)}" for k, v in self.point.items()]
+        return "-".join([regime, self.arm, *further, f"s{self.seed}"])
 
     @property
     def config(self) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def settings() -> list[tuple[str, str, str, str]]:
 def kind(key: str) -> str:
     """What a setting takes, in plain words."""
     if key in CHOICES:
-        return f"one of {', '.join(CHOICES[key])}"
+        return f"one of {', '.join(CHOICES[key])}{OWN if key == 'regime' else ''}"
     return "a whole number, or full" if key == "rank" else KINDS[_TYPES[key]]
 
 
@@ -261,6 +263,18 @@ REGIMES = {
     "supervised": "lrd.rewards.supervised",
 }
 """The registry of rewards: regime → the module whose `load` gives it."""
+OWN = ", or module:function of your own"  # beside those of the registry
+
+
+def known_regime(regime: str) -> bool:
+    """Whether a regime is registered, or has the form of a reward of one's own."""
+    return regime in REGIMES or import_path(regime) is not None
+
+
+def reward_module(regime: str) -> str:
+    """The module whose `load` gives the regime's reward."""
+    return REGIMES.get(regime, "lrd.rewards.imported")
+
 
 CHOICES = {
     "regime": tuple(REGIMES),
@@ -297,8 +311,9 @@ def _check(cell: Cell) -> None:
     check_name(cell.preset, "preset")
     for key, allowed in CHOICES.items():
         value = getattr(cell, key)
-        if value not in allowed:
-            raise UserError(f"unknown {key} {_quoted(value)}{nearest(value, allowed)}; there are {', '.join(allowed)}")
+        if value not in allowed and not (key == "regime" and known_regime(value)):
+            there, own = ", ".join(allowed), OWN if key == "regime" else ""
+            raise UserError(f"unknown {key} {_quoted(value)}{nearest(value, allowed)}; there are {there}{own}")
     for key, least in AT_LEAST.items():
         if not least <= getattr(cell, key) < float("inf"):
             raise UserError(f"{key} is {getattr(cell, key)!r}; it has to be at least {least} and finite")
@@ -327,7 +342,7 @@ def _check_tables(preset: str, tables: dict[str, Any]) -> None:
     for axis in over_several(tables).keys() & _TYPES.keys():
         raise UserError(f"axis {axis} of preset {preset!r} is a table and has the name of a setting; rename it")
     for rows in (tables.get(key, {}) for key in ("regime", "rates", "windows")):
-        for regime in (key for key, row in rows.items() if isinstance(row, dict) and key not in REGIMES):
+        for regime in (key for key, row in rows.items() if isinstance(row, dict) and not known_regime(key)):
             raise UserError(f"preset {preset!r} has values for an unknown regime {regime!r}{nearest(regime, REGIMES)}")
 
 

@@ -52,6 +52,13 @@ def codebook_name(source: str) -> CodebookName | None:
     return CodebookName(*map(int, parts.groups())) if parts else None
 
 
+def import_path(regime: str) -> tuple[str, str] | None:
+    """Module and function of a reward of one's own, `module:function`; None for any other name."""
+    name = r"[A-Za-z_]\w*"
+    parts = re.fullmatch(rf"({name}(?:\.{name})*):({name})", regime, re.ASCII)
+    return (parts[1], parts[2]) if parts and len(regime) <= 100 else None  # it is part of a directory's name
+
+
 def is_path(name: str) -> bool:
     """Whether a model or data set is given as a directory of the project or of the host."""
     return bool(re.match(r"\.{0,2}/", name))

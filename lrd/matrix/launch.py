@@ -24,6 +24,7 @@ from lrd.names import runs_root
 from lrd.presets import read_preset
 from lrd.runs.directory import Held, Run, describe, few, leave_reason, state
 from lrd.runs.signals import on_stop
+from lrd.runs.sources import CALLED_FROM, called_from
 from lrd.runs.status import Watch
 
 RETRIES = 2  # of a cell that was lost with its kernel, worker or host; one that raises is not run again
@@ -64,7 +65,7 @@ def run(
     with cluster.started(preset, address, jobs, needs):
         with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
             pass  # it can be written to, then
-        outcomes, stopped = _drive(_starter(needs, overrides, runs, other_code), todo, jobs, runs)
+        outcomes, stopped = _drive(_starter(needs, overrides, runs, other_code, called_from()), todo, jobs, runs)
     failed = _report(outcomes)
     if stopped:
         raise KeyboardInterrupt
@@ -199,9 +200,10 @@ def _outcome(future: Any, path: Path) -> Outcome:
         return Outcome("interrupted", f"lost with its worker or host ({describe(error)})")
 
 
-def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None, other_code: bool) -> Outcome:
+def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None, other_code: bool, called: str) -> Outcome:
     """A cell as a task: what it is refused for is its outcome and stops no other."""
     os.environ["LRD_RUNS"] = str(runs_root(runs))  # of another host: presets of one's own lie there
+    os.environ[CALLED_FROM] = called
     try:
         return run_cell(cell, overrides, runs, other_code=other_code)
     except Held:

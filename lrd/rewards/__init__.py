@@ -4,6 +4,7 @@ A reward is a function of a batch of rollouts, which lie on the CPU as its depos
 log-probabilities of it, which lie where the learner does. Its module gives `load(cell, tokenizer, device)`, which
 returns the function, and may give `check(cell, tokenizer, pool)`, which refuses a cell before any weights are read, and
 `probe(reward, cell, tokenizer, pool, device)`, which tries it on the problems and returns what the run records of that.
+A function of one's own with TRL's signature, given as `module:function`, becomes one by `lrd/rewards/imported.py`.
 """
 
 import importlib
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrd import UserError
-from lrd.cell import REGIMES, Cell
+from lrd.cell import Cell, reward_module
 from lrd.data.problems import Problem
 from lrd.rollouts import Deposits, Rollouts
 from lrd.verifier import is_correct
@@ -56,7 +57,7 @@ def model_of(cell: Cell) -> str | None:
 
 def _module(cell: Cell) -> Any:
     """The regime's module. Raises `UserError` where it cannot be imported."""
-    name = REGIMES[cell.regime]
+    name = reward_module(cell.regime)
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever a file that somebody has just written raises

@@ -34,7 +34,7 @@ from lrd.runs.files import (
     write_json,
     write_rows,
 )
-from lrd.runs.provenance import fingerprint, now, provenance
+from lrd.runs.provenance import LONGEST, fingerprint, now, provenance
 from lrd.runs.redact import redact
 
 CHECKPOINT = "checkpoint/state.safetensors"
@@ -226,7 +226,9 @@ class Run:
         self._cut_records(step)
         self._clock = time.monotonic()
         record = provenance(self.cell, self._runs) | {"run": about | {"models": self.models}}
-        code = {"files": self.code, "diff": record["git"]["diff"]}
+        code: dict[str, Any] = {"files": self.code, "diff": record["git"]["diff"]}
+        if own := sources.own([self.cell.regime]):  # which no commit and no diff has
+            code["own"] = {path: text.decode(errors="replace") for path, text in own.items() if len(text) <= LONGEST}
         digest = sources.digest(json.dumps(code).encode())
         session = {"started": now(), "from_step": step or 0, "git": record["git"]["sha"], "host": platform.node()}
         record["code"] = before.get("code", {}) | {digest: code}

@@ -1,28 +1,48 @@
 """The code that a result rests on: what `lrd/train/loop.py` imports, at any depth, the cell's reward, its notebook.
 
 Pages and the command line are not part of it, so a changed figure keeps no cell from going on. Presets are compared as
-settings, models and problems by their fingerprints.
+settings, models and problems by their fingerprints. Of a reward of one's own (`module:function`), its module counts
+and what that imports from beside it; of an installed package, the version says enough.
 """
 
 import hashlib
 import json
+import os
 import re
+import sys
+import sysconfig
 from collections.abc import Iterable
+from importlib.machinery import PathFinder
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
 from lrd import ROOT
-from lrd.cell import REGIMES
+from lrd.cell import reward_module
+from lrd.names import import_path
 
 ROOTS = ("lrd.train.loop", "lrd.verifier.grader")  # the grader is started by name, as a process of its own
-IMPORT = re.compile(r"^ *(?:from ((?:lrd\b|\.)[\w.]*) import (\([^)]*\)|.*)|import (lrd[\w.]*))", re.MULTILINE)
+IMPORT = re.compile(r"^ *(?:from ([\w.]+) import (\([^)]*\)|.*)|import (\w[\w., ]*))", re.MULTILINE)
 DIGITS = 12  # of a file's SHA-256 that are kept
+CALLED_FROM = "LRD_CALLED_FROM"  # environment: where `lrd` was called; kernels and Ray's workers run elsewhere
+
+
+def called_from() -> str:
+    """The directory where `lrd` was called, or this process runs: a reward of one's own is looked for there first."""
+    return os.environ.get(CALLED_FROM) or os.getcwd()
 
 
 def digests(notebook: str, regimes: Iterable[str]) -> dict[str, str]:
-    """Path in the clone → digest of each such file. Of the notebook the code counts, without its parameters."""
-    found = imported([*ROOTS, *(REGIMES[regime] for regime in regimes)])
+    """Path in the clone → digest of each such file. Of the notebook the code counts, without its parameters.
+
+    Files of a reward of one's own are named by their path from where it is imported.
+    """
+    regimes = list(regimes)
+    mine = own(regimes)
+    used = (name for source in mine.values() for name in _imports(source, ""))
+    given = (path[0] for regime in regimes if (path := import_path(regime)))
+    found = {path: digest(source) for path, source in mine.items()}
+    found |= imported([*ROOTS, *map(reward_module, regimes), *given, *used])
     path = f"notebooks/{notebook}.ipynb"
     if (ROOT / path).is_file():
         found[path] = digest(_code(ROOT / path))
@@ -31,16 +51,40 @@ def digests(notebook: str, regimes: Iterable[str]) -> dict[str, str]:
 
 def imported(modules: Iterable[str]) -> dict[str, str]:
     """Path in the clone → digest of each file of the library that these modules are or import, at any depth."""
-    found: dict[str, str] = {}
+    return {path: digest(source) for path, source in _walk(modules, ROOT, library=True).items()}
+
+
+def own(regimes: Iterable[str]) -> dict[str, bytes]:
+    """Path → source of each file that rewards of one's own lie in, and of what these import from beside them."""
+    found: dict[str, bytes] = {}
+    for module, _ in filter(None, map(import_path, regimes)):
+        if folder := _folder(module.partition(".")[0]):
+            found |= _walk([module], folder, library=False)
+    return found
+
+
+def _folder(package: str) -> Path | None:
+    """Where a package would be imported from; None for the library, what is installed, and what there is not."""
+    spec = PathFinder.find_spec(package, [called_from(), *sys.path])
+    if spec is None or package == "lrd":
+        return None
+    folder = Path([*(spec.submodule_search_locations or []), spec.origin or ""][0]).parent
+    return None if folder in map(Path, sysconfig.get_paths().values()) else folder
+
+
+def _walk(modules: Iterable[str], root: Path, library: bool) -> dict[str, bytes]:
+    """Path → source of each file below `root` that these modules are or import: of the library, or all but that."""
+    found: dict[str, bytes] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
+        if (name.partition(".")[0] == "lrd") != library:
+            continue
         package = name.rpartition(".")[0]
         for path, within in (f"{name.replace('.', '/')}.py", package), (f"{name.replace('.', '/')}/__init__.py", name):
-            if path not in found and (ROOT / path).is_file():
-                source = (ROOT / path).read_bytes()
-                found[path] = digest(source)
-                waiting += [package, *_imports(source.decode(errors="replace"), within)]
+            if path not in found and (root / path).is_file():
+                found[path] = source = (root / path).read_bytes()
+                waiting += [package, *_imports(source, within)]
     return found
 
 
@@ -51,12 +95,14 @@ def changed(then: Any, now: dict[str, str]) -> list[str]:
     return sorted(path for path in then.keys() | now.keys() if then.get(path) != now.get(path))
 
 
-def _imports(source: str, package: str) -> list[str]:
-    """Dotted names that a source of a package imports from the library; some stand for modules, others for values."""
+def _imports(source: bytes, package: str) -> list[str]:
+    """Dotted names that a source of a package imports; some stand for modules, others for values."""
     found = []
-    for of, names, module in IMPORT.findall(source):
-        base = module or resolve_name(of, package)
-        found += [base, *(f"{base}.{name}" for name in re.findall(r"\w+", names))]
+    for of, names, modules in IMPORT.findall(source.decode(errors="replace")):
+        if of.startswith(".") and not package:  # which Python refuses
+            continue
+        bases = [resolve_name(of, package)] if of else [part.split()[0] for part in modules.split(",") if part.strip()]
+        found += [*bases, *(f"{bases[0]}.{name}" for name in re.findall(r"\w+", names))]
     return found
 
 

@@ -375,7 +375,7 @@ SIMULATED = textwrap.dedent(
     from lrd.matrix.execute import Outcome
     from lrd.runs.directory import Held, Run
 
-    def simulated(cell, overrides, runs, other_code):
+    def simulated(cell, overrides, runs, other_code, called):
         run = Run(cell, runs, hold=False)
         try:
             with run.launching():
