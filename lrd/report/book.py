@@ -156,7 +156,12 @@ def execute(path: Path, kernel: Kernel) -> str:
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
     folder = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, km=kernel, timeout=180, resources=folder).execute()
+    client = NotebookClient(notebook, km=kernel, timeout=180, resources=folder)
+    try:
+        client.execute()
+    finally:
+        if client.kc is not None:  # the client of a kernel that goes on leaves its sockets open
+            client.kc.stop_channels()
     del notebook.cells[0]
     notebook.metadata["mystnb"] = {"execution_mode": "off"}
     return nbformat.writes(notebook)

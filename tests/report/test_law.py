@@ -29,8 +29,8 @@ def test_an_estimate_as_shown():
         (1.1, 1.1, "more is asked for under supervised than outcome"),
         (1.1, 0.9, "more is asked for under supervised than outcome (at equally many looks alone)"),
         (0.9, 1.1, "more is asked for under supervised than outcome (at equal bits alone)"),
-        (0.9, 0.9, "no denser reward is shown to ask for more"),
-        (math.nan, math.nan, "no denser reward is shown to ask for more"),
+        (0.9, 0.9, "no denser reward asks for significantly more"),
+        (math.nan, math.nan, "no denser reward asks for significantly more"),
     ],
 )
 def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, expected):
@@ -40,7 +40,7 @@ def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, expec
     rewards = {"supervised": m, "outcome": m}
     assert expected.replace("looks", "looks at a key") in page.verdict_at_exposures(rewards)
     shown = "supervised against outcome" if at_bits > 1 else "no two rewards"
-    assert page.tested(rewards).endswith(f"at equal bits is shown of {shown}.")
+    assert page.tested(rewards).endswith(f"at equal bits is significant for {shown}.")
 
 
 def test_whether_a_slope_held():
