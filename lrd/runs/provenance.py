@@ -114,7 +114,7 @@ def changes() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         index = f"{folder}/index"  # git's own stays as it is
         with contextlib.suppress(OSError):
-            shutil.copy(ROOT / (git("rev-parse", "--git-path", "index") or ""), index)
+            shutil.copy2(ROOT / (git("rev-parse", "--git-path", "index") or ""), index)
         if short:
             git("add", "--intent-to-add", "--", *short, GIT_INDEX_FILE=index)
         diff = git("diff", *PATCH, "HEAD", "--", ".", ":!runs", GIT_INDEX_FILE=index)
