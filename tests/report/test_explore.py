@@ -77,8 +77,7 @@ def test_lines_of_cells(found):
     assert outcome.get_ylim()[0] < 0 and figure.get_supylabel() == "greedy pass@1"
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # garbage of earlier tests
+@pytest.mark.filterwarnings("error:Attempting to set identical", "error::RuntimeWarning")
 @pytest.mark.parametrize("value", [0.0, 5.0, -5.0])
 def test_a_metric_that_never_changes_has_a_range(tmp_path, value):
     path = write_run(tmp_path, "outcome", 1, 0, {0: 0, 10: 0}) / "metrics.jsonl"
