@@ -287,8 +287,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "preset": {"help": f"one of {', '.join(preset_names())}, or a TOML file of your own"},
     "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {', '.join(preset_names())} ({DEFAULT})"},
     "--regime": {"help": "the reward, unless the preset has one alone; MODULE:FUNCTION for one of your own"},
-    "--rank": {"help": "a LoRA rank, or 'full' for full fine-tuning"},
-    "--seed": {"type": int, "help": "decides prompts, samples and the adapter's first weights"},
+    "--rank": {"help": "a LoRA rank, or 'full' for full fine-tuning, unless the preset has one alone"},
+    "--seed": {
+        "type": int,
+        "help": "of prompts, samples and the adapter's first weights, unless the preset has one alone",
+    },
     "--regimes": {"nargs": "+", "help": "in place of the preset's: the rewards"},
     "--ranks": {"nargs": "+", "help": "in place of the preset's: LoRA ranks, and 'full'"},
     "--seeds": {"nargs": "+", "type": int, "help": "in place of the preset's"},

@@ -93,6 +93,8 @@ class Cell:
     def load(cls, preset: str, **given: Any) -> "Cell":
         """The cell of `preset` with the `given` values: its place on the axes, and any other field.
 
+        On an axis of one value that value need not be given.
+
         Raises `UserError` for an unknown preset, field or regime, for a value that cannot work and for one that neither
         the preset nor the caller gives.
         """
@@ -184,7 +186,8 @@ def _resolved(preset: str, tables: dict[str, Any], given: dict[str, Any]) -> dic
                 raise UserError(f"axis {axis} of preset {preset!r} has no {label!r}; it has {', '.join(labels)}")
             given = labels[label] | given
     asked = _typed(preset, given)
-    values = {"preset": preset} | _typed(preset, tables.get("cell", {})) | asked
+    alone = {axis: row[0] for axis, row in tables.get("axes", {}).items() if isinstance(row, list) and len(row) == 1}
+    values = {"preset": preset} | _typed(preset, alone | tables.get("cell", {})) | asked
     values |= _typed(preset, tables.get("regime", {}).get(values.get("regime"), {})) | asked
     if book := codebook_name(values.get("train_data", "")):  # all of it is asked, of the teacher that knows it
         values = {"eval_data": values["train_data"], "eval_problems": book.keys} | values

@@ -426,6 +426,13 @@ def test_every_setting_has_a_kind_a_default_and_a_meaning():
             assert cell_module._coerce(key, tomllib.loads(f"value = {default}")["value"]) == getattr(Cell, key)
 
 
+def test_the_only_value_of_an_axis_need_not_be_given(preset):
+    preset("alone", 'base = "tiny"\n[axes]\nregime = ["process"]\nrank = ["full"]\nseed = [3]\n')
+    cell = Cell.load("alone")
+    assert (cell.regime, cell.rank, cell.seed) == ("process", None, 3) and [cell] == grid("alone")
+    assert Cell.load("alone", seed=4).seed == 4 and Cell.load("alone", rank=1).name == "process-r1-s3"
+
+
 def test_what_is_not_given_is_asked_for_by_the_options_that_give_it(preset):
     preset("places", PLACES)
     with pytest.raises(UserError, match=r"gives no value for rank; give --set adapter=query\|rank-1\|full$"):

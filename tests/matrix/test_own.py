@@ -48,8 +48,7 @@ def test_a_preset_by_its_file_runs_and_is_known_by_its_name_afterwards(tmp_path,
     status = lrd(tmp_path, "status", "mine", "--runs", tmp_path / "runs", "--json")
     states = {row["cell"]: row["state"] for row in json.loads(status.stdout)["cells"]}
     assert states == {"outcome-r1-cap=low-s0": "finished", "outcome-r1-cap=none-s0": "finished"}, status.stdout
-    coordinates = ["--regime", "outcome", "--rank", 1, "--seed", 0, "--set", "cap=low"]
-    again = lrd(tmp_path, "cell", "mine.toml", *coordinates, "--runs", tmp_path / "runs")
+    again = lrd(tmp_path, "cell", "mine.toml", "--set", "cap=low", "--runs", tmp_path / "runs")
     assert "outcome-r1-cap=low-s0: " in again.stdout and again.returncode == 0, again.stdout + again.stderr
     monkeypatch.setenv("LRD_RUNS", str(tmp_path / "runs"))
     found = results.load("mine")
@@ -70,7 +69,7 @@ def test_a_changed_file_takes_the_place_of_the_one_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("LRD_RUNS", str(runs))
     assert own.adopt(str(write(tmp_path)), str(runs)) == "mine"
     assert [cell.point["cap"] for cell in grid("mine")] == ["low", "none"]
-    write_cell(runs, Cell.load("mine", regime="outcome", rank=1, seed=0, cap="low"), {0: 5, 10: 8})
+    write_cell(runs, Cell.load("mine", cap="low"), {0: 5, 10: 8})
     own.adopt(str(write(tmp_path, MINE.replace("rank = [1]", "rank = [4]"))), str(runs))
     assert [cell.rank for cell in grid("mine")] == [4, 4]
     left = results.load("mine").off_grid
