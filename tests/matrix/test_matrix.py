@@ -164,7 +164,7 @@ def text_of(notebook: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kernels_workers_and_drivers_are_killed_20_times_over_and_nothing_is_lost(launches, settings, tmp_path):
-    """Which process dies is fixed, and when: soon after the last, or, each fourth time, some steps further on."""
+    """Which process dies is fixed, and when: soon after the last, or, each second time, some steps further on."""
     rng = random.Random(0)
     length = {"steps": 30, "eval_every": 3, "prompts_per_step": 2, "samples_per_prompt": 2}
     launch = launches(**length)
@@ -183,7 +183,7 @@ def test_kernels_workers_and_drivers_are_killed_20_times_over_and_nothing_is_los
         ahead = sum(map(steps, paths)) + rng.randint(1, 8)
         time.sleep(rng.uniform(0.2, 2))
         with contextlib.suppress(AssertionError):
-            until(lambda n=number, t=ahead: n % 4 < 3 or sum(map(steps, paths)) >= t, 60)
+            until(lambda n=number, t=ahead: n % 2 or sum(map(steps, paths)) >= t, 60)
         if driver.poll() is not None:  # a cell was lost more often than one launch retries
             driver = launch.start("matrix", *words)
         launch.processes()
@@ -213,7 +213,7 @@ def test_kernels_workers_and_drivers_are_killed_20_times_over_and_nothing_is_los
         assert read_json(path / "done.json")["steps"] == 30
     resumed = [session["from_step"] for c in cells for session in Run(c, launch.runs, hold=False).sessions[1:]]
     print(len(seen), "kills; resumed after steps", resumed)
-    assert len(seen) >= 12 and len(resumed) >= 3 and any(resumed)  # it was no idle exercise
+    assert len(seen) >= 10 and len(resumed) >= 2 and any(resumed)  # it was no idle exercise
 
 
 @pytest.mark.slow
