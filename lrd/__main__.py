@@ -283,9 +283,10 @@ def _from_here(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+KNOWN = ", ".join(preset_names())
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "preset": {"help": f"one of {', '.join(preset_names())}, or a TOML file of your own"},
-    "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {', '.join(preset_names())} ({DEFAULT})"},
+    "preset": {"help": f"one of {KNOWN}, or a TOML file of your own"},
+    "[preset]": {"nargs": "?", "default": DEFAULT, "help": f"one of {KNOWN}, or a TOML file of your own ({DEFAULT})"},
     "--regime": {"help": "the reward, unless the preset has one alone; MODULE:FUNCTION for one of your own"},
     "--rank": {"help": "a LoRA rank, or 'full' for full fine-tuning, unless the preset has one alone"},
     "--seed": {

@@ -12,7 +12,11 @@ from lrd.analysis.law import Pair, Statistic
 from lrd.report.rates import choice
 from lrd.report.text import NBSP, NOTHING, listed, times
 
-GROWING = {Side.ABOVE: "grows with the information", Side.BELOW: "shrinks with the information"}  # a slope against 0
+GROWING = {
+    Side.ABOVE: "grows with the information",
+    Side.BELOW: "shrinks with the information",
+    Side.UNKNOWN: "has no interval yet",
+}  # a slope against 0
 READINGS = {
     Side.ABOVE: ", more than was expected",
     Side.BELOW: ", fewer than was expected",
@@ -34,8 +38,8 @@ def shown(estimate: Estimate) -> str:
 def verdict(rewards: Rewards) -> str:
     """What the declared statistics say of sizes, as sentences; an interval that includes no effect is said to."""
     return (
-        f"At equally many episodes the size that matches full fine-tuning {_growing(rewards, law.growth)} At equally "
-        f"many looks at each key it {_growing(rewards, law.growth_at_equal_exposures)} "
+        f"At equally many episodes the size that matches full fine-tuning {_growing(rewards, law.growth)} With equal "
+        f"exposures per key it {_growing(rewards, law.growth_at_equal_exposures)} "
         f"{_densities(law.pairs(rewards), 'episodes')}"
     )
 
@@ -45,7 +49,7 @@ def verdict_at_exposures(rewards: Rewards) -> str:
     exposures = next(iter(rewards.values())).steps[-1]
     return (
         f"When each key has been asked for {exposures:.0f} times, the size that matches full fine-tuning "
-        f"{_growing(rewards, law.growth)} {_densities(law.pairs(rewards), 'looks at a key')}"
+        f"{_growing(rewards, law.growth)} {_densities(law.pairs(rewards), 'exposures per key')}"
     )
 
 
@@ -60,20 +64,20 @@ def _growing(rewards: Rewards, statistic: Statistic) -> str:
 
 
 def _densities(pairs: Sequence[Pair], equal: str) -> str:
-    """Each reward's size over that of every sparser one, and whether any denser reward asks for significantly more.
+    """Each reward's size over that of every sparser one, and whether any denser reward requires significantly more.
 
     `equal` names what rewards have had equally much of by the last evaluation.
     """
     texts = [
-        f"{pair.denser} asks for {shown(pair.at_end)} times the size that {pair.sparser} does ({shown(pair.at_bits)})"
+        f"{pair.denser} requires {shown(pair.at_end)} times the size that {pair.sparser} does ({shown(pair.at_bits)})"
         for pair in pairs
     ]
     more, less = (listed(_shown(pairs, side, equal)) for side in (Side.ABOVE, Side.BELOW))
     return (
         f"At equally many {equal}, and in brackets when both have taught full fine-tuning equally much, "
         f"{listed(texts)}: "
-        f"{f'more is asked for under {more}' if more else 'no denser reward asks for significantly more'}"
-        f"{f'; less is asked for under {less}' if less else ''}."
+        f"{f'more is required under {more}' if more else 'no denser reward requires significantly more'}"
+        f"{f'; less is required under {less}' if less else ''}."
     )
 
 
@@ -153,7 +157,8 @@ def tested(rewards: Rewards) -> str:
     more = listed([f"{pair.denser} against {pair.sparser}" for pair in pairs]) or "no two rewards"
     return (
         f"Growth is significant under {grows[0]} of {len(rewards)} rewards at equally many episodes, and under "
-        f"{grows[1]} at equally many looks; that the denser asks for more at equal bits is significant for {more}."
+        f"{grows[1]} with equal exposures per key; that the denser requires more at equal bits is significant for "
+        f"{more}."
     )
 
 

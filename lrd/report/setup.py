@@ -76,8 +76,8 @@ def scale(cell: Cell, card: dict[str, Any] | None) -> str:
         factor = float(f"{theirs.parameters / ours:.2g}")
         times = f"; the original's student has about {factor:,.0f} times as many parameters"
     return (
-        f"They have never read a text of any other kind: they are no language models, and what holds of them need not "
-        f"hold of one{times}."
+        f"The models have read no text but the task's own: they are no language models, and what holds of them need "
+        f"not hold of one{times}."
     )
 
 

@@ -26,19 +26,19 @@ def test_an_estimate_as_shown():
 @pytest.mark.parametrize(
     ("at_end", "at_bits", "expected"),
     [
-        (1.1, 1.1, "more is asked for under supervised than outcome"),
-        (1.1, 0.9, "more is asked for under supervised than outcome (at equally many looks alone)"),
-        (0.9, 1.1, "more is asked for under supervised than outcome (at equal bits alone)"),
-        (0.9, 0.9, "no denser reward asks for significantly more"),
-        (math.nan, math.nan, "no denser reward asks for significantly more"),
+        (1.1, 1.1, "more is required under supervised than outcome"),
+        (1.1, 0.9, "more is required under supervised than outcome (at equally many exposures per key alone)"),
+        (0.9, 1.1, "more is required under supervised than outcome (at equal bits alone)"),
+        (0.9, 0.9, "no denser reward requires significantly more"),
+        (math.nan, math.nan, "no denser reward requires significantly more"),
     ],
 )
-def test_where_a_denser_reward_asks_for_more(monkeypatch, at_end, at_bits, expected):
+def test_where_a_denser_reward_requires_more(monkeypatch, at_end, at_bits, expected):
     lows = {False: at_end, True: at_bits}
     monkeypatch.setattr(law, "compare", lambda a, b, equal_bits: Estimate(1.2, lows[equal_bits], 2.0, 6))
     m = quiet()
     rewards = {"supervised": m, "outcome": m}
-    assert expected.replace("looks", "looks at a key") in page.verdict_at_exposures(rewards)
+    assert expected in page.verdict_at_exposures(rewards)
     shown = "supervised against outcome" if at_bits > 1 else "no two rewards"
     assert page.tested(rewards).endswith(f"at equal bits is significant for {shown}.")
 
