@@ -33,7 +33,7 @@ def provenance(cell: Cell, runs: str | Path | None = None) -> dict[str, Any]:
         "command": _command(cell, runs),
         "git": {"sha": git("rev-parse", "HEAD")} | changes(),
         "python": platform.python_version(),
-        "packages": {d.name: d.version for d in sorted(metadata.distributions(), key=lambda d: d.name.lower())},
+        "packages": _packages(),
         "hardware": {
             "platform": platform.platform(),
             "cpu": _cpu_model(),
@@ -43,6 +43,12 @@ def provenance(cell: Cell, runs: str | Path | None = None) -> dict[str, Any]:
         },
         "seed": cell.seed,
     }
+
+
+def _packages() -> dict[str, str]:
+    """The installed version of each package; of one that is there twice, that which Python finds first."""
+    found = {d.name: d.version for d in reversed(list(metadata.distributions()))}
+    return dict(sorted(found.items(), key=lambda package: package[0].lower()))
 
 
 def _command(cell: Cell, runs: str | Path | None) -> str:

@@ -21,7 +21,7 @@ from lrd.__main__ import _parser, _settings
 from lrd.cell import Cell
 from lrd.runs.directory import Held, Run, describe, state
 from lrd.runs.files import read_json, read_jsonl, write_json
-from lrd.runs.provenance import provenance
+from lrd.runs.provenance import _packages, provenance
 
 
 def test_a_cell_is_absent_then_running_then_interrupted_then_finished(make_cell, tmp_path):
@@ -283,3 +283,11 @@ def test_provenance_says_how_to_rerun_and_keeps_no_secret(make_cell, monkeypatch
     assert about["command"] == "lrd cell test --regime outcome --rank full --seed 0"
     assert about["packages"]["torch"].startswith("2.")
     assert "planted" not in json.dumps(about | {"git": None})  # the diff of a tree that changes this very test
+
+
+def test_of_a_package_that_is_there_twice_the_first_on_the_path_counts(tmp_path, monkeypatch):
+    for name, version in (("first", "2.0"), ("second", "1.0")):
+        (folder := tmp_path / name / f"twice-{version}.dist-info").mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: twice\nVersion: {version}\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path / "first"), str(tmp_path / "second")])
+    assert _packages() == {"twice": "2.0"}
