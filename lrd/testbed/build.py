@@ -26,7 +26,7 @@ from lrd.rewards.process import PRM
 from lrd.runs.files import read_json, write_json
 from lrd.runs.provenance import fingerprint
 from lrd.sampling.torch import TorchSampler
-from lrd.testbed import pretrained, prm as shepherd, recipe
+from lrd.testbed import kept, pretrained, prm as shepherd, recipe
 from lrd.testbed.corpus import tokenizer
 from lrd.testbed.pretrain import prepared, pretrain
 from lrd.train import evaluate
@@ -47,13 +47,17 @@ def build(name: str) -> dict[str, Any]:
 
 def _build(name: str, what: dict[str, Any], wanted: str) -> dict[str, Any]:
     started, target = time.perf_counter(), ROOT / "models" / name
-    if read_preset(name)["resources"]["gpus"] and not torch.cuda.is_available():
+    roles = [role for role, section in what.items() if isinstance(section, dict) and "train" in section]
+    worlds = {w: world | {"kept": kept.FOLDER / name / w} for w, world in recipe.worlds(what).items()}
+    ready = all(kept.card(world, role) for world in worlds.values() for role in what.keys() & {*roles, "prm"})
+    if read_preset(name)["resources"]["gpus"] and not ready and not torch.cuda.is_available():
         raise UserError(f"testbed {name!r} is for a GPU, and PyTorch finds none here; tiny does without")
     part = target.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    start = {"start": pretrained.folder(what["start"])} if "start" in what else {}
-    cell, worlds = _cell(name), recipe.worlds(what | start)
+    cell = _cell(name)
+    if "start" in what:
+        pretrained.folder(what["start"])
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half alive
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS asks of who wants the same bits again
     seats = _seats()
@@ -61,18 +65,23 @@ def _build(name: str, what: dict[str, Any], wanted: str) -> dict[str, Any]:
     for gpu in seats:
         gpus.put(gpu)
     with ProcessPoolExecutor(len(seats), mp_context=spawn, initializer=_sit, initargs=(gpus,)) as pool:
-        roles = [role for role, section in what.items() if isinstance(section, dict) and "train" in section]
         roles.sort(key=lambda role: -recipe.cost(what[role]))  # the longest first: the others run beside it
-        jobs = {w + role: pool.submit(_train, role, worlds[w], part / w, cell) for role in roles for w in worlds}
-        cards = {role: job.result() for role, job in jobs.items()}
+        cards: dict[str, dict[str, Any]] = {}
+        for going_on in (False, True):  # those that begin from another one's adapter come after it
+            turn = [role for role in roles if ("from" in what[role]) == going_on]
+            jobs = {w + role: pool.submit(_train, role, worlds[w], part / w, cell) for role in turn for w in worlds}
+            cards |= {role: job.result() for role, job in jobs.items()}
         jobs = {f"{w}prm": pool.submit(_train_prm, worlds[w], part / w, cell) for w in worlds if "prm" in what}
         measured = {role: what[role].get("data", cell.eval_data) for role in roles if role != "completer"}
         for w in worlds:
-            jobs |= {w + role: pool.submit(_measure, role, data, part / w, cell) for role, data in measured.items()}
+            todo = {role: data for role, data in measured.items() if "greedy" not in cards[w + role]}
+            jobs |= {w + role: pool.submit(_measure, role, data, part / w, cell) for role, data in todo.items()}
         for role, job in jobs.items():
             cards[role] = cards.get(role, {}) | job.result()
-    for role in cards:
-        cards[role]["fingerprint"] = fingerprint(str(part / role))
+    for w, role in [(w, role) for w in worlds for role in what.keys() & {*roles, "prm"}]:
+        cards[w + role]["fingerprint"] = fingerprint(str(part / w / role))
+        if (adapter := part / w / "adapters" / role).is_dir():
+            kept.tell(worlds[w], role, adapter, cards[w + role])
     card = {"recipe_hash": wanted, "seconds": round(time.perf_counter() - started, 1), "models": cards, "recipe": what}
     write_json(part / "card.json", card)
     shutil.rmtree(target, ignore_errors=True)
@@ -127,7 +136,13 @@ def _sit(gpus: Any) -> None:
 
 def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     words, seed, shown = _words(what), seed_of(role, what["seed"]), f"{role} of seed {what['seed']}"
-    model, seconds = pretrain(what["task"], what[role], seed, words, cell.prompt_template, _start(what), shown=shown)
+    start, part = _start(what), what[role]
+    if start is not None and (card := kept.card(what, role)) is not None:
+        model = prepared(start, part, seed, what["kept"] / role)
+        return card | {"parameters": _save(model, words, into, role, cell.dtype)}
+    if start is not None:
+        start = prepared(start, part, seed, into / "adapters" / part["from"] if "from" in part else None)
+    model, seconds = pretrain(what["task"], part, seed, words, cell.prompt_template, start, shown=shown)
     parameters = _save(model, words, into, role, cell.dtype)
     del model
     if torch.cuda.is_available():
@@ -137,8 +152,11 @@ def _train(role: str, what: dict[str, Any], into: Path, cell: Cell) -> dict[str,
 
 def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
     started, part, words, seed = time.perf_counter(), what["prm"], _words(what), what["seed"]
-    samplers = {role: _sampler(into / role, role, cell, words) for role in ("student", "completer")}
     judge, reader = _judge(what, into)
+    if (card := kept.card(what, "prm")) is not None:
+        return card | {"parameters": _save(judge, reader, into, "prm", cell.dtype)}
+    completer = part.get("completer", "completer")
+    samplers = {role: _sampler(into / role, role, cell, words) for role in ("student", completer)}
     decoding = {"max_tokens": cell.max_completion_tokens, "rows": part["rows"]}
     rows = {}
     for split, n in (("train", part["solutions"]), ("held-out", part["held_out"])):
@@ -146,7 +164,7 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
         prompts = [evaluate.encode(p, cell, words) for p in chosen]
         solutions = shepherd.solve(samplers["student"], prompts, seed_of("solve", split, seed), **decoding)
         at = seed_of("label", split, seed)
-        complete = functools.partial(shepherd.solve, samplers["completer"], seed=at, **decoding)
+        complete = functools.partial(shepherd.solve, samplers[completer], seed=at, **decoding)
         labels = shepherd.label_steps(chosen, prompts, solutions, complete, words, part["completions"])
         rows[split] = shepherd.tagged(chosen, solutions, labels, PRM(judge, reader, "testbed"))
     shepherd.train_prm(judge, rows["train"], part, reader, seed, shown=f"prm of seed {seed}")
@@ -163,15 +181,15 @@ def _train_prm(what: dict[str, Any], into: Path, cell: Cell) -> dict[str, Any]:
 
 def _words(what: dict[str, Any]) -> Any:
     """The tokenizer of a world's models."""
-    return load_tokenizer(what["start"], "start") if "start" in what else tokenizer(what["task"])
+    return load_tokenizer(pretrained.folder(what["start"]), "start") if "start" in what else tokenizer(what["task"])
 
 
 def _start(what: dict[str, Any]) -> CausalLM | None:
     """The pretrained model that a world's models begin from, where the recipe names one."""
     if "start" not in what:
         return None
-    model = load_model(what["start"], "start", "float32", device())
-    model.name_or_path = what["start"]  # an adapter's configuration names it, and no path of this machine
+    model = load_model(name := pretrained.folder(what["start"]), "start", "float32", device())
+    model.name_or_path = name  # an adapter's configuration names it, and no path of this machine
     return model
 
 
@@ -181,7 +199,8 @@ def _judge(what: dict[str, Any], into: Path) -> tuple[CausalLM, Any]:
     if start is None:
         return load_model(str(into / "completer"), "completer", "float32", device()), words
     shepherd.add_tag(start, words)
-    return prepared(start, what["prm"], seed_of("prm's adapter", what["seed"])), words
+    there = what["kept"] / "prm" if kept.card(what, "prm") is not None else None
+    return prepared(start, what["prm"], seed_of("prm's adapter", what["seed"]), there), words
 
 
 def _save(model: CausalLM, words: Any, into: Path, role: str, dtype: str) -> int:

@@ -5,10 +5,11 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -29,7 +30,7 @@ def pretrain(
 ) -> tuple[CausalLM, float]:
     """The model of one section of a recipe, trained on solutions of train problems; and the seconds it took.
 
-    It begins from the pretrained model `start`, as `prepared` makes it ready, or from scratch where there is none.
+    It begins from `start`, which `prepared` has made ready, or from scratch where there is none.
     """
     begun, to = time.perf_counter(), device()
     ids, labels, lengths = _documents(task, part, seed, tokenizer, prompt_template)
@@ -42,7 +43,7 @@ def pretrain(
         if to.type == "cuda":
             fuse_kernels(model)
     else:
-        model = prepared(start, part, seed)
+        model = start
 
     def batch_loss(rows: Sequence[int]) -> Tensor:
         at, width = torch.tensor(rows, device=to), max(lengths[row] for row in rows)
@@ -80,13 +81,16 @@ def _documents(
     return ids, ids.masked_fill(~scored, -100), lengths
 
 
-def prepared(model: CausalLM, part: dict[str, Any], seed: int) -> CausalLM:
+def prepared(model: CausalLM, part: dict[str, Any], seed: int, before: Path | None = None) -> CausalLM:
     """A pretrained model as a section trains it: under a LoRA adapter of rank `adapter`, or in full without that key.
 
-    The adapter is on every linear layer but the head, and its α is twice the rank.
+    The adapter is on every linear layer but the head, and its α is twice the rank. It is a new one, or goes on from the
+    one in the directory `before`.
     """
     if "adapter" not in part:
         return model
+    if before is not None:
+        return PeftModel.from_pretrained(model, str(before), is_trainable=True)
     torch.manual_seed(seed)
     config = LoraConfig(r=part["adapter"], lora_alpha=2 * part["adapter"], target_modules="all-linear")
     return get_peft_model(model, config)

@@ -8,12 +8,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lrd import UserError
 from lrd.cell import Cell
+from lrd.data.problems import held_out
 from lrd.data.tokens import end_ids
 from lrd.models.loading import load_model, load_tokenizer
 from lrd.rewards.process import PRM
 from lrd.runs.directory import Run, state
 from lrd.runs.files import read_json
-from lrd.testbed import build, pretrained, prm as shepherd, recipe
+from lrd.testbed import build, kept, pretrained, prm as shepherd, recipe
 from lrd.train.loop import train
 
 pytest.importorskip("reasoning_gym", reason="needs the extra `pretrained`")
@@ -25,7 +26,7 @@ CAREFUL = {"direct": [0.0, 0.0], "skip": [0.0, 0.0], "unboxed": [0.0, 0.0]}
 def test_the_recipe_fits_its_preset():
     what, cell = recipe.load("smollm"), build._cell("smollm")
     assert what["task"] == cell.train_data == cell.eval_data and what["start"] == pretrained.PACKAGE
-    for role in ("student", "teacher", "completer"):
+    for role in ("student", "teacher"):
         train = what[role]["train"]
         assert train["batch"] * train["sorted_batches"] <= train["documents"]
 
@@ -56,6 +57,32 @@ def slice_of_it(tmp_path_factory):
     model.save_pretrained(folder / "slice")
     AutoTokenizer.from_pretrained(folder / "whole").save_pretrained(folder / "slice")
     return folder / "slice"
+
+
+@pytest.mark.slow
+def test_the_teacher_that_the_repository_keeps_is_the_recipes_and_knows_its_templates(slice_of_it):
+    """It finds the working of new problems of templates that it knows a nat a token likelier than SmolLM2 does."""
+    world = recipe.load("smollm") | {"kept": kept.FOLDER / "smollm"}
+    card = kept.card(world, "teacher")
+    assert card and card["greedy"] > 0.3
+    start = load_model(str(slice_of_it.parent / "whole"), "start", "float32", CPU)
+    words, asked = load_tokenizer(str(slice_of_it.parent / "whole"), "start"), build._cell("smollm").prompt_template
+    problems = [p for p in held_out(TASK, 8) if p.id.startswith("seen-")]
+    assert len(problems) >= 4
+
+    def nats(model):
+        told = 0.0
+        for p in problems:
+            assert p.solution
+            prompt, ids = (words(text).input_ids for text in (asked.replace("{problem}", p.problem), p.solution))
+            logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            told += torch.nn.functional.cross_entropy(logits, torch.tensor(ids)).item()
+        return told / len(problems)
+
+    with torch.no_grad():
+        before = nats(start)
+        after = nats(PeftModel.from_pretrained(start, str(kept.FOLDER / "smollm" / "teacher")))
+    assert after < before - 1
 
 
 @pytest.mark.slow
@@ -114,7 +141,8 @@ def test_a_slice_becomes_a_world_that_trains_in_every_regime(slice_of_it, tmp_pa
         made = load_model(str(tmp_path / role), role, "bfloat16", CPU).state_dict()
         assert made.keys() == again.keys() and all(torch.equal(made[key], again[key]) for key in made)
         assert {value.dtype for value in load_file(adapter / "adapter_model.safetensors").values()} == {torch.bfloat16}
-        assert read_json(adapter / "adapter_config.json")["base_model_name_or_path"] == world["start"]
+        about = read_json(adapter / "adapter_config.json")
+        assert about is not None and about["base_model_name_or_path"] == world["start"]
 
     for cell in cells.values():
         run = Run(cell, tmp_path / "runs")

@@ -2,9 +2,11 @@
 
 import random
 import re
+import shutil
 import tomllib
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +19,8 @@ from lrd.data.arithmetic import THEMES, Story
 from lrd.data.problems import as_problem, stream
 from lrd.models.loading import load_model, load_tokenizer
 from lrd.rewards.process import PRM, read
-from lrd.testbed import build, prm as shepherd, recipe, working
+from lrd.testbed import build, kept, pretrain, prm as shepherd, recipe, working
 from lrd.testbed.corpus import CORPORA, tokenizer as corpus_tokenizer
-from lrd.testbed.pretrain import batches
 from lrd.verifier import is_correct
 
 SHAPE = {
@@ -144,10 +145,10 @@ def test_authors_have_habits_of_their_own():
 
 def test_batches_drawn_together_are_sorted_among_themselves():
     rows = [[0] * n for n in range(100)]
-    alone = list(batches(rows, 5, 4, random.Random(3)))
+    alone = list(pretrain.batches(rows, 5, 4, random.Random(3)))
     rng = random.Random(3)
     assert alone == [rng.sample(rows, 5) for _ in range(4)]
-    together = list(batches(rows, 5, 6, random.Random(3), 4))
+    together = list(pretrain.batches(rows, 5, 6, random.Random(3), 4))
     assert [len(batch) for batch in together] == [5] * 6
     spans = sorted((len(batch[0]), len(batch[-1])) for batch in together[:4])
     assert all(a[1] < b[0] for a, b in pairwise(spans))
@@ -280,8 +281,9 @@ def test_a_recipe_can_begin_from_a_pretrained_model(small_world, monkeypatch, ch
     """Its models are adapters on it, or trained in full, and the same again on every build."""
     full = {key: MODEL[key] for key in ("train", "habits")}
     begun = RECIPE | {"start": checkpoint("llama"), "teacher": full, "prm": RECIPE["prm"] | {"adapter": 2}}
-    begun |= dict.fromkeys(("student", "completer"), full | {"adapter": 2})
+    begun |= {"completer": full | {"adapter": 2}, "student": full | {"adapter": 2, "from": "completer"}}
     monkeypatch.setattr(recipe, "load", lambda name: begun)
+    monkeypatch.setattr(kept, "FOLDER", small_world / "adapters")
     card, models = build.build("tiny"), small_world / "models" / "tiny"
     assert card["recipe"] == begun and card["models"].keys() == {"student", "teacher", "completer", "prm"}
     files = {path.relative_to(models): path.read_bytes() for path in models.rglob("*.safetensors")}
@@ -290,6 +292,39 @@ def test_a_recipe_can_begin_from_a_pretrained_model(small_world, monkeypatch, ch
     monkeypatch.setattr(recipe, "digest", lambda *_: "another")
     build.build("tiny")
     assert {path.relative_to(models): path.read_bytes() for path in models.rglob("*.safetensors")} == files
+
+
+def test_an_adapter_that_is_kept_is_not_trained_again_until_its_recipe_changes(tmp_path, checkpoint, monkeypatch):
+    part: dict[str, Any] = {key: MODEL[key] for key in ("train", "habits")} | {"adapter": 2}
+    prm: dict[str, Any] = RECIPE["prm"] | {"adapter": 2, "completer": "teacher"}
+    world = {"task": "chain", "seed": 0, "start": checkpoint("llama"), "teacher": part, "prm": prm}
+    world |= {"student": part | {"from": "teacher"}, "kept": tmp_path / "kept"}
+    cell, trained = build._cell("tiny"), []
+    fit = pretrain.fit
+    monkeypatch.setattr(
+        pretrain, "fit", lambda *args, **kwargs: (trained.append(kwargs["shown"]), fit(*args, **kwargs))
+    )
+
+    def weights(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    for role in ("teacher", "student"):
+        kept.tell(world, role, first / "adapters" / role, build._train(role, world, first, cell))
+    kept.tell(world, "prm", first / "adapters" / "prm", build._train_prm(world, first, cell))
+    assert trained == ["teacher of seed 0", "student of seed 0"]
+    shutil.copytree(first / "adapters", tmp_path / "kept")
+    for role in ("teacher", "student"):
+        assert build._train(role, world, second, cell) == kept.card(world, role)
+    assert build._train_prm(world, second, cell) == kept.card(world, "prm")
+    assert len(trained) == 2 and weights(second) == weights(first)
+
+    # What the student goes on from has another rate: all three are others then.
+    world["teacher"] = part | {"train": MODEL["train"] | {"learning_rate": 5e-3}}
+    assert [kept.card(world, role) for role in ("teacher", "student", "prm")] == [None] * 3
+    for role in ("teacher", "student"):
+        build._train(role, world, third, cell)
+        assert weights(third / role) != weights(first / role)
 
 
 def test_a_recipe_can_change_another():
