@@ -56,15 +56,21 @@ class Cell:
     # updates
     steps: int = 100  # rollouts of the whole run, each with its updates
     epochs: int = 1  # updates a rollout
-    learning_rate: float  # AdamW's, constant
+    learning_rate: float  # AdamW's, at its largest
+    warmup_steps: int = 0  # steps over which the learning rate rises from 0, in a line
+    lr_schedule: str = "constant"  # the learning rate after that; the others fall to 0 behind the last step
     weight_decay: float = 0.0  # AdamW's
     max_grad_norm: float = 1.0  # a larger gradient is scaled down to it
     clip_epsilon: float = 0.2  # how far the ratio of an update may leave 1
+    clip_epsilon_high: float = 0.0  # how far above 1 (clip-higher, DAPO); 0: as far as below
+    ratio_level: str = "token"  # whose ratio is clipped: each token's, or its whole sequence's (GSPO)
     kl_coef: float = 0.05  # weight of the KL penalty to the base model; 0 is none
     kl_estimator: str = "paper"  # how the penalty is estimated
     loss_aggregation: str = "token"  # what the loss is a mean over; "constant" divides by the longest length
     advantage_epsilon: float = 1e-8  # added to the std that deposits are divided by
-    advantage_norm: str = "group"  # deposits are normalized within a prompt's samples; "none": they are not
+    advantage_norm: str = "group"  # within a prompt's samples; "mean": without the std (Dr. GRPO); "none": neither
+    truncated_completions: str = "kept"  # those cut at the longest length; "masked": left out of the loss (DAPO)
+    importance_cap: float = 0.0  # largest weight of a token for π_learner / π_sampler; 0: tokens are not weighted
     logp_temperature: float = 1.0  # of the learner's log-probabilities; the original samples at 0.7 and learns at 1
 
     # deposits and advantages otherwise than in the original (lrd/rewards/shaping.py, lrd/grpo.py)
@@ -287,7 +293,10 @@ CHOICES = {
     "engine": ("torch", "vllm"),
     "kl_estimator": ("paper", "k1", "k2", "k3"),
     "loss_aggregation": ("token", "sequence", "constant"),
-    "advantage_norm": ("group", "none"),
+    "lr_schedule": ("constant", "linear", "cosine"),
+    "ratio_level": ("token", "sequence"),
+    "truncated_completions": ("kept", "masked"),
+    "advantage_norm": ("group", "mean", "none"),
     "prm_reads": ("all", "canonical"),
     "deposit_rule": ("each", "difference", "minimum", "mean"),
     "to_go": ("sum", "mean"),
@@ -305,7 +314,7 @@ AT_LEAST = dict.fromkeys(("samples_per_prompt", "eval_problems", "prompts_per_st
 AT_LEAST |= dict.fromkeys(("epochs", "eval_every", "eval_batch"), 1)
 AT_LEAST |= dict.fromkeys(("seed", "steps", "logged_completions", "validation_problems", "kl_coef", "weight_decay"), 0)
 AT_LEAST |= dict.fromkeys(("learning_rate", "advantage_epsilon", "advantage_cap", "overlong_penalty"), 0)
-AT_LEAST |= {"outcome_weight": 0}
+AT_LEAST |= dict.fromkeys(("outcome_weight", "warmup_steps", "clip_epsilon_high", "importance_cap"), 0)
 POSITIVE = ("temperature", "top_p", "logp_temperature", "max_grad_norm", "clip_epsilon", "lora_alpha")
 RANKS = "it has to be 1 or more, or 'full' for full fine-tuning"
 
@@ -327,10 +336,17 @@ def _check(cell: Cell) -> None:
         raise UserError(f"lora_layers is {list(cell.lora_layers)}; it takes each layer's number once, from 0")
     if len(set(cell.lora_targets)) < len(cell.lora_targets):
         raise UserError(f"lora_targets is {list(cell.lora_targets)}; it takes each name once")
-    if cell.samples_per_prompt < 2 and cell.advantage_norm == "group":
+    if cell.samples_per_prompt < 2 and cell.advantage_norm != "none":
         raise UserError(
             f"samples_per_prompt is {cell.samples_per_prompt}; it has to be at least 2, as a prompt's samples are "
             f"normalized against each other"
+        )
+    if cell.warmup_steps > cell.steps:
+        raise UserError(f"warmup_steps is {cell.warmup_steps}; the run has {cell.steps} steps")
+    if cell.importance_cap and cell.logp_temperature != 1:
+        raise UserError(
+            f"importance_cap is {cell.importance_cap!r} and logp_temperature {cell.logp_temperature!r}; it has to be "
+            f"1, the temperature of the sampler's log-probabilities"
         )
     if cell.top_p > 1:
         raise UserError(f"top_p is {cell.top_p!r}; it is a probability, at most 1")

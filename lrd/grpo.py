@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lrd.rollouts import Deposits
+from lrd.rollouts import Deposits, Rollouts
 
 
 def advantages(
@@ -17,24 +17,30 @@ def advantages(
     """Per-token advantages from raw deposits: normalized within each prompt's group; of sparse ones the return.
 
     DeepSeekMath §4.1.2–4.1.3. A group of equal deposits, or of a single one, carries no signal: exactly zero. With
-    `norm` "none" deposits stay as they are; with `to_go` "mean" the return from a token on is divided by the number of
-    deposits that it sums.
+    `norm` "mean" deposits are centred and not divided by their std (Dr. GRPO, Liu et al. 2025), with "none" they stay
+    as they are; with `to_go` "mean" the return from a token on is divided by the number of deposits that it sums.
     """
-    unit = deposits.token_rewards if norm == "none" else _group_normalize(deposits, group, eps)
+    unit = deposits.token_rewards if norm == "none" else _group_normalize(deposits, group, eps, norm == "group")
     # A dense reward deposits on every token, so a return would grow like the square root of the length.
     if deposits.dense:
         return unit
     return _returns(unit) if to_go == "sum" else _returns(unit) / deposits.remaining.clamp(min=1)
 
 
-def _group_normalize(deposits: Deposits, group: Int[Tensor, " N"], eps: float) -> Float[Tensor, "N T"]:
-    """(r − μ_p) / (σ_p + ε) on deposits, 0 elsewhere; μ and the unbiased σ over all deposits of a prompt's samples."""
+def _group_normalize(
+    deposits: Deposits, group: Int[Tensor, " N"], eps: float, scaled: bool = True
+) -> Float[Tensor, "N T"]:
+    """(r − μ_p) / (σ_p + ε) on deposits, 0 elsewhere; μ and the unbiased σ over all deposits of a prompt's samples.
+
+    Not `scaled`: r − μ_p.
+    """
     row, column = deposits.deposit_mask.nonzero(as_tuple=True)
     order = group[row].argsort(stable=True)  # a group's deposits side by side: searching for them is quadratic
     row, column = row[order], column[order]
     values = deposits.token_rewards[row, column].double()  # in fp32, rounding over ε would turn equal ones into noise
     for r in values.split(group[row].unique(return_counts=True)[1].tolist()):  # views of one group each
-        r.copy_(torch.zeros_like(r) if (r == r[0]).all() else (r - r.mean()) / (r.std() + eps))
+        centred = torch.zeros_like(r) if (r == r[0]).all() else r - r.mean()
+        r.copy_(centred / (r.std() + eps) if scaled and centred.any() else centred)
     unit = torch.zeros_like(deposits.token_rewards)
     unit[row, column] = values.to(unit.dtype)
     return unit
@@ -78,6 +84,35 @@ def kl_estimate(
     raise ValueError(f"unknown KL estimator {estimator!r}: paper, k1, k2 or k3")
 
 
+def ratios(
+    logps: Float[Tensor, "N T"], old_logps: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], level: str = "token"
+) -> Float[Tensor, "N T"]:
+    """π_θ / π_old of each token; or of its sequence, the geometric mean over valid tokens (GSPO, Zheng et al. 2025).
+
+    `level` is "token" or "sequence".
+    """
+    log_ratio = logps - old_logps
+    if level == "token":
+        return torch.exp(log_ratio)
+    mean = torch.where(mask, log_ratio, 0.0).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+    return torch.exp(mean).expand_as(logps)
+
+
+def learned(batch: Rollouts, truncated: str = "kept") -> Bool[Tensor, "N T"]:
+    """The tokens that the loss is over: valid ones; where `truncated` is "masked", of completions that ended (DAPO)."""
+    return batch.completion_mask if truncated == "kept" else batch.completion_mask & ~batch.truncated[:, None]
+
+
+def sampler_weights(
+    logps: Float[Tensor, "N T"], sampler_logps: Float[Tensor, "N T"], cap: float
+) -> Float[Tensor, "N T"]:
+    """min(π_old / π_sampler, cap), both at one temperature: truncated importance sampling (Yao et al. 2025).
+
+    It makes up for a sampler that computes otherwise than the learner, in another precision or by other kernels.
+    """
+    return torch.exp(logps - sampler_logps).clamp(max=cap)
+
+
 def aggregate(
     x: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], how: str = "token", max_tokens: int | None = None
 ) -> Float[Tensor, ""]:
@@ -102,7 +137,10 @@ def loss(
     advantages: Float[Tensor, "N T"],
     mask: Bool[Tensor, "N T"],
     *,
+    weights: Float[Tensor, "N T"] | None = None,
     clip_epsilon: float = 0.2,
+    clip_epsilon_high: float = 0.0,
+    ratio_level: str = "token",
     kl_coef: float = 0.05,
     kl_estimator: str = "paper",
     aggregation: str = "token",
@@ -110,15 +148,18 @@ def loss(
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """The clipped surrogate with a KL penalty (PPO eq. 7, DeepSeekMath eq. 3), and what to log of it.
 
-    Log-probabilities in nats; only `logps` takes a gradient. Metrics: `kl` (mean over valid tokens, nats) and
-    `clip_ratio/region_mean` (share of valid tokens whose ratio is clipped against its advantage).
+    Log-probabilities in nats; only `logps` takes a gradient. The ratio is clipped at 1 + `clip_epsilon_high` above
+    (DAPO, Yu et al. 2025, eq. 8), at 1 + `clip_epsilon` where that is 0; `weights` are `sampler_weights`. Metrics: `kl`
+    (mean over valid tokens, nats) and `clip_ratio/region_mean` (share of valid tokens whose ratio is clipped against
+    its advantage).
     """
-    ratio = torch.exp(logps - old_logps)
-    clipped = torch.clamp(ratio, 1 - clip_epsilon, 1 + clip_epsilon)
-    gain = torch.min(ratio * advantages, clipped * advantages)
+    ratio = ratios(logps, old_logps, mask, ratio_level)
+    low, high = 1 - clip_epsilon, 1 + (clip_epsilon_high or clip_epsilon)
+    gain = torch.min(ratio * advantages, torch.clamp(ratio, low, high) * advantages)
+    gain = gain if weights is None else gain * weights
     kl = kl_estimate(logps, ref_logps, kl_estimator)
     value = -aggregate(gain - kl_coef * kl, mask, aggregation, max_tokens)
     with torch.no_grad():
-        is_clipped = ((ratio < 1 - clip_epsilon) & (advantages < 0)) | ((ratio > 1 + clip_epsilon) & (advantages > 0))
+        is_clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
         logged = torch.stack([aggregate(kl, mask), aggregate(is_clipped.to(logps.dtype), mask)]).tolist()
     return value, dict(zip(("kl", "clip_ratio/region_mean"), logged))

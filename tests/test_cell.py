@@ -102,14 +102,20 @@ def test_the_papers_values_are_those_of_the_report():
         steps=100,
         epochs=1,
         learning_rate=3e-5,
+        warmup_steps=0,
+        lr_schedule="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,
         clip_epsilon=0.2,
+        clip_epsilon_high=0.0,
+        ratio_level="token",
         kl_coef=0.05,
         kl_estimator="paper",
         loss_aggregation="token",
         advantage_epsilon=1e-8,
         advantage_norm="group",
+        truncated_completions="kept",
+        importance_cap=0.0,
         prm_reads="all",
         deposit_rule="each",
         overlong_penalty=0.0,
@@ -501,6 +507,12 @@ def test_bad_ranks(rank):
         ("top_p", 0.0, "positive"),
         ("top_p", 1.01, "at most 1"),
         ("clip_epsilon", 0.0, "positive"),
+        ("clip_epsilon_high", -0.1, "at least 0"),
+        ("ratio_level", "tokens", "did you mean token"),
+        ("warmup_steps", 81, "the run has 80 steps"),
+        ("lr_schedule", "cosin", "did you mean cosine"),
+        ("importance_cap", -1.0, "at least 0"),
+        ("truncated_completions", "cut", "there are kept, masked"),
         ("lora_alpha", 0, "positive"),
         ("lora_layers", [-1], "each layer's number once, from 0"),
         ("lora_layers", [1, 1], "each layer's number once, from 0"),
@@ -519,6 +531,10 @@ def test_values_that_cannot_work(key, value, said):
         says(rf"{key}.*{said}", seed=value)
     else:
         says(rf"{key}.*{said}", **{key: value})
+
+
+def test_the_samplers_weights_need_its_temperature():
+    says("importance_cap is 2.0 and logp_temperature 0.7; it has to be 1", importance_cap=2.0, logp_temperature=0.7)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,14 @@ def test_epsilon_is_added_to_the_standard_deviation():
     torch.testing.assert_close(got, torch.tensor([[0.41421356], [-0.41421356]]), atol=1e-6, rtol=0)
 
 
+def test_without_the_standard_deviation_deposits_are_centred():
+    # Dr. GRPO. Deposits 0.75, 0.5 | 0.25: μ = 0.5, units 0.25, 0 | −0.25, and their returns.
+    given_ = deposits([[None, 0.75, None, 0.5], [None, None, 0.25, None]])
+    want = torch.tensor([[0.25, 0.25, 0, 0], [-0.25, -0.25, -0.25, 0]])
+    assert torch.equal(advantages(given_, one_group(2), norm="mean"), want)
+    assert not advantages(deposits([[0.3], [0.3], [0.3]]), one_group(3), norm="mean").any()
+
+
 # --- advantages: what holds for any deposits
 
 eighths = st.integers(-32, 32).map(lambda k: k / 8)  # exact in float32, as are their sums with one another
@@ -343,6 +351,50 @@ def test_clipping(ratio, advantage, want, slope, clipped):
 def test_the_clip_range_is_an_option():
     value, gradient, _ = ratio_case(1.5, 2.0, clip_epsilon=0.6)  # 1.5 < 1.6: −3
     assert (value, gradient) == (pytest.approx(-3.0), pytest.approx(-3.0))
+
+
+@pytest.mark.parametrize(
+    "ratio, advantage, want, slope",
+    [
+        (1.5, 2.0, -2.8, 0.0),  # min(3, 1.4·2): clipped at the higher bound
+        (1.3, 2.0, -2.6, -2.6),  # which 1.3 does not reach
+        (0.5, -2.0, 1.6, 0.0),  # below, the lower one stays: min(−1, −1.6)
+    ],
+)
+def test_clip_higher_by_hand(ratio, advantage, want, slope):
+    value, gradient, _ = ratio_case(ratio, advantage, clip_epsilon_high=0.4)
+    assert value == pytest.approx(want, abs=1e-6) and gradient == pytest.approx(slope, abs=1e-6)
+
+
+def test_the_ratio_of_a_sequence_by_hand():
+    # Ratios 2, 1/2·…: row 1 has ln ratios ln 4 and 0, mean ln 2: ratio 2. Row 2 has −ln 2 alone, the other is padding.
+    log_ratio = torch.tensor([[4.0, 1.0], [0.5, 9.0]]).log()
+    mask = torch.tensor([[True, True], [True, False]])
+    got = grpo.ratios(log_ratio, torch.zeros(2, 2), mask, "sequence")
+    torch.testing.assert_close(got, torch.tensor([[2.0, 2.0], [0.5, 0.5]]))
+    torch.testing.assert_close(grpo.ratios(log_ratio, torch.zeros(2, 2), mask), log_ratio.exp())
+    # Both tokens of row 1 are clipped with A = 1: 1.2. Row 2 with A = −1: min(−0.5, −0.8). Mean of three tokens.
+    value, metrics = loss(log_ratio, torch.zeros(2, 2), log_ratio, torch.tensor([[1.0, 1.0], [-1.0, 0.0]]), mask,
+                          kl_coef=0.0, ratio_level="sequence")  # fmt: skip
+    assert value.item() == pytest.approx(-(1.2 + 1.2 - 0.8) / 3, abs=1e-6)
+    assert metrics["clip_ratio/region_mean"] == 1
+
+
+def test_a_token_weighs_what_the_sampler_gave_it_too_little():
+    # π_old / π_sampler = 0.5/0.25 = 2, 0.5/0.1 = 5 (capped at 3) and 0.2/0.4 = 1/2; the KL penalty is not weighted.
+    old, sampler = torch.tensor([[0.5, 0.5, 0.2]]).log(), torch.tensor([[0.25, 0.1, 0.4]]).log()
+    weights = grpo.sampler_weights(old, sampler, 3.0)
+    torch.testing.assert_close(weights, torch.tensor([[2.0, 3.0, 0.5]]))
+    a, mask = torch.tensor([[1.0, 1.0, -2.0]]), torch.ones(1, 3, dtype=torch.bool)
+    value, _ = loss(old, old, old - LN2, a, mask, weights=weights, kl_coef=0.1, kl_estimator="k1")
+    assert value.item() == pytest.approx(-(2 + 3 - 1) / 3 + 0.1 * LN2, abs=1e-6)
+
+
+def test_completions_that_were_cut_can_be_left_out(rollouts):
+    assert rollouts.truncated.tolist() == [False, True, False, False]
+    mask = grpo.learned(rollouts, "masked")
+    assert not mask[1].any() and torch.equal(mask[[0, 2, 3]], rollouts.completion_mask[[0, 2, 3]])
+    assert torch.equal(grpo.learned(rollouts), rollouts.completion_mask)
 
 
 def test_the_whole_loss_by_hand():

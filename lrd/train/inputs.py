@@ -20,6 +20,8 @@ def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -
     rewards.check(cell, tokenizer, pool)
     asked = [(cell.prompt(p.problem), "") for p in pool], cell.max_completion_tokens
     if rewards.demonstrates(cell):
+        if cell.importance_cap:
+            raise UserError(f"importance_cap weighs what a sampler draws, and regime {cell.regime!r} samples nothing")
         _check_solutions(cell, tokenizer, pool)
         asked = [(cell.prompt(p.problem), p.solution or "") for p in pool], 1  # the end
     check_positions(cell.student, "student", *asked, tokenizer, cell.train_data)

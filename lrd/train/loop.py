@@ -3,7 +3,6 @@
 With one update a rollout the samples are on-policy: log π_old is the learner's own detached log π_θ and the ratio is 1.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from lrd.cell import Cell
 from lrd.data import problems
 from lrd.data.tokens import solutions
 from lrd.models import loading as models, memory
-from lrd.models.logps import TokenLogps
 from lrd.models.policy import Policy, seed_of
 from lrd.names import codebook_name
 from lrd.rewards import shaping
@@ -28,6 +26,7 @@ from lrd.sampling import Sampler
 from lrd.train import evaluate, inputs
 from lrd.train.checkpoint import Checkpoint
 from lrd.train.metrics import Laps, about, describe, logged, moved
+from lrd.train.update import update
 
 MAX_SKIPPED = 3  # updates in a row without a finite gradient; then the cell has failed
 
@@ -113,7 +112,7 @@ def _step(parts: Parts, step: int) -> dict[str, Any]:
     clock.lap("reward")
     ref_logps = policy.reference_logps(batch) if cell.kl_coef else learner.logps.detach()
     clock.lap("reference")
-    metrics |= update(policy, parts.optimizer, batch, learner, ref_logps, advantages)
+    metrics |= update(policy, parts.optimizer, step, batch, learner, ref_logps, advantages)
     metrics |= {} if cell.rank else {"weights_moved": moved(policy)}
     clock.lap("update")
     parts.sampler.sync(policy.weights())
@@ -184,7 +183,7 @@ def sample(
         temperature=cell.temperature,
         top_p=cell.top_p,
         seed=seed_of("sampling", cell.seed, step),
-        logps=logps,
+        logps=logps or cell.importance_cap > 0,
     )
     return collate(chosen, prompts, completions, cell.samples_per_prompt, policy.tokenizer)
 
@@ -197,45 +196,3 @@ def credit(deposits: Deposits, batch: Rollouts, cell: Cell) -> Float[Tensor, "N 
     if cell.advantage_scale == "whitened":
         advantages = grpo.whitened(advantages, batch.completion_mask)
     return grpo.bounded(advantages, cell.advantage_cap)
-
-
-def update(
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    batch: Rollouts,
-    learner: TokenLogps,
-    ref_logps: Float[Tensor, "N T"],
-    advantages: Float[Tensor, "N T"],
-) -> dict[str, float]:
-    """`epochs` gradient steps on one batch; one without a finite loss or gradient is skipped and counted.
-
-    `learner` is the policy's forward pass over the batch, made before any of these steps.
-    """
-    cell = policy.cell
-    old_logps = learner.logps.detach()
-    advantages, mask = advantages.to(old_logps.device), batch.completion_mask.to(old_logps.device)
-    metrics, skipped = {}, 0
-    for epoch in range(cell.epochs):
-        loss, terms = grpo.loss(
-            learner.logps if epoch == 0 else policy.logps(batch).logps,
-            old_logps,
-            ref_logps,
-            advantages,
-            mask,
-            clip_epsilon=cell.clip_epsilon,
-            kl_coef=cell.kl_coef,
-            kl_estimator=cell.kl_estimator,
-            aggregation=cell.loss_aggregation,
-            max_tokens=cell.max_completion_tokens,
-        )
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(policy.trainable.values(), cell.max_grad_norm)
-        value, size = torch.stack([loss.detach(), norm]).tolist()
-        if math.isfinite(value) and math.isfinite(size):
-            optimizer.step()
-        else:
-            skipped += 1
-        optimizer.zero_grad()
-        metrics = terms | {"loss": value, "grad_norm": size}
-    metrics["skipped_updates"] = skipped
-    return metrics if cell.kl_coef else metrics | {"kl": math.nan}  # nobody asks for it; the reference was not read
