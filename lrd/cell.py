@@ -60,6 +60,8 @@ class Cell:
     warmup_steps: int = 0  # steps over which the learning rate rises from 0, in a line
     lr_schedule: str = "constant"  # the learning rate after that; the others fall to 0 behind the last step
     weight_decay: float = 0.0  # AdamW's
+    micro_batch: int = 0  # completions that the learner reads at a time and again for the gradient; 0: all, once
+    checkpointing: str = "none"  # "layers": each keeps its input alone and runs again for the gradient
     max_grad_norm: float = 1.0  # a larger gradient is scaled down to it
     clip_epsilon: float = 0.2  # how far the ratio of an update may leave 1
     clip_epsilon_high: float = 0.0  # how far above 1 (clip-higher, DAPO); 0: as far as below
@@ -294,6 +296,7 @@ CHOICES = {
     "kl_estimator": ("paper", "k1", "k2", "k3"),
     "loss_aggregation": ("token", "sequence", "constant"),
     "lr_schedule": ("constant", "linear", "cosine"),
+    "checkpointing": ("none", "layers"),
     "ratio_level": ("token", "sequence"),
     "truncated_completions": ("kept", "masked"),
     "advantage_norm": ("group", "mean", "none"),
@@ -314,7 +317,7 @@ AT_LEAST = dict.fromkeys(("samples_per_prompt", "eval_problems", "prompts_per_st
 AT_LEAST |= dict.fromkeys(("epochs", "eval_every", "eval_batch"), 1)
 AT_LEAST |= dict.fromkeys(("seed", "steps", "logged_completions", "validation_problems", "kl_coef", "weight_decay"), 0)
 AT_LEAST |= dict.fromkeys(("learning_rate", "advantage_epsilon", "advantage_cap", "overlong_penalty"), 0)
-AT_LEAST |= dict.fromkeys(("outcome_weight", "warmup_steps", "clip_epsilon_high", "importance_cap"), 0)
+AT_LEAST |= dict.fromkeys(("outcome_weight", "warmup_steps", "clip_epsilon_high", "importance_cap", "micro_batch"), 0)
 POSITIVE = ("temperature", "top_p", "logp_temperature", "max_grad_norm", "clip_epsilon", "lora_alpha")
 RANKS = "it has to be 1 or more, or 'full' for full fine-tuning"
 

@@ -105,6 +105,8 @@ def test_the_papers_values_are_those_of_the_report():
         warmup_steps=0,
         lr_schedule="constant",
         weight_decay=0.0,
+        micro_batch=0,
+        checkpointing="none",
         max_grad_norm=1.0,
         clip_epsilon=0.2,
         clip_epsilon_high=0.0,

@@ -3,13 +3,18 @@
 No logits of a whole batch are ever in memory: rows go through the model in passes, and logits are made in slices.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lrd.models.loading import CausalLM
 from lrd.rollouts import Rollouts, by_length
@@ -24,27 +29,47 @@ class TokenLogps(NamedTuple):
     entropy: Float[Tensor, "N T"]  # of the distribution that o_t was drawn from; carries no gradient
 
 
+class Recompute(NamedTuple):
+    """What is kept for the gradient, and what is computed again in its place."""
+
+    rows: int = 0  # at a time go through the model, and again for the gradient; 0: all are kept
+    layers: bool = False  # each layer keeps its input alone and runs again for the gradient
+
+
+KEEP = Recompute()
+State = Callable[[], AbstractContextManager]
+
+
 def token_logps(
-    model: CausalLM, rollouts: Rollouts, temperature: float = 1.0, weights: Mapping[str, Tensor] | None = None
+    model: CausalLM,
+    rollouts: Rollouts,
+    temperature: float = 1.0,
+    weights: Mapping[str, Tensor] | None = None,
+    recompute: Recompute = KEEP,
+    state: State = nullcontext,
 ) -> TokenLogps:
     """Teacher-forced log-probabilities of the completions under `model`, at `temperature`.
 
     `weights` take the place of the parameters of these names, and take their gradient. Rows of like length go through
-    the model together; no row's value depends on the others, and no logits of the whole batch are ever in memory.
+    the model together; no row's value depends on the others, and no logits of the whole batch are ever in memory. The
+    model runs within `state()`, which holds again where it runs again for the gradient, whenever that is.
     """
-    scorer = _Scorer(model)
+    scorer = _Scorer(model, recompute.layers, state)
+    run = functools.partial(functional_call, scorer)
     renamed = {f"model.{name}": weight for name, weight in (weights or {}).items()}
     logps = torch.zeros(rollouts.completion_mask.shape, device=model.device)
     entropy = torch.zeros_like(logps)
     ids, starts = _unpadded(rollouts)
     sizes = starts + rollouts.lengths
-    for rows in map(torch.tensor, by_length(sizes.tolist())):
+    passes = map(torch.tensor, by_length(sizes.tolist()))
+    for rows in (few for whole in passes for few in whole.split(recompute.rows or len(whole))):
         row, column = rollouts.completion_mask[rows].nonzero(as_tuple=True)  # of the pass; of its completions
         before = starts[rows][row] + column - 1  # the position that predicts a token
         targets = rollouts.completion_ids[rows[row], column]
         inputs = (ids[rows, : int(sizes[rows].max())], row, before, targets, rows[row], column)
         read, row, before, targets, where, column = (x.to(model.device) for x in inputs)
-        scored = functional_call(scorer, renamed, (read, (row, before), targets, temperature))
+        arguments = renamed, (read, (row, before), targets, temperature)
+        scored: Any = _again(run, *arguments) if recompute.rows else run(*arguments)
         logps = logps.index_put((where, column), scored.logps)
         entropy[where, column] = scored.entropy
     return TokenLogps(logps, entropy)
@@ -65,15 +90,48 @@ def _unpadded(rollouts: Rollouts) -> tuple[Int[Tensor, "N L"], Int[Tensor, " N"]
 class _Scorer(nn.Module):
     """A causal LM that gives log-probabilities of chosen tokens in place of logits."""
 
-    def __init__(self, model: CausalLM):
+    def __init__(self, model: CausalLM, by_layer: bool, state: State):
         super().__init__()
-        self.model = model
+        self.model, self.by_layer, self.state = model, by_layer, state
 
     def forward(self, ids: Tensor, predicts: tuple[Tensor, Tensor], targets: Tensor, temperature: float) -> TokenLogps:
         model: CausalLM = self.model
-        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[predicts]
-        head = model.get_output_embeddings()
-        return target_logps(hidden, head.weight, head.bias, targets, temperature)
+        with self.state(), _layers_again(model, self.state) if self.by_layer else nullcontext():
+            hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[predicts]
+            head = model.get_output_embeddings()
+            return target_logps(hidden, head.weight, head.bias, targets, temperature)
+
+
+_again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
+
+
+class _Layer(nn.Module):
+    """A decoder layer as it runs, in a state and with weights of that moment, while another stands in its place."""
+
+    def __init__(self, layer: nn.Module, state: State):
+        super().__init__()
+        self.layer, self.run, self.state = layer, layer.forward, state
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with self.state():
+            return self.run(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _layers_again(model: CausalLM, state: State) -> Iterator[None]:
+    """Decoder layers keep their inputs alone, and run again for the gradient with the weights of the first time."""
+
+    def forward(layer: _Layer, *args: Any, **kwargs: Any) -> Any:
+        return _again(functional_call, layer, dict(layer.named_parameters()), args, kwargs)
+
+    layers = [_Layer(m, state) for m in model.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.layer.forward = functools.partial(forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.layer.forward = layer.run
 
 
 def target_logps(

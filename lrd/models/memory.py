@@ -61,23 +61,26 @@ def decoded_rows(cell: Cell) -> int:
 def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[str, float]:
     """GiB that a cell takes at its peak, by what takes them; `scorer` is the reward's own model.
 
-    Assumed: every completion runs to its longest; the activations of all rows, prompts of `PROMPT` tokens (or `KEY`)
-    included, are kept until the backward pass, without checkpointing; a slice of logits is there three times over, for
-    its gradient; the engine has weights of its own and a cache for as many rows as it ever decodes, with `ROOM` tokens
-    for each prompt; nothing is handed back in between. A frozen base serves as its own reference. What is trained, its
-    gradient and two moments are in `master_dtype` (an adapter's in fp32), and there is a copy in `dtype`. Without flash
-    attention it takes more.
+    Assumed: every completion runs to its longest; the activations of all rows, or of `micro_batch` of them, prompts of
+    `PROMPT` tokens (or `KEY`) included, are kept until the backward pass, or with checkpointing each layer's input and
+    one layer's own; a slice of logits is there three times over, for its gradient; the engine has weights of its own
+    and a cache for as many rows as it ever decodes, with `ROOM` tokens for each prompt; nothing is handed back in
+    between. A frozen base serves as its own reference. What is trained, its gradient and two moments are in
+    `master_dtype` (an adapter's in fp32), and there is a copy in `dtype`. Without flash attention it takes more.
     """
     b, rows = BYTES[cell.dtype], cell.prompts_per_step * cell.samples_per_prompt
     trained = student.adapter * cell.rank if cell.rank else student.parameters
     master = 4 if cell.rank else BYTES[cell.master_dtype]
-    tokens = rows * ((KEY if codebook_name(cell.train_data) else PROMPT) + cell.max_completion_tokens)
+    length = (KEY if codebook_name(cell.train_data) else PROMPT) + cell.max_completion_tokens
+    tokens, at_once = rows * length, min(cell.micro_batch or rows, rows) * length
+    layers, kept = student.shape.num_hidden_layers, student.kept
+    kept = layers * student.shape.hidden_size + kept // layers if cell.checkpointing == "layers" else kept
     cached = decoded_rows(cell) * (ROOM + cell.max_completion_tokens) * student.shape.cached
     used = {
         "student and reference": student.parameters * b,
         "what is trained": trained * (4 * master + b),
         "engine": student.parameters * b + cached * b,
-        "activations": tokens * student.kept * b + 3 * 4 * min(LOGITS_AT_ONCE, tokens * student.shape.vocab_size),
+        "activations": at_once * kept * b + 3 * 4 * min(LOGITS_AT_ONCE, at_once * student.shape.vocab_size),
         "reward model": scorer.parameters * b + min(TOKENS_PER_PASS, tokens) * scorer.widest * b if scorer else 0,
     }
     return {name: n / GIB for name, n in used.items() if n} | {"CUDA": CUDA}

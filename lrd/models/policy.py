@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lrd.cell import Cell
 from lrd.models import placement
 from lrd.models.loading import CausalLM, load_model, load_tokenizer
-from lrd.models.logps import TokenLogps, token_logps
+from lrd.models.logps import Recompute, TokenLogps, token_logps
 from lrd.rollouts import Rollouts
 
 
@@ -29,6 +29,7 @@ class Policy:
 
     def __init__(self, cell: Cell, device: torch.device):
         self.cell, self.device = cell, device
+        self._is_off = False  # the adapter
         self.tokenizer = load_tokenizer(cell.student, "student")
         if cell.rank is None:
             self.model = load_model(cell.student, "student", cell.master_dtype, device)
@@ -44,13 +45,16 @@ class Policy:
         if isinstance(self.model, PeftModel) and self.cell.dtype == "float32":
             # The same function and gradient as adding the adapters' outputs, for a fraction of the products, since a
             # batch has more tokens than a layer has rows. In bf16 the sum would round the adapter away.
-            weights = {name: _merged(layer) for name, layer in self._adapted.items()}
-            with self._without_adapter():
-                return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
+            weights, state = {name: _merged(layer) for name, layer in self._adapted.items()}, self._without_adapter
+            return token_logps(self.base, rollouts, self.cell.logp_temperature, weights, self._recompute, state)
         # Mixed precision without autocast: what is trained is rounded once a step, as the sampler's weights are.
         dtype = getattr(torch, self.cell.dtype)
         weights = {name: p.to(dtype) for name, p in self.base.named_parameters() if p.requires_grad}
-        return token_logps(self.base, rollouts, self.cell.logp_temperature, weights)
+        return token_logps(self.base, rollouts, self.cell.logp_temperature, weights, self._recompute)
+
+    @property
+    def _recompute(self) -> Recompute:
+        return Recompute(self.cell.micro_batch, self.cell.checkpointing == "layers")
 
     @functools.cached_property
     def _adapted(self) -> dict[str, LoraLayer]:
@@ -67,16 +71,18 @@ class Policy:
     @contextlib.contextmanager
     def _without_adapter(self) -> Iterator[None]:
         """Adapters off, as in PEFT's `disable_adapter`, which first asks every layer for its state, for a small model
-        longer than a layer takes.
+        longer than a layer takes. Within itself it changes nothing.
         """
-        tuner: Any = self.model.base_model if isinstance(self.model, PeftModel) else None
+        tuner: Any = self.model.base_model if isinstance(self.model, PeftModel) and not self._is_off else None
         if tuner is not None:
             tuner.disable_adapter_layers()
+            self._is_off = True
         try:
             yield
         finally:
             if tuner is not None:
                 tuner.enable_adapter_layers()
+                self._is_off = False
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -63,6 +63,40 @@ def test_micro_batches_and_slices_change_nothing(rank, make_cell, rollouts, monk
         torch.testing.assert_close(a, b, atol=1e-6 * largest, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rank", [4, None])
+@pytest.mark.parametrize(
+    "kind, target", [("qwen3", "o_proj"), ("gpt2", "c_proj"), ("neox", "dense"), ("opt", "out_proj")]
+)
+def test_what_is_computed_again_gives_the_same_gradients(kind, target, rank, dtype, make_cell, checkpoint, rollouts):
+    """Micro-batches and layers: sums over passes may round otherwise, a layer's second run is its first to the bit."""
+    made, seen = {}, {}
+    for micro_batch, checkpointing in ((0, "none"), (0, "layers"), (1, "none"), (2, "layers"), (3, "none")):
+        changes = {"micro_batch": micro_batch, "checkpointing": checkpointing, "dtype": dtype}
+        policy = Policy(make_cell(student=checkpoint(kind), rank=rank, lora_targets=(target,), **changes), CPU)
+        with torch.no_grad():
+            for name, p in policy.trainable.items():
+                if "lora_B" in name:
+                    p.normal_(generator=torch.Generator().manual_seed(len(name)))
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.numel()) or x, lambda x: x):
+            out = policy.logps(rollouts).logps
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()  # outside of any state
+        made[micro_batch, checkpointing] = out.detach(), {name: p.grad for name, p in policy.trainable.items()}
+        seen[micro_batch, checkpointing] = sum(kept)
+        assert all("forward" not in vars(m) or m.forward.__self__ is m for m in policy.base.modules())
+        again = policy.logps(rollouts).logps  # the model is as it was
+        assert torch.equal(again, out)
+    (want, gradients), largest = made[0, "none"], max(g.abs().max() for g in made[0, "none"][1].values())
+    close = 1e-5 if dtype == "float32" else 2e-2
+    for how, (got, grads) in made.items():
+        exact = how == (0, "layers")
+        torch.testing.assert_close(got, want, atol=0 if exact else close * want.abs().max(), rtol=0)
+        for name, g in gradients.items():
+            assert g.any() and (grads[name] - g).abs().max() <= (0 if exact else close * largest), (how, name)
+    assert seen[0, "layers"] < 0.5 * seen[0, "none"] and seen[1, "none"] < 0.5 * seen[0, "none"]
+
+
 def test_bfloat16_gradients_are_those_of_float32_to_rounding(make_cell, rollouts):
     """The mixed-precision policy against plain float32, eager, with all logits: 7 %, on random weights of 0.15."""
     for rank in (4, None):

@@ -12,6 +12,7 @@ from lrd import UserError, rewards
 from lrd.cell import Cell
 from lrd.models import memory
 from lrd.models.loading import skeleton
+from lrd.models.logps import LOGITS_AT_ONCE
 from lrd.models.memory import needed_gib, size
 from lrd.models.shape import Shape
 from lrd.rollouts import TOKENS_PER_PASS
@@ -83,6 +84,22 @@ def test_a_cell_by_hand(student, fused):
         "CUDA": 2**30,
     }
     assert got == pytest.approx({name: n / 2**30 for name, n in want.items()})
+
+
+def test_what_is_computed_again_takes_no_memory(student, fused):
+    """Four of 16 rows of 256 + 1536 tokens; each layer's input of 2048 values, and one layer's own."""
+    logits = 3 * 4 * LOGITS_AT_ONCE
+    whole, layer = (
+        28 * (4 * 2048 + 3 * 2048 + 3 * 1024 + 3 * 6144 + (0 if fused else 6144 + 4 * 2048)),
+        28 * 2048 + (4 * 2048 + 3 * 2048 + 3 * 1024 + 3 * 6144 + (0 if fused else 6144 + 4 * 2048)),
+    )
+    for changes, values in (
+        ({"micro_batch": 4}, 4 * whole),
+        ({"checkpointing": "layers"}, 16 * layer),
+        ({"micro_batch": 4, "checkpointing": "layers"}, 4 * layer),
+        ({"micro_batch": 99}, 16 * whole),
+    ):
+        assert needed_gib(paper(**changes), student)["activations"] * 2**30 == values * 1792 * 2 + logits
 
 
 def test_prompts_of_a_codebook_are_short(student):

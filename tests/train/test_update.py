@@ -70,6 +70,18 @@ def test_each_loss_trains_and_is_another_one(make_cell, tmp_path, changes):
         assert all(row["sampling/importance_sampling_ratio/mean"] == 0.5 for row in rows)
 
 
+@pytest.mark.parametrize("rank", [4, None])
+def test_a_cell_in_micro_batches_trains_as_the_whole(make_cell, tmp_path, rank):
+    """Its first update, that is: Adam makes the sign of a gradient of what is but rounding, and so a step of it."""
+    short = SHORT | {"regime": "distillation", "steps": 2, "rank": rank, "loss_aggregation": "sequence"}
+    whole, *_ = finish(make_cell(**short), tmp_path / "one")
+    for n, changes in enumerate(({"micro_batch": 3}, {"micro_batch": 5, "checkpointing": "layers"})):
+        parts, last = finish(make_cell(**short, **changes), tmp_path / str(n))
+        for key in ("loss", "grad_norm", "kl", "entropy", "reward"):
+            assert parts[key] == pytest.approx(whole[key], rel=1e-3, abs=1e-6), key
+        assert last["grad_norm"] > 0 and last["skipped_updates"] == 0
+
+
 def test_completions_without_the_samplers_log_probabilities_cannot_be_weighted(make_cell, tmp_path):
     cell = make_cell(**SHORT, regime="supervised", advantage_norm="none", importance_cap=2.0)
     with pytest.raises(UserError, match="importance_cap weighs what a sampler draws, and regime 'supervised' samples"):
