@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from lrd.models.loading import CausalLM
 from lrd.rollouts import Rollouts, by_length
 
-LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
+LOGITS_AT_ONCE = 2**26  # 0.25 GiB in fp32
 
 
 class TokenLogps(NamedTuple):
