@@ -17,6 +17,16 @@ from lrd.presets import axes_of, axis_over, over_several, read_preset
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+class Table(dict):
+    """A table that nothing changes once it is made, so that what has one can be hashed."""
+
+    def __hash__(self):
+        return hash(json.dumps(self, sort_keys=True))
+
+
+NOTHING = Table()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """A fully resolved cell; defaults are the original's.
@@ -88,6 +98,7 @@ class Cell:
     lora_alpha: float = 32  # the adapter's output is scaled by lora_alpha / rank
     lora_targets: tuple[str, ...] = LLAMA_LAYERS  # names of the adapted linear layers
     lora_layers: tuple[int, ...] = ()  # numbers of the adapted decoder layers, from 0; [] is all of them
+    lora: Table = NOTHING  # PEFT's own words: use_rslora, use_dora, init_lora_weights
 
     # records
     eval_every: int = 10  # steps; also how often a checkpoint is written, if it takes no more than a second
@@ -230,6 +241,7 @@ def options_for(preset: str, keys: Iterable[str]) -> str:
 
 def path_safe(value: Any) -> str:
     """A field's value as a name holds it: safe in a path, the same on every machine."""
+    value = tuple(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
     text = ("+".join(map(str, value)) or "all") if isinstance(value, tuple) else str(value)
     return re.sub(r"[^\w.+-]", "_", text)
 
@@ -311,6 +323,7 @@ KINDS = {
     str: "a text",
     tuple[str, ...]: "a list of texts, one at least",
     tuple[int, ...]: "a list of whole numbers",
+    Table: "a table",
 }
 
 AT_LEAST = dict.fromkeys(("samples_per_prompt", "eval_problems", "prompts_per_step", "max_completion_tokens"), 1)
@@ -391,6 +404,8 @@ def _coerce(key: str, value: Any) -> Any:
         item = typing.get_args(wanted)[0]
         fits = isinstance(value, list | tuple) and all(type(v) is item for v in value)
         fits = fits and (value or item is int)  # an adapter has targets; no layers means all
+    elif wanted is Table:
+        fits, value = isinstance(value, dict), Table(value) if isinstance(value, dict) else value
     else:
         fits = isinstance(value, wanted) and not isinstance(value, bool)
     if not fits:

@@ -129,6 +129,7 @@ def test_the_papers_values_are_those_of_the_report():
         lora_alpha=32.0,
         lora_targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         lora_layers=[],
+        lora={},
         eval_every=10,
         eval_batch=cell.eval_batch,  # how many are decoded at a time is nothing to the report
         logged_completions=cell.logged_completions,
@@ -556,6 +557,8 @@ def test_the_samplers_weights_need_its_temperature():
         ("lora_layers", ["0"]),
         ("lora_layers", [True]),
         ("kl_estimator", 3),
+        ("lora", "use_dora"),
+        ("lora", ["use_dora"]),
     ],
 )
 def test_wrong_types(key, value):

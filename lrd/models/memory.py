@@ -12,7 +12,7 @@ from lrd import UserError
 from lrd.cell import Cell
 from lrd.models.loading import CausalLM, skeleton
 from lrd.models.logps import LOGITS_AT_ONCE
-from lrd.models.placement import adapted
+from lrd.models.placement import adapted, moves_base
 from lrd.models.shape import Shape
 from lrd.names import codebook_name
 from lrd.rollouts import TOKENS_PER_PASS
@@ -77,7 +77,7 @@ def needed_gib(cell: Cell, student: Size, scorer: Size | None = None) -> dict[st
     kept = layers * student.shape.hidden_size + kept // layers if cell.checkpointing == "layers" else kept
     cached = decoded_rows(cell) * (ROOM + cell.max_completion_tokens) * student.shape.cached
     used = {
-        "student and reference": student.parameters * b,
+        "student and reference": student.parameters * b * (2 if moves_base(cell) else 1),
         "what is trained": trained * (4 * master + b),
         "engine": student.parameters * b + cached * b,
         "activations": at_once * kept * b + 3 * 4 * min(LOGITS_AT_ONCE, at_once * student.shape.vocab_size),

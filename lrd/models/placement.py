@@ -1,9 +1,9 @@
-"""Where an adapter sits: PEFT's `target_modules` and `layers_to_transform`, checked against a model.
+"""What an adapter is and where it sits, in PEFT's words, checked against a model.
 
 With few targets in few layers an adapter has fewer parameters than rank 1 everywhere: so they sweep from a hundred on.
 """
 
-import contextlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.models.loading import CausalLM, skeleton
+from lrd.names import nearest
 
 
 def linear_layers(model: CausalLM) -> dict[str, Any]:
@@ -36,8 +37,37 @@ def adapted(model: CausalLM, targets: Sequence[str], layers: Sequence[int] = ())
     return {name: m for name, m in named.items() if not layers or _layer(name) in layers}
 
 
+OWN = {"r": "rank", "lora_alpha": "lora_alpha", "target_modules": "lora_targets", "layers_to_transform": "lora_layers"}
+WORDS = ("use_rslora", "use_dora", "init_lora_weights")
+STARTS = (True, False, "gaussian", "orthogonal", "pissa", "olora")  # of `init_lora_weights`
+TAKEN_OUT = ("pissa", "olora")  # what the adapter starts with is subtracted from the frozen weights
+
+
+def moves_base(cell: Cell) -> bool:
+    """Whether the frozen weights under the cell's adapter are others than the student's, which is no reference then."""
+    return cell.rank is not None and cell.lora.get("init_lora_weights") in TAKEN_OUT
+
+
+def check_words(cell: Cell) -> None:
+    """Raises `UserError` for a word of `lora` with which sampler and learner are not shown to have the same weights."""
+    for word, value in cell.lora.items():
+        if word in OWN:
+            raise UserError(f"lora sets {word}, which has a setting of its own: {OWN[word]}")
+        if word not in WORDS:
+            raise UserError(
+                f"lora sets {word!r}{nearest(word, WORDS)}; sampler and learner are shown to agree with "
+                f"{', '.join(WORDS)} alone"
+            )
+        values = STARTS if word == "init_lora_weights" else STARTS[:2]
+        if not any(type(value) is type(v) and value == v for v in values):
+            raise UserError(
+                f"{word} of lora is {value!r}; sampler and learner are shown to agree with "
+                f"{', '.join(map(json.dumps, values))} alone"
+            )
+
+
 def check(cell: Cell) -> None:
-    """Raises `UserError` for a target or a layer that the cell's student does not have; reads no weights."""
+    """Raises `UserError` for a word, a target or a layer that there is not for the cell's student; reads no weights."""
     if cell.rank is not None:
         model = skeleton(cell.student, "student")
         with torch.device("meta"):
@@ -45,7 +75,8 @@ def check(cell: Cell) -> None:
 
 
 def add(model: CausalLM, cell: Cell, rank: int) -> CausalLM:
-    """The model with a fresh adapter of the cell's. Raises `UserError` where it has no place for it."""
+    """The model with a fresh adapter of the cell's. Raises `UserError` where PEFT cannot make it."""
+    check_words(cell)
     linear = linear_layers(model)
     known = {name.rsplit(".", 1)[-1] for name in linear}
     if absent := set(cell.lora_targets) - known:
@@ -65,12 +96,23 @@ def add(model: CausalLM, cell: Cell, rank: int) -> CausalLM:
         target_modules=list(cell.lora_targets),
         layers_to_transform=list(cell.lora_layers) or None,
         task_type="CAUSAL_LM",
+        **cell.lora,
     )
-    wanted = set(adapted(model, cell.lora_targets, cell.lora_layers))
-    with contextlib.suppress(ValueError):
+    places, said = adapted(model, cell.lora_targets, cell.lora_layers), ""
+    transposed = any(isinstance(m, Conv1D) for m in places.values())
+    if transposed and cell.lora.get("init_lora_weights") == "olora":
+        raise UserError(
+            f"init_lora_weights of lora is 'olora', which PEFT does not make for transposed weights (Conv1D) as "
+            f"those of student {cell.student!r}"
+        )
+    try:
         with_adapter = get_peft_model(model, config)  # adapters in fp32 whatever the base's dtype
-        if wanted == {name for name, m in model.named_modules() if isinstance(m, LoraLayer)}:
+        if set(places) == {name for name, m in model.named_modules() if isinstance(m, LoraLayer)}:
             return with_adapter
+    except ValueError as error:
+        said = " ".join(str(error).split())
+    if cell.lora and said:
+        raise UserError(f"PEFT refuses rank {rank} with lora = {dict(cell.lora)}: {said}")
     raise UserError(
         f"PEFT cannot place adapters on the linear layers {', '.join(cell.lora_targets)} of student {cell.student!r} "
         f"alone: it has other modules of these names, such as fused experts, or other layers of these numbers"

@@ -1,6 +1,7 @@
 """The student that is trained and the reference it must not stray from: LoRA or full fine-tuning of any causal LM."""
 
 import contextlib
+import copy
 import functools
 import hashlib
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ def seed_of(*parts) -> int:
 
 
 class Policy:
-    """Student and reference of one cell. The reference is the student with its adapter off, or a frozen copy."""
+    """Student and reference of one cell. The reference is the student with its adapter off, or a frozen copy where it
+    has none, or one that moves the frozen weights.
+    """
 
     def __init__(self, cell: Cell, device: torch.device):
         self.cell, self.device = cell, device
@@ -35,10 +38,11 @@ class Policy:
             self.model = load_model(cell.student, "student", cell.master_dtype, device)
             self.reference = load_model(cell.student, "student", cell.dtype, device).requires_grad_(False)
         else:
-            self.reference = load_model(cell.student, "student", cell.dtype, device)
+            student = load_model(cell.student, "student", cell.dtype, device)
+            self.reference = copy.deepcopy(student).requires_grad_(False) if placement.moves_base(cell) else student
             with torch.random.fork_rng():
                 torch.manual_seed(seed_of("initialization", cell.seed))
-                self.model = placement.add(self.reference, cell, cell.rank)
+                self.model = placement.add(student, cell, cell.rank)
 
     def logps(self, rollouts: Rollouts) -> TokenLogps:
         """The learner's log-probabilities of a batch, with gradient."""
@@ -113,5 +117,13 @@ class Policy:
 
 
 def _merged(layer: Any) -> Tensor:
-    """W + s·BA of an adapted layer."""
-    return layer.get_base_layer().weight + layer.get_delta_weight("default")
+    """W + s·BA of an adapted layer; with DoRA its rows scaled to the learned magnitudes (Liu et al. 2024, eq. 5).
+
+    As in PEFT the norms that they are divided by are constants of the gradient (§4.3 there).
+    """
+    weight = layer.get_base_layer().weight + layer.get_delta_weight("default")
+    if "default" not in layer.lora_magnitude_vector:
+        return weight
+    inputs = 0 if layer.fan_in_fan_out else 1
+    scale = layer.lora_magnitude_vector["default"].weight / weight.detach().norm(dim=inputs)
+    return weight * scale.unsqueeze(inputs)

@@ -5,6 +5,7 @@ import warnings
 from lrd import UserError, rewards
 from lrd.cell import Cell
 from lrd.data.problems import Problem
+from lrd.models import placement
 from lrd.models.limits import check_positions, check_tokens, check_weights
 from lrd.names import codebook_name
 from lrd.train import recall
@@ -12,6 +13,8 @@ from lrd.train import recall
 
 def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -> None:
     """Raises `UserError` where the cell cannot learn from the problems of `pool` or be asked those `held_out`."""
+    if cell.lora:
+        placement.check(cell)
     for role in ("student", rewards.model_of(cell)):
         if role:
             check_weights(getattr(cell, role.lower()), role)
