@@ -1,11 +1,12 @@
 """All cells of a preset side by side, over Ray.
 
 What is finished is skipped, what another launch is at is left to it, what is lost with its worker or host is run again,
-what fails is listed at the end and stops nothing else.
+what finds memory full waits until another cell is through, what fails is listed at the end and stops nothing else.
 """
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections import Counter, deque
@@ -27,6 +28,7 @@ from lrd.runs.signals import on_stop
 from lrd.runs.sources import CALLED_FROM, called_from
 from lrd.runs.status import Watch
 
+NO_ROOM = re.compile("out of memory|needs about [0-9]+ GiB")  # what `describe` and `memory.check` say of full memory
 RETRIES = 2  # of a cell that was lost with its kernel, worker or host; one that raises is not run again
 
 
@@ -109,18 +111,35 @@ class _Work:
 
     waiting: deque[Cell]
     paths: dict[str, Path]
+    jobs: int  # at a time
     started: dict[Any, Cell] = field(default_factory=dict)  # by the future of its task
     elsewhere: list[Cell] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     losses: Counter[str] = field(default_factory=Counter)
+    beside: set[str] = field(default_factory=set)  # of those started, the cells that others ran beside
+
+    def take(self) -> Cell:
+        """The next cell that waits, which is to be started."""
+        cell = self.waiting.popleft()
+        if self.started:
+            self.beside |= {cell.name, *(other.name for other in self.started.values())}
+        return cell
 
     def settle(self, cell: Cell, outcome: Outcome, retry: bool) -> None:
-        """Takes the outcome of a task; what was lost waits again, if it may."""
+        """Takes the outcome of a task; what was lost waits again, if it may.
+
+        So does what found memory full beside others, and from then on fewer run at a time.
+        """
         if outcome.state == "running":
             self.elsewhere.append(cell)
         elif retry and outcome.state in ("absent", "interrupted") and self.losses[cell.name] < RETRIES:
             self.losses[cell.name] += 1
             self.waiting.append(cell)
+        elif retry and outcome.state == "failed" and cell.name in self.beside and NO_ROOM.search(outcome.reason):
+            self.beside.remove(cell.name)
+            self.jobs = max(1, min(len(self.started), self.jobs - 1))
+            self.waiting.append(cell)
+            print(f"{cell.name} found memory full; it waits, and {self.jobs} run at a time from now on", flush=True)
         else:
             self.outcomes[cell.name] = outcome
 
@@ -141,7 +160,7 @@ class _Work:
 
 def _drive(start: Callable, todo: list[Cell], jobs: int, runs: str | None) -> tuple[dict[str, Outcome], bool]:
     """Starts every cell, at most `jobs` at a time; how each ended, and whether all were told to stop."""
-    work = _Work(deque(todo), {cell.name: Run(cell, runs, hold=False).path for cell in todo})
+    work = _Work(deque(todo), {cell.name: Run(cell, runs, hold=False).path for cell in todo}, jobs)
     stopping = False
     with on_stop() as asked, Watch(todo, runs) as watch:
         while work.waiting or work.started or work.elsewhere:
@@ -150,8 +169,8 @@ def _drive(start: Callable, todo: list[Cell], jobs: int, runs: str | None) -> tu
             if asked and not stopping:
                 stopping = True
                 _stop(work.started)
-            while work.waiting and len(work.started) < jobs:
-                cell = work.waiting.popleft()
+            while work.waiting and len(work.started) < work.jobs:
+                cell = work.take()
                 work.started[start(cell)] = cell
             for future in _ready(work.started):
                 cell = work.started.pop(future)

@@ -18,13 +18,14 @@ import nbformat
 import psutil
 import pytest
 import safetensors
+import torch
 
 from lrd import ROOT
 from lrd.cell import Cell, grid
 from lrd.checks.verification import TIMES
 from lrd.matrix import execute, launch as driver, notebook
 from lrd.matrix.execute import Outcome
-from lrd.runs.directory import LAUNCH, LOCK, Run, state
+from lrd.runs.directory import LAUNCH, LOCK, Run, describe, state
 from lrd.runs.files import read_json, read_jsonl
 from lrd.train.loop import train
 
@@ -307,6 +308,30 @@ def test_what_is_lost_is_started_again_and_what_fails_is_not(settings, tmp_path,
     )
     assert outcomes[cells[5].name].reason == "ZeroDivisionError: of all things"
     assert [started.count(cell.name) for cell in cells] == [1, 1, 3, 1 + driver.RETRIES, 2, 1]
+
+
+def test_what_finds_memory_full_waits_for_another_to_end_and_fewer_run_from_then_on(settings, tmp_path, monkeypatch):
+    cells = grid("tiny", {"rank": [1, 4], "seed": [0]}, **settings)
+    full = [describe(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), "x needs about 9 GiB (…)"]
+    script = {cell.name: [("finished", "")] for cell in cells}
+    script[cells[0].name] = [("failed", full[0]), ("failed", full[1]), ("finished", "")]
+    script[cells[5].name] = [("failed", full[0])] * 2  # too large for the card even alone
+    running, most = [], []
+
+    def start(cell):
+        running.append(cell.name)
+        most.append(len(running))
+        return cell.name, [*script].index(cell.name), len(most)
+
+    def outcome(future, path):
+        running.remove(future[0])
+        return Outcome(*script[future[0]].pop(0))
+
+    monkeypatch.setattr(driver, "_ready", lambda pending: list(pending)[:1])
+    monkeypatch.setattr(driver, "_outcome", outcome)
+    outcomes, _ = driver._drive(start, cells, 3, str(tmp_path))
+    assert [outcomes[cell.name].state for cell in cells] == ["finished"] * 5 + ["failed"]
+    assert most[:3] == [1, 2, 3] and max(most[3:]) == 2 and most[-1] == 1
 
 
 def test_a_kernel_orphaned_before_it_was_up_ends_by_itself(tmp_path):
