@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrd import UserError
-from lrd.names import check_name, codebook_name, import_path, nearest
+from lrd.names import check_name, codebook_name, import_path, nearest, reward_terms
 from lrd.presets import axes_of, axis_over, over_several, read_preset
 
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -36,7 +36,7 @@ class Cell:
     """
 
     preset: str  # a file in lrd/presets/, without its .toml
-    regime: str  # the reward: one that is registered, or module:function of one's own
+    regime: str  # the reward: a registered one, module:function of one's own, or a sum, outcome+0.5*module:function
     rank: int | None  # the LoRA adapter's; "full" is full fine-tuning, None in Python
     seed: int  # decides prompts, samples and the adapter's first weights
 
@@ -53,6 +53,7 @@ class Cell:
     eval_problems: int = 100  # problems of the test split that are asked
     validation_problems: int = 0  # problems of a split apart from it, to choose rates and steps by; 0 is none
     prompt_template: str = "Problem: {problem}\n\nSolution: "  # the prompt, with {problem} in it
+    eval_reward: str = ""  # a reward, named as a regime, that scores evaluations too, beside the verifier; "" is none
     grading: str = "boxed"  # how answers are read; "bare" reproduces the original's verifier
 
     # rollouts
@@ -124,6 +125,11 @@ class Cell:
         return self.prompt_template.replace("{problem}", problem)
 
     @property
+    def rewards(self) -> list[str]:
+        """The regime, and the reward that scores evaluations where there is one."""
+        return [self.regime, self.eval_reward] if self.eval_reward else [self.regime]
+
+    @property
     def arm(self) -> str:
         """`r<rank>` or `full`."""
         return "full" if self.rank is None else f"r{self.rank}"
@@ -149,9 +155,10 @@ class Cell:
     def name(self) -> str:
         """Directory name of the cell: `<regime>-<arm>-s<seed>`, with `<field>=<value>` of each further axis inside.
 
-        A reward of one's own, `module:function`, is `module.function` there.
+        A reward of one's own, `module:function`, is `module.function` there, and `0.5*outcome` is `0.5_outcome`.
         """
-        regime, further = self.regime.replace(":", "."), [f"{k}={path_safe(v)}" for k, v in self.point.items()]
+        regime = path_safe(self.regime.replace(":", "."))
+        further = [f"{k}={path_safe(v)}" for k, v in self.point.items()]
         return "-".join([regime, self.arm, *further, f"s{self.seed}"])
 
     @property
@@ -286,17 +293,19 @@ REGIMES = {
     "supervised": "lrd.rewards.supervised",
 }
 """The registry of rewards: regime → the module whose `load` gives it."""
-OWN = ", or module:function of your own"  # beside those of the registry
+OWN = ", module:function of your own, or a sum such as outcome+0.5*module:function"  # beside those of the registry
 
 
 def known_regime(regime: str) -> bool:
-    """Whether a regime is registered, or has the form of a reward of one's own."""
-    return regime in REGIMES or import_path(regime) is not None
+    """Whether a regime is registered, has the form of a reward of one's own, or sums such."""
+    terms = reward_terms(regime)
+    return bool(terms) and all(name in REGIMES or import_path(name) is not None for _, name in terms)
 
 
 def reward_module(regime: str) -> str:
     """The module whose `load` gives the regime's reward."""
-    return REGIMES.get(regime, "lrd.rewards.imported")
+    summed = [name for _, name in reward_terms(regime)] != [regime]
+    return "lrd.rewards.summed" if summed else REGIMES.get(regime, "lrd.rewards.imported")
 
 
 CHOICES = {
@@ -337,10 +346,11 @@ RANKS = "it has to be 1 or more, or 'full' for full fine-tuning"
 
 def _check(cell: Cell) -> None:
     check_name(cell.preset, "preset")
-    for key, allowed in CHOICES.items():
-        value = getattr(cell, key)
-        if value not in allowed and not (key == "regime" and known_regime(value)):
-            there, own = ", ".join(allowed), OWN if key == "regime" else ""
+    rewards = {"eval_reward": CHOICES["regime"]} if cell.eval_reward else {}
+    for key, allowed in (CHOICES | rewards).items():
+        value, is_reward = getattr(cell, key), allowed is CHOICES["regime"]
+        if value not in allowed and not (is_reward and known_regime(value)):
+            there, own = ", ".join(allowed), OWN if is_reward else ""
             raise UserError(f"unknown {key} {_quoted(value)}{nearest(value, allowed)}; there are {there}{own}")
     for key, least in AT_LEAST.items():
         if not least <= getattr(cell, key) < float("inf"):

@@ -59,6 +59,18 @@ def import_path(regime: str) -> tuple[str, str] | None:
     return (parts[1], parts[2]) if parts and len(regime) <= 100 else None  # it is part of a directory's name
 
 
+def reward_terms(regime: str) -> list[tuple[float, str]]:
+    """Weight and name of each reward that a regime sums, `outcome+0.5*module:function`; of any other, itself once.
+
+    Empty where it is no such sum.
+    """
+    term = r"(?:(\d+(?:\.\d+)?)\*)?([A-Za-z_][\w.:]*)"
+    if len(regime) > 150 or not re.fullmatch(rf"{term}(?:[+-]{term})*", regime, re.ASCII):
+        return []  # it is part of a directory's name
+    found = re.findall(rf"([+-]?){term}", regime, re.ASCII)
+    return [(float(f"{sign}{weight or 1}"), name) for sign, weight, name in found]
+
+
 def is_path(name: str) -> bool:
     """Whether a model or data set is given as a directory of the project or of the host."""
     return bool(re.match(r"\.{0,2}/", name))

@@ -64,11 +64,10 @@ class Results:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """One row an evaluation: pass@1 of a cell at a step, with the share answered and truncated."""
-        keys = ["cell", *KEYS, *self.axes, "step"]
-        means = self.evals.groupby(keys, as_index=False, sort=False)[
-            ["correct", "answered", "truncated", "length"]
-        ].mean()
+        """One row an evaluation: pass@1 of a cell at a step, with the share answered and truncated, and the score."""
+        keys, values = ["cell", *KEYS, *self.axes, "step"], ["correct", "answered", "truncated", "length"]
+        values += ["score"] if "score" in self.evals else []
+        means = self.evals.groupby(keys, as_index=False, sort=False)[values].mean()
         return means.rename(columns={"correct": "pass@1"})
 
     @property
@@ -223,7 +222,7 @@ def _log(path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.D
     numbers = frame.columns.difference(["problem"], sort=False)
     loose = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
     frame = frame.assign(**frame[loose].apply(pd.to_numeric, errors="coerce"))
-    needed = [name for name in numbers if name in EVAL_COLUMNS]
+    needed = [name for name in numbers if name in EVAL_COLUMNS and not (name == "correct" and "score" in frame)]
     if (bad := frame[needed].isna().any(axis=1)).any():
         trouble.append(f"{path.name}: {bad.sum()} rows have no number in {', '.join(needed)}")
     return frame[~bad]
@@ -244,14 +243,24 @@ def _json(path: Path, trouble: list[str]) -> dict[str, Any]:
 
 def read_run(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Steps and evaluations of one run directory."""
-    return pd.DataFrame(read_jsonl(path / "metrics.jsonl")), pd.DataFrame(read_jsonl(path / "evals.jsonl"))
+    evals = pd.DataFrame(read_jsonl(path / "evals.jsonl"))
+    evals = evals.astype({"correct": float} if "correct" in evals else {})  # null without a gold answer
+    return pd.DataFrame(read_jsonl(path / "metrics.jsonl")), evals
+
+
+def measure(evals: pd.DataFrame) -> str:
+    """The column that evaluations are read by: `correct`, or `score` where no problem has a gold answer."""
+    return "score" if "score" in evals and not evals.correct.notna().any() else "correct"
 
 
 def summary(steps: pd.DataFrame, evals: pd.DataFrame) -> dict[str, Any]:
-    """A cell in numbers: base, final and peak pass@1, area under its curve (mean over steps), peak advantage std."""
+    """A cell in numbers: base, final and peak pass@1, area under its curve (mean over steps), peak advantage std.
+
+    Where no problem has a gold answer, they are the score's instead.
+    """
     row = dict.fromkeys(("base", "final", "peak", "area", "peak_advantage_std", "last_step", "train_seconds"), np.nan)
     if len(evals):
-        curve = evals.groupby("step").correct.mean()
+        curve = evals.groupby("step")[measure(evals)].mean()
         row |= {"final": curve.iloc[-1], "peak": curve.max(), "area": area(curve)}
         row["base"] = curve.get(0, np.nan)
     if len(steps):
@@ -270,7 +279,7 @@ def validated(validation: pd.DataFrame | None) -> dict[str, Any]:
         return {}
     if not len(validation):
         return {"chosen_step": np.nan, "validation_area": np.nan, "validation_final": np.nan}
-    curve = validation.groupby("step").correct.mean()
+    curve = validation.groupby("step")[measure(validation)].mean()
     return {"chosen_step": curve.idxmax(), "validation_area": area(curve), "validation_final": curve.iloc[-1]}
 
 

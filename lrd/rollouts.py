@@ -3,7 +3,7 @@
 Both lie on the CPU, as advantages do: they are small, and each read of a tensor on a GPU waits for the GPU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ class Deposits:
     token_rewards: Float[Tensor, "N T"]
     deposit_mask: Bool[Tensor, "N T"]
     dense: bool
+    means: dict[str, float] = field(default_factory=dict)  # of each reward of a sum, before its weight; to be logged
 
     def __post_init__(self):
         rewards, mask = self.token_rewards, self.deposit_mask

@@ -238,6 +238,13 @@ def lrd(*args, **env):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=240)
 
 
+def call(words, folder: Path, clone: Path = ROOT) -> subprocess.CompletedProcess:
+    """`lrd WORDS` as its script does it in a folder, which is not on Python's path."""
+    code = "import sys; sys.path.remove(''); from lrd.__main__ import main; sys.exit(main())"
+    command, env = [sys.executable, "-c", code, *map(str, words)], os.environ | {"PYTHONPATH": str(clone)}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=240)
+
+
 def cell_of(regime="outcome", rank=1, seed=0, **changes) -> Cell:
     return Cell.load("tiny", regime=regime, rank=rank, seed=seed, **changes)
 

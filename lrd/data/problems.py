@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Problem:
 
     id: str
     problem: str
-    answer: str
+    answer: str | None  # None where it has none: rewards that read no gold answer may train on it
     level: int | None = None  # MATH's 1 to 5; of a chain, its operations
     subject: str | None = None  # one of MATH's seven
     solution: str | None = None  # a completion that is right, where the source has one
@@ -38,6 +38,7 @@ class Problem:
 def train_pool(source: str, at_least: int = 1) -> tuple[list[Problem], int]:
     """All train problems of a source, in a fixed order, and how many rows were dropped for want of a gold answer.
 
+    Where no row has one, all are kept: they are for a reward that needs none.
     Raises `UserError` where the source has fewer than `at_least`, the prompts of a step.
     """
     problems, dropped = _load(source, "train")
@@ -184,7 +185,7 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
         made = gym.pool(source, split, GYM_SIZES[split])
         return [_of_gym(one, number) for number, one in enumerate(made)], 0
     rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(source, split)
-    problems, dropped, seen = [], 0, set()
+    found: list[tuple[str, Problem]] = []
     for number, (place, row) in enumerate(rows):
         where = f"{place} of {source!r}"
         problem, solution = _text(row, where, "problem", numbers=False), _text(row, where, "solution", numbers=False)
@@ -197,20 +198,24 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
             "",
             "nan",
         ):  # nothing matches it
-            dropped += 1
-            continue
+            answer = None
         identity = _text(row, where, "unique_id", "id") or str(number)
-        while identity in seen:  # a row is known by its place, for what it says of itself other rows may say too
-            identity += f" ({place})"
-        seen.add(identity)
         level = re.search(r"(?<![\d.eE+-])(\d+)(?:\.0*)?(?![\d.eE])", _text(row, where, "level") or "")
         if level and len(level[1]) > 9:
             raise UserError(f"field 'level' of {where} has {len(level[1])} digits; MATH's go from 1 to 5")
         subject = _text(row, where, "subject", "type")
-        problems.append(Problem(identity, problem, answer, int(level[1]) if level else None, subject, solution or None))
-    if not problems:
-        raise UserError(f"{source!r} holds no problem with an answer or a solution that ends in \\boxed{{}}")
-    return problems, dropped
+        made = Problem(identity, problem, answer, int(level[1]) if level else None, subject, solution or None)
+        found.append((place, made))
+    if not found:
+        raise UserError(f"{source!r} holds no problem")
+    kept = [(place, made) for place, made in found if made.answer is not None] or found
+    problems: dict[str, Problem] = {}
+    for place, made in kept:
+        identity = made.id
+        while identity in problems:  # a row is known by its place, for what it says of itself other rows may say too
+            identity += f" ({place})"
+        problems[identity] = replace(made, id=identity)
+    return list(problems.values()), len(found) - len(kept)
 
 
 class _Number(str):

@@ -152,11 +152,12 @@ def _linked(results: Results, problem: str) -> str:
 
 
 def _completion(row: dict[str, Any], scale: float) -> str:
-    verdict = "correct" if row["correct"] else "wrong"
+    verdict = f"gold {html.escape(row['answer'] or '')} · {'correct' if row['correct'] else 'wrong'}"
+    verdict = "no gold answer" if row["answer"] is None else verdict
     cut = ", cut at the cap" if row["truncated"] else ""
     deposited = [r or 0.0 for r, on in zip(row["token_rewards"], row["deposit_mask"]) if on]
     head = (
-        f"step {row['step']} · {html.escape(row['problem'])} · gold {html.escape(row['answer'])} · {verdict}{cut} · "
+        f"step {row['step']} · {html.escape(row['problem'])} · {verdict}{cut} · "
         f"{len(deposited)} deposits, sum {sum(deposited):.3g}"
     )
     tokens = zip(row["tokens"], row["token_rewards"], row["deposit_mask"], row["advantages"])

@@ -20,6 +20,7 @@ from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 
 MODEL = "teacher"  # the cell's field names it
+DENSE = True  # a deposit counts for its own token
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:

@@ -85,7 +85,7 @@ def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
     reward, problems = load(cell, tokenizer, torch.device("cpu")), pool[:TRIED]
     if not problems:
         return
-    written = [text for p in problems for text in (p.solution or f"The answer is \\boxed{{{p.answer}}}.", "")]
+    written = [text for p in problems for text in (p.solution or f"The answer is \\boxed{{{p.answer or ''}}}.", "")]
     completions = [Completion(ids, None, False) for ids in solutions(written, tokenizer)]
     prompts = beginnings([cell.prompt(p.problem) for p in problems], tokenizer)
     batch = collate(problems, prompts, completions, 2, tokenizer)

@@ -72,10 +72,11 @@ def probe(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) ->
 
     No warning comes of it: a PRM that knows steps, as the testbeds' do, may know nothing of an answer without any.
     """
-    pairs = [(p, other.answer) for p, other in itertools.pairwise(pool) if p.answer != other.answer][:PROBE]
+    gold = [(p, p.answer) for p in pool if p.answer is not None]
+    pairs = [(p, (right, wrong)) for (p, right), (_, wrong) in itertools.pairwise(gold) if right != wrong][:PROBE]
     if not pairs:
         return {"prm_probe": {"right_above_wrong": 0, "problems": 0}}
-    written = [_solution(p, answer, cell) for p, wrong in pairs for answer in (p.answer, wrong)]
+    written = [_solution(p, answer, cell) for p, answers in pairs for answer in answers]
     completions = [Completion(ids, None, False) for ids in solutions(written, tokenizer)]
     asked = [p for p, _ in pairs]
     prompts = beginnings([cell.prompt(p.problem) for p in asked], tokenizer)

@@ -15,6 +15,7 @@ from lrd.rewards import Deposits, Reward
 from lrd.rollouts import Rollouts
 
 DEMONSTRATES = True  # rollouts are the problems' own solutions
+DENSE = True  # a deposit counts for its own token
 
 
 def load(cell: Cell, tokenizer, device) -> Reward:

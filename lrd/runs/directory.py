@@ -158,7 +158,7 @@ class Run:
     @property
     def code(self) -> dict[str, str]:
         """The files that the cell's result rests on, as they lie here now, each with its digest."""
-        return sources.digests("cell", [self.cell.regime])
+        return sources.digests("cell", self.cell.rewards)
 
     @property
     def changed(self) -> list[str]:
@@ -227,7 +227,7 @@ class Run:
         self._clock = time.monotonic()
         record = provenance(self.cell, self._runs) | {"run": about | {"models": self.models}}
         code: dict[str, Any] = {"files": self.code, "diff": record["git"]["diff"]}
-        if own := sources.own([self.cell.regime]):  # which no commit and no diff has
+        if own := sources.own(self.cell.rewards):  # which no commit and no diff has
             code["own"] = {path: text.decode(errors="replace") for path, text in own.items() if len(text) <= LONGEST}
         digest = sources.digest(json.dumps(code).encode())
         session = {"started": now(), "from_step": step or 0, "git": record["git"]["sha"], "host": platform.node()}
@@ -280,11 +280,10 @@ class Run:
         splits = {"evals": self.cell.eval_problems, "validation": self.cell.validation_problems}
         return {name: n for name, n in splits.items() if n}
 
-    def last_accuracy(self) -> float:
-        """pass@1 of the last evaluation on record; NaN before the first."""
+    def last_evaluation(self) -> dict[str, float]:
+        """The last evaluation on record in means."""
         rows = read_jsonl(self.path / "evals.jsonl")
-        last = [row["correct"] for row in rows if row["step"] == rows[-1]["step"]]
-        return sum(last) / len(last) if last else math.nan
+        return means([row for row in rows if row["step"] == rows[-1]["step"]])
 
     def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Appends rows to `<name>.jsonl`, on disk when it returns; a number that is not finite becomes null."""
@@ -316,6 +315,16 @@ class Run:
     def close(self) -> None:
         """Gives the directory up without a word."""
         self._lock.release()
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """pass@1 of an evaluation, and its score where a reward gives one; NaN where there is none."""
+    found = {}
+    for name, key in (("pass@1", "correct"), ("score", "score")):
+        if name == "pass@1" or any(key in row for row in rows):
+            known = [value for row in rows if (value := row.get(key)) is not None and value == value]
+            found[name] = sum(known) / len(known) if known else math.nan
+    return found
 
 
 def lock_of(path: Path, name: str = LOCK) -> filelock.BaseFileLock:

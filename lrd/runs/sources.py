@@ -19,7 +19,7 @@ from typing import Any
 
 from lrd import ROOT
 from lrd.cell import reward_module
-from lrd.names import import_path
+from lrd.names import import_path, reward_terms
 
 ROOTS = ("lrd.train.loop", "lrd.verifier.grader")  # the grader is started by name, as a process of its own
 IMPORT = re.compile(r"^ *(?:from ([\w.]+) import (\([^)]*\)|.*)|import (\w[\w., ]*))", re.MULTILINE)
@@ -37,7 +37,7 @@ def digests(notebook: str, regimes: Iterable[str]) -> dict[str, str]:
 
     Files of a reward of one's own are named by their path from where it is imported.
     """
-    regimes = list(regimes)
+    regimes = _with_terms(regimes)
     mine = own(regimes)
     used = (name for source in mine.values() for name in _imports(source, ""))
     given = (path[0] for regime in regimes if (path := import_path(regime)))
@@ -57,10 +57,15 @@ def imported(modules: Iterable[str]) -> dict[str, str]:
 def own(regimes: Iterable[str]) -> dict[str, bytes]:
     """Path → source of each file that rewards of one's own lie in, and of what these import from beside them."""
     found: dict[str, bytes] = {}
-    for module, _ in filter(None, map(import_path, regimes)):
+    for module, _ in filter(None, map(import_path, _with_terms(regimes))):
         if folder := _folder(module.partition(".")[0]):
             found |= _walk([module], folder, library=False)
     return found
+
+
+def _with_terms(regimes: Iterable[str]) -> list[str]:
+    """The regimes, and what each of them sums."""
+    return [name for regime in regimes for name in (regime, *(term for _, term in reward_terms(regime)))]
 
 
 def _folder(package: str) -> Path | None:

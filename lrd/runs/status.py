@@ -247,7 +247,10 @@ def _paced(row: Row, session: dict[str, Any], path: Path) -> Row:
 
 
 def _accuracy(path: Path) -> float | None:
-    """pass@1 of the last evaluation. Its rows are the last, and are counted in the form `Run.record` gives them."""
+    """pass@1 of the last evaluation; None where no problem has a gold answer.
+
+    Its rows are the last, and are counted in the form `Run.record` gives them.
+    """
     size = 2**15
     while lines := tail(path, size):
         head = re.match(rb'\{"step": \d+, ', lines[-1])
@@ -255,7 +258,8 @@ def _accuracy(path: Path) -> float | None:
             return None
         rows = [line for line in lines if line.startswith(head[0])]
         if len(rows) < len(lines) or sum(map(len, lines)) < size // 2:
-            return sum(b'"correct": true' in row for row in rows) / len(rows)
+            known = [row for row in rows if b'"correct": null' not in row]
+            return sum(b'"correct": true' in row for row in known) / len(known) if known else None
         size *= 4  # the evaluation is longer than that
     return None
 

@@ -49,7 +49,7 @@ def label_steps(
     labels: list[list[bool]] = [[] for _ in solutions]
     for i, ids in steps:
         answers = texts([ids], tokenizer) if ids[-1] in done else list(itertools.islice(written, k))
-        labels[i].append(any(is_correct(answer, problems[i].answer) for answer in answers))
+        labels[i].append(any(is_correct(answer, problems[i].answer or "") for answer in answers))
     return labels
 
 

@@ -1,16 +1,19 @@
-"""Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k, always by the verifier."""
+"""Scoring a policy on held-out problems: greedy pass@1 and sampled pass@k by the verifier, and a reward's own score."""
 
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from lrd.cell import Cell
 from lrd.data.problems import Problem
 from lrd.data.tokens import beginnings, texts
 from lrd.models.loading import CausalLM
-from lrd.rollouts import Completion
+from lrd.rewards import Reward, correct
+from lrd.rollouts import Completion, collate
 from lrd.sampling import Sampler
 from lrd.train import recall
-from lrd.verifier import is_correct, last_boxed
+from lrd.verifier import last_boxed
 
 Tell = Callable[[int, int], object]
 """What is told how many problems have been answered, of how many: before the first batch, and after each."""
@@ -26,10 +29,13 @@ def encode(problem: Problem, cell: Cell, tokenizer) -> list[int]:
 
 
 def greedy(
-    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, tell: Tell = silent
+    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, tell: Tell = silent, score: Reward | None = None
 ) -> list[dict[str, Any]]:
-    """One greedy completion a problem, judged; one row each (the fields of `evals.jsonl`, without `step`)."""
-    rows = _answers(sampler, problems, cell, tokenizer, 1, lambda start: {"temperature": 0}, tell)
+    """One greedy completion a problem, judged; one row each (the fields of `evals.jsonl`, without `step`).
+
+    With a reward, its `score` of each is what it deposits in all; not a number where it deposits nothing.
+    """
+    rows = _answers(sampler, problems, cell, tokenizer, 1, lambda start: {"temperature": 0}, tell, score)
     return [row for (row,) in rows]
 
 
@@ -42,7 +48,14 @@ def sampled(
 
 
 def _answers(
-    sampler: Sampler, problems: list[Problem], cell: Cell, tokenizer, samples: int, options: Callable, tell: Tell
+    sampler: Sampler,
+    problems: list[Problem],
+    cell: Cell,
+    tokenizer,
+    samples: int,
+    options: Callable,
+    tell: Tell,
+    score: Reward | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Answers in batches of at most `eval_batch` completions; `options(start)` are the sampler's for a batch."""
     rows = []
@@ -53,17 +66,25 @@ def _answers(
         prompts = [encode(p, cell, tokenizer) for p in asked]
         completions = sampler.sample(prompts, max_tokens=cell.max_completion_tokens, **options(start))
         judged = [judge(p, c, cell, tokenizer) for p, c in zip(asked, completions, strict=True)]
+        if score:
+            batch = collate(asked, prompts, completions, 1, tokenizer)
+            deposits = score(batch, torch.zeros(batch.completion_mask.shape))
+            scores = deposits.trajectory_rewards.where(deposits.deposit_mask.any(1), torch.nan).tolist()
+            judged = [row | {"score": value} for row, value in zip(judged, scores)]
         rows += [judged[i : i + samples] for i in range(0, len(judged), samples)]
         tell(len(rows), len(problems))
     return rows
 
 
 def judge(problem: Problem, completion: Completion, cell: Cell, tokenizer) -> dict[str, Any]:
-    """Whether a completion is right, whether it gives an answer at all, its length in tokens, whether it was cut."""
+    """Whether a completion is right, whether it gives an answer at all, its length in tokens, whether it was cut.
+
+    Without a gold answer there is no right (None).
+    """
     (text,) = texts([completion.ids], tokenizer)
     return {
         "problem": problem.id,
-        "correct": is_correct(text, problem.answer, cell.grading),
+        "correct": correct(text, problem, cell),
         "answered": bool((last_boxed(text) or "").strip()),
         "length": len(completion.ids),
         "truncated": completion.truncated,

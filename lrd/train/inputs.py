@@ -21,6 +21,7 @@ def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -
     for source, of in ((cell.train_data, pool), (cell.eval_data, held_out)):
         check_tokens(cell.student, "student", (cell.prompt(p.problem) for p in of), tokenizer, source)
     rewards.check(cell, tokenizer, pool)
+    rewards.check_evaluation(cell, tokenizer, held_out)
     asked = [(cell.prompt(p.problem), "") for p in pool], cell.max_completion_tokens
     if rewards.demonstrates(cell):
         if cell.importance_cap:

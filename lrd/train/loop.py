@@ -20,7 +20,7 @@ from lrd.models.policy import Policy, seed_of
 from lrd.names import codebook_name
 from lrd.rewards import shaping
 from lrd.rollouts import Completion, Deposits, Rollouts, collate
-from lrd.runs.directory import Run
+from lrd.runs.directory import Run, means
 from lrd.runs.signals import on_stop
 from lrd.sampling import Sampler
 from lrd.train import evaluate, inputs
@@ -66,6 +66,7 @@ class Parts:
     policy: Policy
     sampler: Sampler
     reward: rewards.Reward
+    score: rewards.Reward | None
     optimizer: torch.optim.Optimizer
     pool: list[problems.Problem]
     held_out: list[problems.Problem]
@@ -78,7 +79,7 @@ def _train(run: Run, sampler: Sampler | None, tell: evaluate.Tell) -> Iterator[d
     cell = run.cell
     parts, done = _prepare(run, sampler)
     due = done % cell.eval_every == 0 or done == cell.steps  # a cell that failed then was saved without it
-    accuracy = _evaluate(parts, done, tell) if due and not run.evaluated(done) else run.last_accuracy()
+    evaluation = _evaluate(parts, done, tell) if due and not run.evaluated(done) else run.last_evaluation()
     skipped_in_a_row = 0
     with on_stop() as asked:
         for step in range(done + 1, cell.steps + 1):
@@ -89,8 +90,8 @@ def _train(run: Run, sampler: Sampler | None, tell: evaluate.Tell) -> Iterator[d
                 first = step - MAX_SKIPPED + 1
                 raise Diverged(f"steps {first} to {step} had no finite loss or gradient; state is saved")
             if step % cell.eval_every == 0 or step == cell.steps:
-                accuracy = _evaluate(parts, step, tell)
-            yield metrics | {"pass@1": accuracy}
+                evaluation = _evaluate(parts, step, tell)
+            yield metrics | evaluation
             if asked:
                 parts.checkpoint.save(step)
                 raise KeyboardInterrupt(f"stopped after step {step}; its state is saved")
@@ -124,11 +125,12 @@ def _step(parts: Parts, step: int) -> dict[str, Any]:
     return metrics
 
 
-def _evaluate(parts: Parts, step: int, tell: evaluate.Tell) -> float:
-    """pass@1 after a step. All answers are recorded, and the state saved where that costs little or is the last."""
+def _evaluate(parts: Parts, step: int, tell: evaluate.Tell) -> dict[str, float]:
+    """An evaluation after a step, in means. All answers are recorded, and the state saved where that costs little or
+    is the last."""
     run, policy, n = parts.run, parts.policy, len(parts.held_out)
     asked = [*parts.held_out, *parts.validation]
-    rows = evaluate.greedy(parts.sampler, asked, run.cell, policy.tokenizer, tell)
+    rows = evaluate.greedy(parts.sampler, asked, run.cell, policy.tokenizer, tell, parts.score)
     rows, validation = rows[:n], rows[n:]
     if codebook_name(run.cell.eval_data):
         rows = evaluate.with_bits(rows, policy.model, parts.held_out, run.cell, policy.tokenizer)
@@ -137,7 +139,7 @@ def _evaluate(parts: Parts, step: int, tell: evaluate.Tell) -> float:
     run.record("evals", [{"step": step} | row for row in rows])
     if parts.checkpoint.cheap or step == run.cell.steps:
         parts.checkpoint.save(step)
-    return sum(row["correct"] for row in rows) / n
+    return means(rows)
 
 
 def _prepare(run: Run, sampler: Sampler | None) -> tuple[Parts, int]:
@@ -150,6 +152,7 @@ def _prepare(run: Run, sampler: Sampler | None) -> tuple[Parts, int]:
     inputs.check(cell, tokenizer, pool, [*held_out, *validation])
     memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
     reward = rewards.load(cell, tokenizer, device)
+    score = rewards.load_evaluation(cell, reward, tokenizer, device)
     policy = Policy(cell, device)
     sampler = sampler or sampling.load(cell, policy.base, policy.tokenizer)
     optimizer = torch.optim.AdamW(
@@ -160,7 +163,7 @@ def _prepare(run: Run, sampler: Sampler | None) -> tuple[Parts, int]:
     tried = inputs.end_tokens(cell, tokenizer) | rewards.probe(reward, cell, tokenizer, pool, device)
     run.begin(step=step, about=tried | about(policy, sampler, pool, dropped))
     sampler.sync(policy.weights())
-    return Parts(run, policy, sampler, reward, optimizer, pool, held_out, validation, checkpoint), step or 0
+    return Parts(run, policy, sampler, reward, score, optimizer, pool, held_out, validation, checkpoint), step or 0
 
 
 def sample(

@@ -12,10 +12,9 @@ from lrd.cell import Cell
 from lrd.data.problems import Problem
 from lrd.models.logps import TokenLogps
 from lrd.models.policy import Policy
-from lrd.rewards import shaping
+from lrd.rewards import correct, shaping
 from lrd.rollouts import Deposits, Rollouts
 from lrd.sampling import Sampler
-from lrd.verifier import is_correct
 
 
 class Laps:
@@ -50,13 +49,13 @@ def describe(
     """What is logged of a batch before its update, under TRL's names where TRL has one."""
     mask, lengths = batch.completion_mask, batch.lengths.float()
     by_group = deposits.trajectory_rewards.view(-1, cell.samples_per_prompt)
-    right = [is_correct(text, p.answer, cell.grading) for text, p in zip(batch.texts, batch.problems)]
-    wrong = ~torch.tensor(right)
+    judged = [correct(text, p, cell) for text, p in zip(batch.texts, batch.problems)]
+    known, wrong = [right for right in judged if right is not None], torch.tensor([right is False for right in judged])
     metrics = {
         "reward": by_group.mean().item(),
         "reward_std": by_group.std(1).mean().item() if cell.samples_per_prompt > 1 else 0.0,
         "frac_reward_zero_std": (by_group == by_group[:, :1]).all(1).float().mean().item(),
-        "accuracy": sum(right) / len(right),
+        "accuracy": sum(known) / len(known) if known else math.nan,
         "advantage_std": advantages[mask].std().item(),
         "deposits/last_if_wrong": _mean(deposits.token_rewards[shaping.last(deposits) & wrong[:, None]]),
         "deposits_per_episode": deposits.deposit_mask.sum(1).float().mean().item(),
@@ -65,6 +64,7 @@ def describe(
         "completions/max_length": lengths.max().item(),
         "completions/clipped_ratio": batch.truncated.float().mean().item(),
     }
+    metrics |= {f"rewards/{name}/mean": mean for name, mean in deposits.means.items()}
     if batch.sampler_logps is not None and cell.logp_temperature == 1:  # the sampler's are at temperature 1
         gap = (batch.sampler_logps - learner.logps.cpu())[mask].abs()
         metrics["sampling/sampling_logp_difference/mean"] = gap.mean().item()
@@ -89,7 +89,7 @@ def logged(
                 "step": step,
                 "problem": problem.problem,
                 "answer": problem.answer,
-                "correct": is_correct(batch.texts[i], problem.answer, cell.grading),
+                "correct": correct(batch.texts[i], problem, cell),
                 "truncated": bool(batch.truncated[i]),
                 "tokens": tokenizer.batch_decode([[token] for token in batch.ids_of(i)]),
                 "token_rewards": deposits.token_rewards[i, :n].tolist(),

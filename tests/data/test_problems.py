@@ -546,7 +546,13 @@ def test_what_is_wrong_in_a_data_set_is_said(tmp_path, capfd):
     assert one_sentence(error) and capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("lines", [(), ({"problem": "a"},)])
+def test_a_source_without_any_gold_answer_keeps_its_problems(jsonl):
+    """They are for rewards that need none; a row that lacks what others have is dropped."""
+    pool, dropped = train_pool(jsonl({"problem": "a", "solution": "no box"}, {"problem": "b", "answer": "nan"}))
+    assert [(p.id, p.problem, p.answer) for p in pool] == [("0", "a", None), ("1", "b", None)] and dropped == 0
+
+
+@pytest.mark.parametrize("lines", [(), ("",)])
 def test_a_file_without_problems_is_a_user_error(lines, jsonl):
     with pytest.raises(UserError, match="no problem") as error:
         train_pool(jsonl(*lines))

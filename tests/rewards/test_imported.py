@@ -1,16 +1,14 @@
 """Rewards of one's own by their import path, from a directory outside of the library."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from fakes import legible
+from fakes import call, legible
 
 from lrd import ROOT, UserError, results, rewards
 from lrd.cell import Cell, grid
@@ -141,7 +139,7 @@ def test_a_cell_takes_an_import_path_and_its_directory_has_a_name_of_its_own(mon
     assert cell.name == "pack.inner.score-r4-s0" and cell.config["regime"] == "pack.inner:score"
     assert len(grid("tiny", {"regime": ["outcome", "pack.inner:score", "pack:inner", "a_b:c", "a:b_c"]})) == 5 * 18
     for regime in ("a:", ":b", "a:b:c", "a/b:c", "../a:b", "a b:c", "a:b.c", "1a:b", "a:b\n", "é:b", "a" * 99 + ":b"):
-        with pytest.raises(UserError, match="unknown regime .*, supervised, or module:function of your own$"):
+        with pytest.raises(UserError, match="unknown regime .*, supervised, module:function of your own, or a sum"):
             Cell.load("tiny", regime=regime, rank=4, seed=0)
     from lrd import presets
 
@@ -184,13 +182,6 @@ def page() -> tuple[str, str]:
     command = re.search(r"```bash\n(lrd cell .*?)\n", section)
     assert module and command
     return module[1], command[1]
-
-
-def call(words, folder: Path, clone: Path = ROOT) -> subprocess.CompletedProcess:
-    """`lrd WORDS` as its script does it: the directory of the call is not on Python's path."""
-    code = "import sys; sys.path.remove(''); from lrd.__main__ import main; sys.exit(main())"
-    command, env = [sys.executable, "-c", code, *map(str, words)], os.environ | {"PYTHONPATH": str(clone)}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=240)
 
 
 @pytest.fixture
