@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lrd import UserError
+from lrd import UserError, sources
 from lrd.names import check_name, codebook_name, import_path, nearest, reward_terms
 from lrd.presets import axes_of, axis_over, over_several, read_preset
 
@@ -49,7 +49,7 @@ class Cell:
 
     # problems
     train_data: str  # "chain", "arithmetic", codebook-<keys>x<bits>-<seed>, reasoning-gym/…, a .jsonl file, a Hub id
-    eval_data: str  # the same for evaluations
+    eval_data: str  # the same for evaluations, or a table of several held-out sets, the first of which decides
     eval_problems: int = 100  # problems of the test split that are asked
     validation_problems: int = 0  # problems of a split apart from it, to choose rates and steps by; 0 is none
     prompt_template: str = "Problem: {problem}\n\nSolution: "  # the prompt, with {problem} in it
@@ -165,6 +165,7 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """What `config.json` holds; equal configurations compare equal after a round trip through JSON."""
         values = {key: getattr(self, key) for key in Cell.__dataclass_fields__}  # `asdict` copies each, slowly
+        values |= {key: sources.as_config(values[key]) for key in sources.KINDS}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
@@ -186,7 +187,7 @@ def kind(key: str) -> str:
     """What a setting takes, in plain words."""
     if key in CHOICES:
         return f"one of {', '.join(CHOICES[key])}{OWN if key == 'regime' else ''}"
-    return "a whole number, or full" if key == "rank" else KINDS[_TYPES[key]]
+    return "a whole number, or full" if key == "rank" else sources.KINDS.get(key) or KINDS[_TYPES[key]]
 
 
 def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
@@ -402,6 +403,8 @@ def _typed(preset: str, values: dict[str, Any]) -> dict[str, Any]:
 def _coerce(key: str, value: Any) -> Any:
     """The value in its field's type, or a `UserError` that names both."""
     wanted = _TYPES[key]
+    if key in sources.KINDS and isinstance(value, str | list | dict):
+        return sources.as_text(key, value)
     if key == "rank":
         if value is None or value == "full":
             return None

@@ -31,6 +31,7 @@ from lrd.presets import DEFAULT, further_axes, preset_names, read_preset
 from lrd.runs.directory import off_grid, reason, state
 from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log
 from lrd.runs.published import record
+from lrd.sources import held_out_sets
 
 PUBLISHED = "fair"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
@@ -45,8 +46,9 @@ class Results:
     `steps`: one row a training step (the metrics of `metrics.jsonl`). `evals`: one row an evaluated problem. `cells`:
     one row a cell of the matrix, finished or not. All carry `regime`, `arm`, `seed`, `cell` and a column for each of
     `axes`, the matrix's further ones. `problems`: what is missing or unreadable, one sentence each, led by the cell's
-    name. `off_grid`: the same of the cells that were asked for by hand, with another seed or rank than the matrix has
-    (`lrd cell PRESET --seed 3`); None where there are none. The book reports the matrix alone.
+    name. `further`: one row a problem of the held-out sets beyond the first, which `set` names; of each, `cells` has
+    `final NAME` and so on. `off_grid`: the same of cells that were asked for by hand, with another seed or rank than
+    the matrix has (`lrd cell PRESET --seed 3`); None where there are none. The book reports the matrix alone.
     """
 
     preset: str
@@ -55,6 +57,7 @@ class Results:
     cells: pd.DataFrame
     problems: list[str]
     axes: list[str] = field(default_factory=list)
+    further: pd.DataFrame = field(default_factory=pd.DataFrame)
     off_grid: "Results | None" = None
 
     @cached_property
@@ -152,7 +155,9 @@ def _copied(preset: str, below: Path, cells: tuple[Cell, ...]) -> Results:
     states = tuple(state(below / cell.name) for cell in cells)
     seen = frozenset(stamp for cell in cells for stamp in _stamps(below / cell.name))
     found = _load(preset, below, cells, states, seen)
-    frames = {name: getattr(found, name).copy(deep=False) for name in ("steps", "evals", "cells")}  # copied on write
+    frames = {
+        name: getattr(found, name).copy(deep=False) for name in ("steps", "evals", "further", "cells")
+    }  # copied on write
     return replace(found, problems=[*found.problems], **frames)
 
 
@@ -169,19 +174,19 @@ def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, 
     rows, *logs, troubles = zip(*(_read(cell, below / cell.name, there) for cell, there in zip(whole, states)))
     frame, axes = pd.DataFrame(rows), further_axes(preset)
     frame["rank"] = frame["rank"].astype(float)  # NaN is full fine-tuning
-    steps, evals = (
+    steps, evals, further = (
         pd.concat(parts, ignore_index=True)
         if (parts := [log for log in each if len(log)])
         # nothing of any cell: the columns that every reader relies on
         else pd.DataFrame(columns=[*columns, "cell", *KEYS, *axes])
-        for each, columns in zip(logs, (STEP_COLUMNS, EVAL_COLUMNS))
+        for each, columns in zip(logs, (STEP_COLUMNS, EVAL_COLUMNS, ["set", *EVAL_COLUMNS]))
     )
     problems = [f"{cell.name}: {text}" for cell, trouble in zip(whole, troubles) for text in trouble]
-    return Results(preset, steps, evals, frame, problems, axes)
+    return Results(preset, steps, evals, frame, problems, axes, further)
 
 
-def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
-    """A cell's row, its steps, its evaluations, and what is missing or unreadable of them."""
+def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], *tuple[pd.DataFrame, ...], list[str]]:
+    """A cell's row, its steps, its evaluations, those of further sets, and what is missing or unreadable of them."""
     trouble: list[str] = [] if there == "finished" else [there]
     if there == "failed" and (why := reason(path)):
         trouble[0] = f"failed: {why}"
@@ -197,13 +202,18 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], pd.DataFr
         trouble.append("cell.ipynb is unreadable, so it has no page")
     steps = _log(path / "metrics.jsonl", STEP_COLUMNS, there, trouble)
     evals = _log(path / "evals.jsonl", EVAL_COLUMNS, there, trouble)
+    sets = [each.name for each in held_out_sets(cell.eval_data, cell.eval_problems)[1:]]
+    further = _log(path / "further.jsonl", ["set", *EVAL_COLUMNS], there, trouble) if sets else evals[:0]
     validation = pd.DataFrame(read_jsonl(path / "validation.jsonl")) if cell.validation_problems else None
     keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
     keys |= {key: path_safe(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
     parameters = run.get("trainable_parameters", np.nan) if isinstance(run, dict) else np.nan
     row = keys | {"rank": cell.rank, "trainable_parameters": parameters, "state": there, "page": page}
     row |= summary(steps, evals) | validated(validation)
-    return row, steps.assign(**keys), evals.assign(**keys), trouble
+    for name in sets:
+        its = summary(steps[:0], further[further["set"] == name] if len(further) else further)
+        row |= {f"{key} {name}": its[key] for key in ("base", "final", "peak", "area")}
+    return row, steps.assign(**keys), evals.assign(**keys), further.assign(**keys), trouble
 
 
 def _log(path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
@@ -219,7 +229,7 @@ def _log(path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.D
     if lacking := [name for name in columns if name not in frame]:
         trouble.append(f"{path.name} has no {', '.join(lacking)}")
         return frame[:0]
-    numbers = frame.columns.difference(["problem"], sort=False)
+    numbers = frame.columns.difference(["problem", "set"], sort=False)
     loose = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
     frame = frame.assign(**frame[loose].apply(pd.to_numeric, errors="coerce"))
     needed = [name for name in numbers if name in EVAL_COLUMNS and not (name == "correct" and "score" in frame)]

@@ -95,8 +95,13 @@ def _made(entry: dict[str, Any], template: int | None) -> Made | None:
     if _number(end) != _number(answer) or _number(answer) is None:
         return None
     answer = f"{_number(answer):.10g}"
-    lines = [line.strip() for line in working.splitlines() if line.strip()]
-    return Made(text, answer, template, "\n".join([*lines, f"The answer is \\boxed{{{answer}}}."]))
+    return Made(text, answer, template, worked(working, answer))
+
+
+def worked(working: str, answer: str) -> str:
+    """A solution from a working, closed by the answer in a box; GSM8K's notes to a calculator, `<<1+1=2>>`, go."""
+    lines = (line.strip() for line in re.sub(r"<<[^<>\n]*>>", "", working).splitlines())
+    return "\n".join([*filter(None, lines), f"The answer is \\boxed{{{answer}}}."])
 
 
 def _number(text: str) -> float | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from lrd import ROOT, UserError
 from lrd.cell import Cell
 from lrd.names import is_path, on_hub, revision, tried
+from lrd.sources import parts
 
 REACH = 5.0  # seconds for the Hub's first answer
 SMALL = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]  # a model's configuration and its tokenizer
@@ -48,9 +49,9 @@ def location(name: str, role: str) -> str:
 def fetch_inputs(cell: Cell) -> None:
     """Makes sure of the cell's student and data sets: from the Hub all but weights is fetched. Raises `UserError`."""
     model_folder(cell.student, "student", weights=False)
-    for source in (cell.train_data, cell.eval_data):
-        if on_hub(source):
-            data_set_folder(source)
+    for source in (*parts(cell.train_data), *parts(cell.eval_data)):
+        if on_hub(source.path):
+            data_set_folder(source.path)
 
 
 def cached_folder(name: str, role: str, *, weights: bool = True) -> Path | None:

@@ -1,4 +1,4 @@
-"""Problems with verifiable answers: arithmetic, codebooks or reasoning-gym's, a JSONL file, or data sets on the Hub."""
+"""Problems: arithmetic, codebooks or reasoning-gym's, a JSONL file, a directory, or data sets on the Hub."""
 
 import functools
 import hashlib
@@ -9,7 +9,7 @@ import random
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -19,8 +19,11 @@ from lrd import ROOT, UserError
 from lrd.data import codebook, gym, hub
 from lrd.data.arithmetic import story
 from lrd.names import GYM, on_hub, tried
+from lrd.sources import Source, held_out_sets, parts
 from lrd.verifier import last_boxed
 from lrd.verifier.notation import normal, plain
+
+LARGEST_POOL = 2**22  # problems of a mixture, repeated ones included
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,57 @@ def train_pool(source: str, at_least: int = 1) -> tuple[list[Problem], int]:
     Where no row has one, all are kept: they are for a reward that needs none.
     Raises `UserError` where the source has fewer than `at_least`, the prompts of a step.
     """
-    problems, dropped = _load(source, "train")
+    weights, pools, dropped = zip(*((part.weight, *_load(part, "train")) for part in parts(source)))
+    problems = mixed(weights, pools)
     if len(problems) < at_least:
         raise UserError(f"{source!r} has {len(problems)} problems; a step takes {at_least} prompts")
-    return problems, dropped
+    return problems, sum(dropped)
+
+
+def mixed(weights: Sequence[float], pools: Sequence[list[Problem]]) -> list[Problem]:
+    """One pool in which each source has its share: the smallest where every problem stands once at least.
+
+    A source that has too few for its share is gone through again, from its beginning.
+    Raises `UserError` where that takes more than `LARGEST_POOL`.
+    """
+    size = max(len(pool) / weight for weight, pool in zip(weights, pools))
+    if size * sum(weights) > LARGEST_POOL:
+        raise UserError(
+            f"a mixture with weights {list(weights)} of {', '.join(str(len(pool)) for pool in pools)} problems takes "
+            f"{size * sum(weights):.3g} to show each once; give weights that are nearer to the numbers of problems"
+        )
+    counts = [round(size * weight) for weight in weights]
+    return [pool[i % len(pool)] for count, pool in zip(counts, pools) for i in range(count)]
+
+
+class Asked(NamedTuple):
+    """Problems that every evaluation asks."""
+
+    log: str  # of the run's directory
+    name: str  # of the held-out set; "" where it has none
+    problems: list[Problem]
+
+
+def asked(eval_data: str, n: int, validation_n: int) -> list[Asked]:
+    """What evaluations ask: the set that decides, its validation split, and the further ones. Raises `UserError`."""
+    first, *further = held_out_sets(eval_data, n)
+    found = [Asked("evals", first.name, held_out(first.source, n))]
+    if validation_n:
+        found.append(Asked("validation", first.name, validation(first.source, validation_n, n)))
+    return found + [Asked("further", each.name, held_out(each.source, each.problems)) for each in further]
 
 
 def held_out(source: str, n: int) -> list[Problem]:
     """The fixed evaluation split: all test problems shuffled with `random.Random(0)`, the last `n`.
 
-    Raises `UserError` where the source has fewer than `n`.
+    Of several held-out sets it is that of the first. Raises `UserError` where the source has fewer than `n`.
     """
-    problems, _ = _load(source, "test")
+    problems, _ = _load(parts(source)[0], "test")
     if len(problems) < n:
-        raise UserError(f"{source!r} has {len(problems)} held-out problems; eval_problems asks for {n}")
+        raise UserError(
+            f"{source!r} has {len(problems)} held-out problems; eval_problems asks for {n} (of a set beyond the first, "
+            f"`problems` in its table says how many)"
+        )
     random.Random(0).shuffle(problems)
     return problems[-n:]
 
@@ -64,7 +104,7 @@ def validation(source: str, n: int, test: int) -> list[Problem]:
 
     Raises `UserError` where the two would overlap.
     """
-    problems, _ = _load(source, "test") if n else ([], 0)
+    problems, _ = _load(parts(source)[0], "test") if n else ([], 0)
     if n and len(problems) < n + test:
         raise UserError(
             f"{source!r} has {len(problems)} held-out problems; eval_problems takes {test} of them, which leaves too "
@@ -175,7 +215,8 @@ def _of_gym(made: gym.Made, number: int) -> Problem:
     return Problem(f"{kind}{number}", made.text, made.answer, subject=subject, solution=made.solution)
 
 
-def _load(source: str, split: str) -> tuple[list[Problem], int]:
+def _load(read: Source, split: str) -> tuple[list[Problem], int]:
+    source = read.path
     if book := codebook.from_name(source):  # all of it is to be remembered: there is nothing held out
         return [Problem(e.text, e.text, e.answer, solution=e.solution) for e in book.entries], 0
     if source in TASKS:
@@ -184,16 +225,22 @@ def _load(source: str, split: str) -> tuple[list[Problem], int]:
     if source.startswith(GYM):
         made = gym.pool(source, split, GYM_SIZES[split])
         return [_of_gym(one, number) for number, one in enumerate(made)], 0
-    rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(source, split)
+    rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(read, read.split or split)
+    asked, gold, shown = read.problem or "problem", read.answer or "answer", read.solution or "solution"
     found: list[tuple[str, Problem]] = []
     for number, (place, row) in enumerate(rows):
         where = f"{place} of {source!r}"
-        problem, solution = _text(row, where, "problem", numbers=False), _text(row, where, "solution", numbers=False)
-        if not problem:
+        problem, solution = _text(row, where, asked, numbers=False), _text(row, where, shown, numbers=False)
+        lacking = [name for name in (read.answer, read.solution) if name and name not in row]
+        if not problem or lacking:
             has = ", ".join(repr(name)[1:-1] for name in row)[:200] or "none"
-            raise UserError(f"{where} has no text in field 'problem' (it has {has})")
-        answer = _text(row, where, "answer") or last_boxed(solution or "") or ""
-        answer = answer.rpartition("####")[2].strip() if "####" in answer else answer  # GSM8K's has its working
+            missing = lacking[0] if problem else asked
+            raise UserError(f"{where} has no text in field {missing!r} (it has {has})")
+        answer = _text(row, where, gold) or last_boxed(solution or "") or ""
+        ends = re.search(r"####.+\s*\Z", solution or "")  # in a last line: markdown has such headings
+        if "####" in (working := answer or (solution if solution and ends else "")):  # GSM8K: behind its working
+            working, _, answer = (part.strip() for part in working.rpartition("####"))
+            solution = solution if solution and "####" not in solution else gym.worked(working, answer)
         if not re.search(r"\d", answer) and plain(normal(answer[:100])).strip(r"\$").lower() in (
             "",
             "nan",
@@ -286,12 +333,13 @@ _JSON = json.JSONDecoder(
 )
 
 
-def _read_data_set(source: str, split: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Every configuration of a data set (hendrycks_math has one a subject), one after the other: `row 0`, and the row.
+def _read_data_set(read: Source, split: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The named configuration of a data set, or all (hendrycks_math has one a subject): `row 0`, and the row.
 
     One on the Hub is read from its snapshot, as a directory of the same layout is. The library's own cache is not used:
     it knows a directory's configurations by their names, and would give the rows of another directory of that name.
     """
+    source = read.path
     where = str(hub.data_set_folder(source) if on_hub(source) else ROOT / source)
     if not os.path.isdir(where):
         raise UserError(f"cannot load data set {source!r}: there is no such directory ({tried(Path(where).resolve())})")
@@ -301,7 +349,7 @@ def _read_data_set(source: str, split: str) -> Iterable[tuple[str, dict[str, Any
     logging.set_verbosity(logging.CRITICAL)  # it would print what the error says too
     try:
         with tempfile.TemporaryDirectory() as cache:
-            names = get_dataset_config_names(where)
+            names = [read.name] if read.name else get_dataset_config_names(where)
             sets: list[Any] = [load_dataset(where, name, split=split, cache_dir=cache) for name in names]
             return [(f"row {i}", row) for i, row in enumerate(row for rows in sets for row in _rows(rows))]
     except Exception as error:  # the library raises a dozen kinds

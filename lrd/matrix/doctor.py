@@ -25,6 +25,7 @@ from lrd.presets import read_preset
 from lrd.runs.directory import check_root, describe
 from lrd.runs.files import read_jsonl
 from lrd.runs.provenance import gpus
+from lrd.sources import parts
 
 ROLES = {"student": "student", "teacher": "teacher", "prm": "prm", "train_data": "data set", "eval_data": "data set"}
 ROOM = 2.0  # GiB; a cell of a small model leaves some MB, one of a large model its checkpoint
@@ -47,8 +48,8 @@ def examine(preset: str, runs: str | None = None) -> Iterator[Finding]:
     for finding in (gpu(needs["gpus"], preset), disk(runs)):
         yield finding
         missing += [] if finding.ok else [finding.what]
-    sources = sorted({(role, getattr(cell, role)) for cell in cells for role in ROLES})
-    remote = [(role, name) for role, name in sources if on_hub(name)]
+    sources = sorted({(role, part.text) for cell in cells for role in ROLES for part in parts(getattr(cell, role))})
+    remote = [(role, part.path) for role, name in sources for part in parts(name) if on_hub(part.path)]
     answers = True
     if remote:
         online = reach()
@@ -125,12 +126,12 @@ def source(role: str, name: str, answers: bool) -> Finding:
     """Whether a model or a data set of the preset is here, or can be fetched from a Hub that answers."""
     from lrd.data import problems
 
-    what = role.replace("_", " ")
-    if on_hub(name):
-        if hub.cached_folder(name, ROLES[role]):
-            return Finding(True, what, f"{name} is cached")
+    what, [part] = role.replace("_", " "), parts(name)
+    if on_hub(part.path):
+        if hub.cached_folder(part.path, ROLES[role]):
+            return Finding(True, what, f"{part.path} is cached")
         how = "is fetched when it is first used" if answers else "cannot be fetched: see hub"
-        return Finding(answers, what, f"{name} is not cached, and {how}")
+        return Finding(answers, what, f"{part.path} is not cached, and {how}")
     try:
         if role == "train_data":
             problems.train_pool(name)
@@ -140,7 +141,7 @@ def source(role: str, name: str, answers: bool) -> Finding:
             raise UserError(f"{role} {name!r} has no weights (*.safetensors)")
     except UserError as error:
         return Finding(False, what, str(error))
-    return Finding(True, what, f"{name} is here")
+    return Finding(True, what, f"{part.path} is here")
 
 
 def trial(cell: Cell) -> Finding:

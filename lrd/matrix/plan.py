@@ -38,13 +38,11 @@ def check(cells: list[Cell], runs: str | None = None, other_code: bool = False) 
 
 def check_inputs(cells: list[Cell]) -> None:
     """Raises `UserError` where models or problems of the cells cannot work; what needs no torch comes first."""
-    train_pool, held_out = functools.cache(problems.train_pool), functools.cache(problems.held_out)
-    validation = functools.cache(problems.validation)
+    train_pool, evaluations = functools.cache(problems.train_pool), functools.cache(problems.asked)
     for cell in cells:
         hub.fetch_inputs(cell)
         train_pool(cell.train_data, cell.prompts_per_step)
-        held_out(cell.eval_data, cell.eval_problems)
-        validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
+        evaluations(cell.eval_data, cell.eval_problems, cell.validation_problems)
     from lrd import rewards, sampling
     from lrd.models import loading, placement
     from lrd.train import inputs
@@ -60,9 +58,9 @@ def check_inputs(cells: list[Cell]) -> None:
     alike: dict[str, Any] = {"rank": 1, "seed": 0, "learning_rate": 0.0, "lora_targets": ("",), "lora_layers": ()}
     for cell in dict.fromkeys(dataclasses.replace(cell, **alike) for cell in cells):
         pool, _ = train_pool(cell.train_data, cell.prompts_per_step)
-        asked = held_out(cell.eval_data, cell.eval_problems)
-        asked = asked + validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
-        inputs.check(cell, load_tokenizer(cell.student, "student"), pool, asked)
+        asked = evaluations(cell.eval_data, cell.eval_problems, cell.validation_problems)
+        every = [problem for each in asked for problem in each.problems]
+        inputs.check(cell, load_tokenizer(cell.student, "student"), pool, every)
 
 
 def check_study(name: str, preset: str, overrides: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ from lrd.runs.files import (
 )
 from lrd.runs.provenance import LONGEST, fingerprint, now, provenance
 from lrd.runs.redact import redact
+from lrd.sources import held_out_sets
 
 CHECKPOINT = "checkpoint/state.safetensors"
 LOCK, LAUNCH = "lock", "launch.lock"
@@ -76,7 +77,7 @@ class Run:
         self._runs, self.path = runs, runs_root(runs) / cell.preset / cell.name
         self._clock = time.monotonic()  # of a session; the wall clock may jump
         self._lock = lock_of(self.path)
-        for key, value in self.cell.config.items():
+        for key, value in vars(self.cell).items():
             if isinstance(value, str) and redact(value) != value:
                 raise UserError(
                     f"setting {key!r} of cell {self.cell.name} holds a secret of the environment, which would be kept "
@@ -277,7 +278,9 @@ class Run:
     @property
     def _evaluations(self) -> dict[str, int]:
         """The logs of evaluations, and how many problems each holds a step."""
+        _, *further = held_out_sets(self.cell.eval_data, self.cell.eval_problems)
         splits = {"evals": self.cell.eval_problems, "validation": self.cell.validation_problems}
+        splits |= {"further": sum(each.problems for each in further)}
         return {name: n for name, n in splits.items() if n}
 
     def last_evaluation(self) -> dict[str, float]:

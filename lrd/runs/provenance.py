@@ -21,6 +21,7 @@ from lrd import ROOT, UserError
 from lrd.cell import Cell
 from lrd.names import on_hub, revision, runs_root
 from lrd.runs.files import shown_path
+from lrd.sources import parts
 
 # A patch that `git apply` takes, whatever the user has configured.
 PATCH = "--no-ext-diff --no-textconv --no-color --binary --src-prefix=a/ --dst-prefix=b/".split()
@@ -67,8 +68,11 @@ def fingerprint(name: str) -> str | None:
     """What tells a model or a file of problems from another of the same name; None where it is not at hand.
 
     A hash of a checkpoint's configuration and of size and both ends of its weights, or of a whole file of problems; the
-    revision of a model of the Hub in the local cache.
+    revision of a model of the Hub in the local cache. Of several sources of problems, that of each.
     """
+    if (of := parts(name)) and [source.path for source in of] != [name]:
+        prints = [fingerprint(source.path) for source in of]
+        return "+".join(map(str, prints)) if any(prints) else None
     if name.endswith(".jsonl"):
         return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()[:16] if (ROOT / name).is_file() else None
     if on_hub(name):

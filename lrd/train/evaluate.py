@@ -6,9 +6,11 @@ from typing import Any
 import torch
 
 from lrd.cell import Cell
-from lrd.data.problems import Problem
+from lrd.data.problems import Asked, Problem
 from lrd.data.tokens import beginnings, texts
 from lrd.models.loading import CausalLM
+from lrd.models.policy import Policy
+from lrd.names import codebook_name
 from lrd.rewards import Reward, correct
 from lrd.rollouts import Completion, collate
 from lrd.sampling import Sampler
@@ -37,6 +39,22 @@ def greedy(
     """
     rows = _answers(sampler, problems, cell, tokenizer, 1, lambda start: {"temperature": 0}, tell, score)
     return [row for (row,) in rows]
+
+
+def records(
+    sampler: Sampler, asked: list[Asked], policy: Policy, tell: Tell = silent, score: Reward | None = None
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Log and rows of what is asked, in reverse: where the first set's rows are on record, so are the others'."""
+    cell, tokenizer = policy.cell, policy.tokenizer
+    every = [problem for each in asked for problem in each.problems]
+    answers = iter(greedy(sampler, every, cell, tokenizer, tell, score))
+    found = []
+    for log, name, problems in asked:
+        rows = [({"set": name} if name else {}) | next(answers) for _ in problems]
+        found.append((log, rows))
+    if codebook_name(cell.eval_data):
+        found[0] = "evals", with_bits(found[0][1], policy.model, asked[0].problems, cell, tokenizer)
+    return found[::-1]
 
 
 def sampled(

@@ -17,7 +17,6 @@ from lrd.data import problems
 from lrd.data.tokens import solutions
 from lrd.models import loading as models, memory
 from lrd.models.policy import Policy, seed_of
-from lrd.names import codebook_name
 from lrd.rewards import shaping
 from lrd.rollouts import Completion, Deposits, Rollouts, collate
 from lrd.runs.directory import Run, means
@@ -69,8 +68,7 @@ class Parts:
     score: rewards.Reward | None
     optimizer: torch.optim.Optimizer
     pool: list[problems.Problem]
-    held_out: list[problems.Problem]
-    validation: list[problems.Problem]
+    asked: list[problems.Asked]
     checkpoint: Checkpoint
 
 
@@ -128,28 +126,21 @@ def _step(parts: Parts, step: int) -> dict[str, Any]:
 def _evaluate(parts: Parts, step: int, tell: evaluate.Tell) -> dict[str, float]:
     """An evaluation after a step, in means. All answers are recorded, and the state saved where that costs little or
     is the last."""
-    run, policy, n = parts.run, parts.policy, len(parts.held_out)
-    asked = [*parts.held_out, *parts.validation]
-    rows = evaluate.greedy(parts.sampler, asked, run.cell, policy.tokenizer, tell, parts.score)
-    rows, validation = rows[:n], rows[n:]
-    if codebook_name(run.cell.eval_data):
-        rows = evaluate.with_bits(rows, policy.model, parts.held_out, run.cell, policy.tokenizer)
-    if validation:  # first: where the test split's rows are on record, so are these
-        run.record("validation", [{"step": step} | row for row in validation])
-    run.record("evals", [{"step": step} | row for row in rows])
+    run, rows = parts.run, []
+    for log, rows in evaluate.records(parts.sampler, parts.asked, parts.policy, tell, parts.score):
+        run.record(log, [{"step": step} | row for row in rows])
     if parts.checkpoint.cheap or step == run.cell.steps:
         parts.checkpoint.save(step)
-    return means(rows)
+    return means(rows)  # of the set that decides, which comes last
 
 
 def _prepare(run: Run, sampler: Sampler | None) -> tuple[Parts, int]:
     """Loads models and problems, restores the checkpoint, and begins the run; the step to go on from."""
     cell, device = run.cell, models.device()
     pool, dropped = problems.train_pool(cell.train_data, cell.prompts_per_step)
-    held_out = problems.held_out(cell.eval_data, cell.eval_problems)
-    validation = problems.validation(cell.eval_data, cell.validation_problems, cell.eval_problems)
+    asked = problems.asked(cell.eval_data, cell.eval_problems, cell.validation_problems)
     tokenizer = models.load_tokenizer(cell.student, "student")
-    inputs.check(cell, tokenizer, pool, [*held_out, *validation])
+    inputs.check(cell, tokenizer, pool, [problem for each in asked for problem in each.problems])
     memory.check(cell, device, rewards.model_of(cell), has_engine=sampler is not None)
     reward = rewards.load(cell, tokenizer, device)
     score = rewards.load_evaluation(cell, reward, tokenizer, device)
@@ -163,7 +154,7 @@ def _prepare(run: Run, sampler: Sampler | None) -> tuple[Parts, int]:
     tried = inputs.end_tokens(cell, tokenizer) | rewards.probe(reward, cell, tokenizer, pool, device)
     run.begin(step=step, about=tried | about(policy, sampler, pool, dropped))
     sampler.sync(policy.weights())
-    return Parts(run, policy, sampler, reward, score, optimizer, pool, held_out, validation, checkpoint), step or 0
+    return Parts(run, policy, sampler, reward, score, optimizer, pool, asked, checkpoint), step or 0
 
 
 def sample(

@@ -117,6 +117,6 @@ def about(policy: Policy, sampler: Sampler, pool: list[Problem], dropped: int) -
         "engine": type(sampler).__module__.rpartition(".")[2],  # the one that samples, whatever was asked for
         "trainable_parameters": sum(p.numel() for p in policy.trainable.values()),
         "parameters": sum(p.numel() for p in policy.base.parameters() if p.requires_grad or policy.cell.rank),
-        "train_problems": len(pool),
+        "train_problems": len(set(pool)),  # some of a mixture are there more than once
         "train_problems_dropped": dropped,
     }
