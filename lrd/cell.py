@@ -14,6 +14,7 @@ from lrd import UserError, sources
 from lrd.names import check_name, codebook_name, import_path, nearest, reward_terms
 from lrd.presets import axes_of, axis_over, over_several, read_preset
 
+CHAT = "chat"  # a prompt template: the tokenizer's own
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -52,7 +53,8 @@ class Cell:
     eval_data: str  # the same for evaluations, or a table of several held-out sets, the first of which decides
     eval_problems: int = 100  # problems of the test split that are asked
     validation_problems: int = 0  # problems of a split apart from it, to choose rates and steps by; 0 is none
-    prompt_template: str = "Problem: {problem}\n\nSolution: "  # the prompt, with {problem} in it
+    prompt_template: str = "Problem: {problem}\n\nSolution: "  # with {problem} in it; "chat" is the tokenizer's own
+    system_prompt: str = ""  # of prompt_template "chat": the system message; "" leaves what the tokenizer has for it
     eval_reward: str = ""  # a reward, named as a regime, that scores evaluations too, beside the verifier; "" is none
     grading: str = "boxed"  # how answers are read; "bare" reproduces the original's verifier
 
@@ -119,10 +121,6 @@ class Cell:
         the preset nor the caller gives.
         """
         return cls(**_resolved(preset, read_preset(preset), given))
-
-    def prompt(self, problem: str) -> str:
-        """The text that a completion goes on from. Substituted, not formatted: LaTeX has braces."""
-        return self.prompt_template.replace("{problem}", problem)
 
     @property
     def rewards(self) -> list[str]:
@@ -379,8 +377,13 @@ def _check(cell: Cell) -> None:
         raise UserError(f"top_p is {cell.top_p!r}; it is a probability, at most 1")
     if cell.rank is not None and cell.rank < 1:
         raise UserError(f"rank is {cell.rank!r}; {RANKS}")
-    if "{problem}" not in cell.prompt_template:
-        raise UserError(f"prompt_template {cell.prompt_template!r} has no {{problem}} to be replaced")
+    if "{problem}" not in cell.prompt_template and cell.prompt_template != CHAT:
+        raise UserError(
+            f"prompt_template {cell.prompt_template!r} has no {{problem}} to be replaced, "
+            f"and {CHAT!r} alone is the tokenizer's own"
+        )
+    if cell.system_prompt and cell.prompt_template != CHAT:
+        raise UserError(f"system_prompt is for prompt_template {CHAT!r}; write it into your own template")
 
 
 def _check_tables(preset: str, tables: dict[str, Any]) -> None:

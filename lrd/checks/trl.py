@@ -21,6 +21,7 @@ from lrd import grpo
 from lrd.cell import Cell
 from lrd.data import problems
 from lrd.data.hub import location
+from lrd.data.tokens import prompt
 from lrd.models.loading import load_tokenizer
 from lrd.verifier import is_correct
 
@@ -35,7 +36,8 @@ def step_seconds(cell: Cell, folder: Path, steps: int) -> list[float]:
         return [float(is_correct(text, gold, cell.grading)) for text, gold in zip(completions, answer)]
 
     pool, _ = problems.train_pool(cell.train_data)
-    rows = [{"prompt": cell.prompt(p.problem), "answer": p.answer} for p in pool[: 4 * steps * cell.prompts_per_step]]
+    asked, words = pool[: 4 * steps * cell.prompts_per_step], load_tokenizer(cell.student, "student")
+    rows = [{"prompt": prompt(p.problem, cell, words), "answer": p.answer} for p in asked]
     dtype, clock = cell.master_dtype if cell.rank is None else cell.dtype, _Clock()
     with _silence():
         trainer = GRPOTrainer(
@@ -43,7 +45,7 @@ def step_seconds(cell: Cell, folder: Path, steps: int) -> list[float]:
             model=AutoModelForCausalLM.from_pretrained(
                 location(cell.student, "student"), dtype=getattr(torch, dtype), use_safetensors=True
             ),
-            processing_class=load_tokenizer(cell.student, "student"),
+            processing_class=words,
             reward_funcs=reward,
             args=_config(cell, folder, steps),
             train_dataset=Dataset.from_list(rows),

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lrd import UserError
+from lrd.cell import CHAT, Cell
+
 
 def end_ids(tokenizer, *configs: Any) -> frozenset[int]:
     """Every token that ends a completion: the tokenizer's end token, and those of a model's configurations.
@@ -17,6 +20,28 @@ def ends_of(config: Any) -> list[Any]:
     """The end tokens of a configuration, which has one, several or none."""
     ids = getattr(config, "eos_token_id", None)
     return [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
+
+
+def prompt(problem: str, cell: Cell, tokenizer) -> str:
+    """The text that a completion goes on from: the cell's template, or the tokenizer's own for a chat.
+
+    Substituted, not formatted: LaTeX has braces. Raises `UserError` where a tokenizer has no template, or it refuses.
+    """
+    if cell.prompt_template != CHAT:
+        return cell.prompt_template.replace("{problem}", problem)
+    system = [{"role": "system", "content": cell.system_prompt}] if cell.system_prompt else []
+    chat = [*system, {"role": "user", "content": problem}]
+    try:
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever a template raises, which is a program
+        why = " ".join(str(error).split())[:200] if tokenizer.chat_template else "its tokenizer has no chat template"
+        raise UserError(f"student {cell.student!r} cannot be asked by prompt_template {CHAT!r}: {why}") from None
+
+
+def prompts(problems: Iterable[str], cell: Cell, tokenizer) -> list[list[int]]:
+    """Token ids of prompts. A chat template writes itself what begins a sequence."""
+    texts = [prompt(problem, cell, tokenizer) for problem in problems]
+    return (continuations if cell.prompt_template == CHAT else beginnings)(texts, tokenizer)
 
 
 def beginnings(texts: Iterable[str], tokenizer) -> list[list[int]]:

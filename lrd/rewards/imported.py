@@ -18,7 +18,7 @@ from torch import Tensor
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.data.tokens import beginnings, solutions
+from lrd.data.tokens import prompt, prompts, solutions
 from lrd.names import import_path
 from lrd.rewards import Deposits, Reward
 from lrd.rewards.outcome import on_last_token
@@ -36,7 +36,8 @@ def load(cell: Cell, tokenizer, device) -> Reward:
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         problems = rollouts.problems
         columns: dict[str, Any] = {f.name: [getattr(p, f.name) for p in problems] for f in dataclasses.fields(Problem)}
-        columns |= {"prompts": [cell.prompt(p.problem) for p in problems], "completions": list(rollouts.texts)}
+        asked = [prompt(p.problem, cell, tokenizer) for p in problems]
+        columns |= {"prompts": asked, "completions": list(rollouts.texts)}
         columns["completion_ids"] = [rollouts.ids_of(i) for i in range(len(problems))]
         values = checked(function(**columns), len(problems))
         deposits = on_last_token([value or 0.0 for value in values], rollouts)
@@ -87,8 +88,7 @@ def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
         return
     written = [text for p in problems for text in (p.solution or f"The answer is \\boxed{{{p.answer or ''}}}.", "")]
     completions = [Completion(ids, None, False) for ids in solutions(written, tokenizer)]
-    prompts = beginnings([cell.prompt(p.problem) for p in problems], tokenizer)
-    batch = collate(problems, prompts, completions, 2, tokenizer)
+    batch = collate(problems, prompts([p.problem for p in problems], cell, tokenizer), completions, 2, tokenizer)
     try:
         reward(batch, torch.zeros(batch.completion_mask.shape))
     except Exception as error:

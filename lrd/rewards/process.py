@@ -15,7 +15,7 @@ from torch import Tensor
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.data.tokens import beginnings, continuations, end_ids, solutions, texts, unended
+from lrd.data.tokens import beginnings, continuations, end_ids, prompts, solutions, texts, unended
 from lrd.models.limits import check_positions, check_tokens
 from lrd.models.loading import CausalLM, load_config, load_model, load_tokenizer
 from lrd.rewards import Deposits, Reward
@@ -79,8 +79,7 @@ def probe(reward: Reward, cell: Cell, tokenizer, pool: list[Problem], device) ->
     written = [_solution(p, answer, cell) for p, answers in pairs for answer in answers]
     completions = [Completion(ids, None, False) for ids in solutions(written, tokenizer)]
     asked = [p for p, _ in pairs]
-    prompts = beginnings([cell.prompt(p.problem) for p in asked], tokenizer)
-    batch = collate(asked, prompts, completions, 2, tokenizer)
+    batch = collate(asked, prompts([p.problem for p in asked], cell, tokenizer), completions, 2, tokenizer)
     deposits = reward(batch, torch.zeros(batch.completion_mask.shape, device=device))
     right, wrong = deposits.trajectory_rewards.view(-1, 2).unbind(1)
     return {"prm_probe": {"right_above_wrong": int((right > wrong).sum()), "problems": len(asked)}}

@@ -7,7 +7,7 @@ import torch
 
 from lrd.cell import Cell
 from lrd.data.problems import Asked, Problem
-from lrd.data.tokens import beginnings, texts
+from lrd.data.tokens import prompts, texts
 from lrd.models.loading import CausalLM
 from lrd.models.policy import Policy
 from lrd.names import codebook_name
@@ -27,7 +27,7 @@ def silent(done: int, of: int) -> None:
 
 def encode(problem: Problem, cell: Cell, tokenizer) -> list[int]:
     """The prompt's token ids."""
-    return beginnings([cell.prompt(problem.problem)], tokenizer)[0]
+    return prompts([problem.problem], cell, tokenizer)[0]
 
 
 def greedy(

@@ -27,6 +27,7 @@ from transformers import (
 
 from lrd import UserError, rewards
 from lrd.data import problems
+from lrd.data.tokens import prompt
 from lrd.matrix import plan
 from lrd.models import loading as models
 from lrd.models.limits import positions
@@ -60,7 +61,7 @@ def refused(cell, says: str) -> None:
 
 
 def longest_prompt(cell, tokenizer, pool) -> int:
-    return max(map(len, tokenizer([cell.prompt(p.problem) for p in pool]).input_ids))
+    return max(map(len, tokenizer([prompt(p.problem, cell, tokenizer) for p in pool]).input_ids))
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
