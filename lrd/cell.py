@@ -1,6 +1,7 @@
 """One cell of the study: every hyperparameter, resolved from a preset before anything runs; and a preset's cells."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 from lrd import UserError, sources
 from lrd.names import check_name, codebook_name, import_path, nearest, reward_terms
-from lrd.presets import axes_of, axis_over, over_several, read_preset
+from lrd.presets import axes_of, axis_over, chain_of, over_several, read_preset
 
 CHAT = "chat"  # a prompt template: the tokenizer's own
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -149,7 +150,7 @@ class Cell:
                     )
         return {axis: first for axis, [first] in point.items()}
 
-    @property
+    @functools.cached_property  # pages ask for each of hundreds, again and again
     def name(self) -> str:
         """Directory name of the cell: `<regime>-<arm>-s<seed>`, with `<field>=<value>` of each further axis inside.
 
@@ -258,9 +259,19 @@ def grid(preset: str, narrowed: dict[str, list[Any] | None] | None = None, **ove
     `narrowed` replaces an axis by some of its values, or by others (`{"rank": [2, 8]}`); None leaves it as it is. An
     override of an axis leaves that value of it. Of an axis over several fields, both leave the labels that fit.
     """
+    return [*_whole(chain_of(preset))] if not narrowed and not overrides else _grid(preset, narrowed or {}, overrides)
+
+
+@functools.cache
+def _whole(chain: tuple[tuple[str, str], ...]) -> list[Cell]:
+    """All cells of a preset whose files hold these texts."""
+    return _grid(chain[0][0], {}, {})
+
+
+def _grid(preset: str, narrowed: dict[str, list[Any] | None], overrides: dict[str, Any]) -> list[Cell]:
     tables = read_preset(preset)
     axes = dict(tables.get("axes", {}))
-    asked = {key: values for key, values in (narrowed or {}).items() if values is not None}
+    asked = {key: values for key, values in narrowed.items() if values is not None}
     asked |= {key: [value] for key, value in overrides.items()}
     for key, values in asked.items():
         if axis := axis_over(tables, key):

@@ -8,12 +8,14 @@ What is missing or unreadable is named in `Results.problems` instead, so that no
 
 import contextlib
 import functools
+import hashlib
 import io
 import itertools
 import json
 import lzma
 import math
 import os
+import pickle
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -153,7 +155,7 @@ def _others(preset: str, paths: list[Path]) -> Iterator[Cell]:
 def _copied(preset: str, below: Path, cells: tuple[Cell, ...]) -> Results:
     """What `_load` has read of these cells, in frames of the caller's own."""
     states = tuple(state(below / cell.name) for cell in cells)
-    seen = frozenset(stamp for cell in cells for stamp in _stamps(below / cell.name))
+    seen = frozenset().union(*(stamps(below / cell.name) for cell in cells))
     found = _load(preset, below, cells, states, seen)
     frames = {
         name: getattr(found, name).copy(deep=False) for name in ("steps", "evals", "further", "cells")
@@ -161,16 +163,33 @@ def _copied(preset: str, below: Path, cells: tuple[Cell, ...]) -> Results:
     return replace(found, problems=[*found.problems], **frames)
 
 
-def _stamps(path: Path) -> Iterator[tuple[str, int, int]]:
+def stamps(path: Path) -> frozenset[tuple[str, int, int]]:
     """Path, time and size of each file of a run. Of one that is being written, files come and go meanwhile."""
+    found = set()
     with contextlib.suppress(OSError):
         for file in os.scandir(path):
             with contextlib.suppress(OSError):
-                yield file.path, file.stat().st_mtime_ns, file.stat().st_size
+                found.add((file.path, file.stat().st_mtime_ns, file.stat().st_size))
+    return frozenset(found)
 
 
 @functools.lru_cache(maxsize=16)
 def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, ...], seen: frozenset) -> Results:
+    """What lies in the folder `LRD_CACHE`, if it was read from the very same files; else reads, and leaves it there."""
+    if not (folder := os.environ.get("LRD_CACHE")):
+        return _read_all(preset, below, whole, states)
+    key = repr((preset, below, [cell.config for cell in whole], states, sorted(seen)))
+    path = Path(folder) / f"{preset}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pickle"
+    with contextlib.suppress(FileNotFoundError):
+        return pickle.loads(path.read_bytes())
+    found = _read_all(preset, below, whole, states)
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    part.write_bytes(pickle.dumps(found))
+    part.replace(path)
+    return found
+
+
+def _read_all(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, ...]) -> Results:
     rows, *logs, troubles = zip(*(_read(cell, below / cell.name, there) for cell, there in zip(whole, states)))
     frame, axes = pd.DataFrame(rows), further_axes(preset)
     frame["rank"] = frame["rank"].astype(float)  # NaN is full fine-tuning

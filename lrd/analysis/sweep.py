@@ -5,6 +5,7 @@ a window of its own and scores cells on the validation split: `rates`. In both, 
 yet. Of the second kind most cells are published as a table, which stands in for those that are not at hand.
 """
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pandas as pd
 
 from lrd.cell import Cell, grid
 from lrd.presets import axes_of, preset_names, read_preset
-from lrd.results import Results, area, root, trained_with
+from lrd.results import Results, area, root, stamps, trained_with
 from lrd.runs import published
 from lrd.runs.directory import state
 from lrd.runs.files import read_jsonl
@@ -56,14 +57,16 @@ def of(preset: str) -> str | None:
 def curves(preset: str, runs: str | Path | None = None) -> pd.DataFrame:
     """One row a finished cell and evaluation: pass@1 on the validation split; published rows where no cell is."""
     below = root(runs) / preset
-    here = [_curve(cell, below / cell.name) for cell in grid(preset) if state(below / cell.name) == "finished"]
+    finished = [cell for cell in grid(preset) if state(below / cell.name) == "finished"]
+    here = [_curve(cell, below / cell.name, stamps(below / cell.name)) for cell in finished]
     frames = [frame for frame in here if len(frame)]
     if (rest := kept(preset, runs)) is not None:
         frames.append(rest[~rest.cell.isin([name for frame in frames for name in frame.cell.unique()])])
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def _curve(cell: Cell, path: Path) -> pd.DataFrame:
+@functools.cache  # many pages ask which rates were chosen
+def _curve(cell: Cell, path: Path, seen: frozenset) -> pd.DataFrame:
     rows = pd.DataFrame(read_jsonl(path / "validation.jsonl"), columns=["step", "correct"])
     curve = rows.astype(float).groupby("step").correct.mean()
     about = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed} | cell.point

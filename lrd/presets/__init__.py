@@ -52,6 +52,11 @@ def read_preset(preset: str) -> dict[str, Any]:
 
     Raises `UserError` where there is no preset of that name, it cannot be read or it holds what no preset does.
     """
+    return dict(completed(*chain_of(preset)))
+
+
+def chain_of(preset: str) -> tuple[tuple[str, str], ...]:
+    """Name and text of the preset's file, and of those that it extends. Raises `UserError` as `read_preset` does."""
     chain: dict[str, str] = {}
     name: str | None = preset
     while name is not None:
@@ -62,7 +67,7 @@ def read_preset(preset: str) -> dict[str, Any]:
             raise UserError(f"preset {preset!r} extends itself: {' → '.join([*chain, name])}")
         chain[name] = path.read_text(encoding="utf-8")
         name = parse(name, chain[name]).get("base")
-    return dict(_completed(*chain.items()))
+    return tuple(chain.items())
 
 
 def axes_of(preset: str) -> dict[str, Any]:
@@ -109,10 +114,10 @@ def parse(preset: str, text: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _completed(*chain: tuple[str, str]) -> dict[str, Any]:
+def completed(*chain: tuple[str, str]) -> dict[str, Any]:
     """The tables of the first of these (preset, text), which extends the second, which extends the third."""
     (preset, text), *bases = chain
-    own, base = parse(preset, text), _completed(*bases) if bases else {}
+    own, base = parse(preset, text), completed(*bases) if bases else {}
     merged = {key: value for key, value in base.items() if key != "about"} | own
     merged["cell"] = base.get("cell", {}) | own.get("cell", {})
     merged["axes"] = _completed_axes(preset, own, base.get("axes", {}))
