@@ -1,38 +1,38 @@
 """The book: Jupyter Book over the repository, with a page for every executed cell.
 
-`build` adds the executed cells to `book/_toc.yml` and runs Jupyter Book from a clean state. The module is
-also a small Sphinx extension (see `_config.yml`). It executes the analysis notebooks side by side, where Sphinx would
-wait for one after the other; and executed cells, stored as they ran and under one title, get a name each as pages.
+`build` runs Jupyter Book from a clean state. The module is also a small Sphinx extension (see `_config.yml`). It
+executes the analysis notebooks side by side, where Sphinx would wait for one after the other, and has `pages` write
+those of the executed cells.
 """
 
 import contextlib
-import functools
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import vl_convert
 import yaml
 from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
-from lrd.cell import Cell, grid
-from lrd.presets import read_preset
-from lrd.report.text import arm_name
+from lrd.report import pages
+from lrd.report.figures.live import VEGALITE
 from lrd.runs.kernel import Kernel, sockets
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very environment, wherever its scripts are
-CELLS = "book/cells"  # the page under which all cells hang
 ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs/ is shown as it ran
 AT_A_TIME = min(4, os.cpu_count() or 1)
+RUNTIME = "vega.js"
+# A fifth of the site: what only a debugger reads, and builds of MathJax beside the one that the pages load.
+UNUSED = ["**/*.map", "mathjax/[!t]*.js", "mathjax/tex-[!c]*.js", "mathjax/tex-chtml-*.js", "mathjax/output/svg*"]
 STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
 
@@ -45,13 +45,15 @@ def build(root: Path = ROOT, *, output: Path | None = None) -> int:
     preset = results.studied(runs)
     html = output / "_build" / "html"
     shutil.rmtree(output / "_build", ignore_errors=True)  # nothing of an earlier build is ever shown again
-    html.parent.mkdir(parents=True)
+    frames = html.parent / ".frames"
+    frames.mkdir(parents=True)
     toc = html.parent / "_toc.yml"
     toc.write_text(yaml.safe_dump(contents(root, preset, runs), sort_keys=False, allow_unicode=True), encoding="utf-8")
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "--toc", str(toc), "-W", "--keep-going", "-q"]
     environment = os.environ | {
         "LRD_RUNS": str(runs),
         "LRD_PRESET": preset,  # one answer for all pages, also if a cell finishes meanwhile
+        "LRD_CACHE": str(frames),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     status = subprocess.run([*command, "--path-output", str(output)], env=environment, cwd=root).returncode
@@ -60,66 +62,42 @@ def build(root: Path = ROOT, *, output: Path | None = None) -> int:
 
 
 def contents(root: Path, preset: str, runs: Path) -> dict[str, Any]:
-    """The table of contents with all cells in it: the preset's under their regime's page, others' under theirs.
-
-    Others name their `page` themselves. What has no page of its own has its cells with the cells' own page.
-    """
+    """The table of contents with the notebooks that are of a whole preset, each below the page that it belongs to."""
     toc = yaml.safe_load((root / "book" / "_toc.yml").read_text(encoding="utf-8"))
     chapters = {chapter["file"]: chapter for part in toc["parts"] for chapter in part["chapters"]}
     for name, page in STUDIES.items():
         if (runs / preset / name / "done.json").is_file():
             chapters[page]["sections"] = [{"file": f"runs/{preset}/{name}/{name}"}]
-    hung = {CELLS: _by_regime(root, preset, runs)}
-    for other in results.with_runs(runs):
-        page = f"notebooks/{read_preset(other).get('page')}"
-        sections = hung.setdefault(page if page in chapters else CELLS, [])
-        if other != preset:
-            cells = [cell.name for cell in grid(other) if results.has_page(runs / other / cell.name)]
-            sections += [{"file": f"runs/{other}/{name}/cell", "title": f"{other}: {name}"} for name in cells]
-    for page, sections in hung.items():
-        if sections:
-            chapters[page].setdefault("sections", []).extend(sections)
     return toc
-
-
-def _by_regime(root: Path, preset: str, runs: Path) -> list[dict[str, Any]]:
-    """The pages of the preset's regimes, each over its cells; a cell whose regime has no page stands by itself."""
-    sections: dict[str, dict[str, Any]] = {}
-    for cell in sorted(grid(preset), key=_place):
-        if not results.has_page(runs / preset / cell.name):
-            continue
-        entry, regime = {"file": f"runs/{preset}/{cell.name}/cell"}, f"{CELLS}-{cell.regime}"
-        if (root / f"{regime}.md").is_file():
-            above, place = sections.setdefault(regime, {"file": regime, "sections": []}), place_of(cell)
-            above["sections"].append(entry | {"title": place[0].upper() + place[1:]})
-        else:
-            sections[cell.name] = entry | {"title": cell.name}
-    return list(sections.values())
-
-
-def _place(cell: Cell) -> tuple[Any, ...]:
-    """Sorts by arm, then by further axes, then by seed."""
-    return cell.rank is None, cell.rank or 0, *map(str, cell.point.values()), cell.seed
-
-
-def place_of(cell: Cell) -> str:
-    """Its place within the regime: `rank 4, training 2, seed 1`, and `repair=cap` of an axis that is no count."""
-    axes = (f"{axis} {value}" if str(value).isdigit() else f"{axis}={value}" for axis, value in cell.point.items())
-    return ", ".join([arm_name(cell.arm), *axes, f"seed {cell.seed}"])
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx's entry point."""
+    app.connect("builder-inited", _read_ahead)
+    app.connect("builder-inited", _bundle)
     app.connect("env-before-read-docs", _execute_ahead)
     app.connect("source-read", _take_executed)
-    app.connect("source-read", _name_cell)
+    app.connect("html-collect-pages", _empty_page)
+    app.connect("build-finished", _write_cells, priority=900)
     app.connect("html-page-context", _without_thebe, priority=900)
-    app.connect("html-page-context", _count_seeds)
+    app.connect("html-page-context", _enliven)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _read_ahead(app: Any) -> None:
+    """Starts to read all runs, once for all kernels: from there on each finds them in `LRD_CACHE`."""
+    app.lrd_readers = ProcessPoolExecutor(AT_A_TIME)
+    for preset in results.with_runs() if os.environ.get("LRD_CACHE") else ():
+        app.lrd_readers.submit(_read, preset)
+
+
+def _read(preset: str) -> None:
+    results.load(preset)
 
 
 def _execute_ahead(app: Any, env: Any, documents: list[str]) -> None:
     """Starts to execute the analysis notebooks, in the order in which they will be read."""
+    app.lrd_readers.shutdown()  # waits
     app.lrd_executed = {name: Future() for name in documents if name.startswith(ANALYSIS)}
     todo = iter([(Path(env.doc2path(name)), future) for name, future in app.lrd_executed.items()])
     for _ in range(AT_A_TIME):
@@ -175,45 +153,37 @@ def _take_executed(app: Any, document: str, source: list[str]) -> None:
             source[0] = ahead.result()
 
 
-@functools.cache  # each of a preset's hundreds of pages asks
-def _cells(preset: str) -> dict[str, Cell]:
-    return {cell.name: cell for cell in grid(preset)}
+def _bundle(app: Any) -> None:
+    """Puts the runtime of live figures, one for all pages, among the static files."""
+    bundled = Path(app.doctreedir) / "bundled"
+    bundled.mkdir(parents=True, exist_ok=True)
+    runtime = vl_convert.javascript_bundle(vl_version=VEGALITE)
+    (bundled / RUNTIME).write_text(f"(() => {{{runtime}\n}})();", encoding="utf-8")  # its names are its own
+    app.config.html_static_path.append(str(bundled))
 
 
-def _name_cell(app: Any, document: str, source: list[str]) -> None:
-    """Puts the cell's own name over its page, and the way back beneath; the file stays as it is."""
-    if not (document.startswith("runs/") and document.endswith("/cell")):
-        return
-    notebook = json.loads(source[0])
-    _, preset, name, _ = document.split("/")
-    cell = _cells(preset)[name]
-    for each in notebook["cells"]:
-        heading, _, rest = "".join(each["source"]).partition("\n")
-        if each["cell_type"] == "markdown" and heading.startswith("# "):
-            each["source"] = rest
-            break  # the title that all cells share; papermill puts the notice of a failure before it
-    rank = "full" if cell.rank is None else cell.rank
-    command = f"lrd cell {preset} --regime {cell.regime} --rank {rank} --seed {cell.seed}"
-    command += "".join(f" --set {axis}={value}" for axis, value in cell.point.items())
-    links = [
-        "[the gallery that it is part of](/notebooks/gallery.ipynb)",
-        f"`{command} --runs elsewhere` runs it again",
-    ]
-    if student := results.models_of(results.root() / preset / name).get("student"):
-        links.append(f"began from student `{student}`")
-    title = f"# {cell.regime}, {place_of(cell)}\n\n{' · '.join(links)}"
-    notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": title})
-    source[0] = json.dumps(notebook)
+def _enliven(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Adds the scripts to the pages that have a live figure, and to no other."""
+    if "lrd-live" in context.get("body", ""):
+        for script in (RUNTIME, "live.js"):
+            app.add_js_file(script, loading_method="defer")
+
+
+def _empty_page(app: Any) -> list[tuple[str, dict[str, str], str]]:
+    """The page that those of executed cells are made from."""
+    return [(pages.EMPTY, {"title": pages.TITLE, "body": pages.BODY}, "page.html")]
+
+
+def _write_cells(app: Any, failure: Exception | None) -> None:
+    """Completes the site by the pages of cells, and takes out what no page loads."""
+    if failure is None:
+        pages.write(Path(app.outdir), results.root(), AT_A_TIME)
+        for pattern in UNUSED:
+            for path in Path(app.outdir, "_static").glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _without_thebe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Takes out the scripts of thebe, which Jupyter Book always adds, and twice: an error in every page's console."""
     for files in ("script_files", "css_files"):
         context[files] = [file for file in context.get(files, []) if "thebe" not in f"{file} {vars(file)}".lower()]
-
-
-def _count_seeds(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Tells the style sheet how many seeds an arm has, of each training: the cells' page gives each a column."""
-    if page.startswith(CELLS):
-        seeds = len({cell.seed for cell in grid(results.studied())})
-        context["metatags"] = f"{context.get('metatags', '')}<style>:root {{--lrd-seeds: {seeds}}}</style>"

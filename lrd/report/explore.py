@@ -1,102 +1,82 @@
-"""Picking cells, metrics and steps by hand: widgets for a live notebook. The book draws the same figure without them.
+"""The Explore page: every metric of every cell, chosen in the page itself, without a kernel.
 
-A widget needs a kernel, and its JavaScript would come from elsewhere; `figures.every_cell` needs neither.
+`book/_static/live.js` builds the choosers, keeps the choice in the address, and draws; here is what it chooses from.
 """
 
-import base64
 import html
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets as widgets
-import matplotlib.pyplot as plt
-from IPython.core.pylabtools import print_figure
-from IPython.display import display as show
-from matplotlib.figure import Figure
+import pandas as pd
 
 from lrd.report import figures
-from lrd.report.display import Html, page, table
-from lrd.report.text import NOTHING, arm_name
+from lrd.report.display import Html, page as address, table
+from lrd.report.figures import live, style
+from lrd.report.text import arm_name
 from lrd.results import Results
 
-FIRST = "pass@1"  # the metric that is drawn at first
+FIRST = "pass@1"  # the metric that is drawn at first, and where no script runs
+ENDS = {"last": "last", "least": "min", "most": "max"}
 
 
-def panel(found: Results) -> widgets.Widget:
-    """Choosers for regimes, arms, seeds, metrics and steps, above the figures and the table of what is chosen."""
-    last = int(max(found.steps.step.max(), found.evals.step.max())) if len(found.steps) and len(found.evals) else 1
-    metrics = [name for name in figures.METRICS if len(found.measured(name))] or [FIRST]
-    choosers = {
-        "regimes": _several("regimes", [(name, name) for name in found.regimes]),
-        "arms": _several("arms", [(arm_name(arm), arm) for arm in found.arms]),
-        "seeds": _several("seeds", [(str(seed), seed) for seed in sorted(found.cells.seed.unique().tolist())]),
-        "metrics": _several("metrics", [(figures.METRICS[name], name) for name in metrics], [FIRST]),
-        "steps": widgets.IntRangeSlider(value=(0, last), min=0, max=last, description="steps"),
-    }
-    *lists, steps = choosers.values()
-    shown = widgets.interactive_output(lambda **chosen: draw(found, **chosen), choosers)
-    return widgets.VBox([widgets.HBox(lists, layout={"flex_flow": "row wrap"}), steps, shown])
-
-
-def draw(found: Results, metrics: tuple[str, ...], **chosen: Any) -> None:
-    """Shows the figure of each metric, then what the chosen cells were in the chosen steps."""
-    for metric in metrics:
-        figure = figures.every_cell(found, metric, **chosen)
-        show(figure)
-        plt.close(figure)  # a notebook would show it a second time
-    show(within(found, metrics, **chosen))
-
-
-def within(
-    results: Results,
-    metrics: Sequence[str],
-    regimes: Sequence[str],
-    arms: Sequence[str],
-    seeds: Sequence[int],
-    steps: tuple[int, int],
-) -> Html:
-    """The chosen cells in the chosen steps: of each metric its last value, and the least and the largest in brackets.
-
-    Links lead to the executed notebooks themselves, as a live notebook has no pages.
-    """
-    cells = results.cells
-    texts: dict[str, dict[str, str]] = {}
-    for metric in metrics:
-        frame = results.measured(metric)
-        by_cell = frame[frame.step.between(*steps)].sort_values("step").groupby("cell").value
-        ends = by_cell.agg(["last", "min", "max"]).itertuples()
-        texts[metric] = {cell: f"{last:.3g} ({low:.3g} to {high:.3g})" for cell, last, low, high in ends}
-    rows = []
-    for row in cells[cells.regime.isin(regimes) & cells.arm.isin(arms) & cells.seed.isin(seeds)].itertuples():
-        link = f"<a href='{page(results, row.cell).replace('.html', '.ipynb')}'>{row.cell}</a>"
-        values = [texts[metric].get(row.cell, NOTHING) for metric in metrics]
-        rows.append((Html(link) if row.page else row.cell, row.state, *values))
-    return table(["cell", "state", *metrics], rows)
-
-
-def one_open(drawn: Mapping[str, tuple[Figure, str]]) -> Html:
-    """Title → figure and caption, behind titles of which one is open at a time, in the book and in a live notebook.
-
-    Closes the figures.
-    """
-    parts = []
-    for title, (figure, caption) in drawn.items():
-        image = base64.b64encode(str(print_figure(figure, "svg")).encode()).decode()
-        plt.close(figure)
-        caption = html.escape(caption)
-        parts.append(
-            f"<details name='lrd-figures'{'' if parts else ' open'}><summary>{html.escape(title)}</summary><figure>"
-            f"<img src='data:image/svg+xml;base64,{image}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
-            f"</details>"
-        )
-    return Html("".join(parts))
-
-
-def _several(name: str, options: list[tuple[str, Any]], value: list[Any] | None = None) -> widgets.SelectMultiple:
-    """A list to choose any number from; all at first, unless said otherwise."""
-    return widgets.SelectMultiple(
-        options=options,
-        value=[v for _, v in options] if value is None else value,
-        description=name,
-        rows=max(3, min(len(options), 8)),
+def page(studies: Sequence[Results]) -> Html:
+    """The choosers' place, figure and table of the first preset, and the data of all."""
+    first = studies[0]
+    cells, label = rows(first), style.METRICS[FIRST]
+    frame = first.measured(FIRST)[["cell", "step", "value"]]
+    frame = frame.merge(cells, on="cell").merge(ends(first, FIRST), on="cell")
+    drawn = figures.every_cell(frame, label, first.regimes, first.arms)._repr_mimebundle_()["text/html"]
+    data = "".join(
+        f"<script type='application/json' data-preset='{html.escape(found.preset)}'>{_json(choices(found))}</script>"
+        for found in studies
     )
+    shown = cells.merge(ends(first, FIRST), on="cell", how="left")
+    links = [Html(f"<a href='{row.href}'>{row.cell}</a>") if row.href else row.cell for row in shown.itertuples()]
+    numbers = [[_text(row[name]) for name in ENDS] for row in shown.to_dict("records")]
+    head = ["cell", "state", "last", "smallest", "largest"]
+    listed = table(head, [(link, state, *text) for link, state, text in zip(links, shown.state, numbers)])
+    return Html(f"<div id='lrd-explore'><form></form>{drawn}<div class='lrd-cells'>{listed}</div>{data}</div>")
+
+
+def rows(found: Results) -> pd.DataFrame:
+    """What the page knows of each cell that was begun, finished or not, and where its page is."""
+    cells = found.cells[found.cells.state != "absent"]
+    where = [address(found, row.cell) if row.page else None for row in cells.itertuples()]
+    frame = cells[["cell", "regime", "arm", "seed", "state"]]
+    return frame.assign(name=cells.arm.map(style.short), href=pd.Series(where, cells.index, dtype=object))
+
+
+def ends(found: Results, metric: str) -> pd.DataFrame:
+    """A cell's last, least and largest value of a metric: one row a cell that has any."""
+    by_cell = found.measured(metric).sort_values("step").groupby("cell", as_index=False)
+    return by_cell.value.agg(**{name: how for name, how in ENDS.items()}) if len(found.cells) else pd.DataFrame()
+
+
+def choices(found: Results) -> dict[str, Any]:
+    """All of a preset: its cells, what can be chosen, and each metric over the steps, one list of values a cell."""
+    cells = rows(found)
+    seeds = sorted(cells.seed.unique().tolist())
+    return {
+        "rewards": [[name, name] for name in found.regimes],
+        "arms": [[arm, arm_name(arm)] for arm in found.arms],
+        "seeds": [[str(seed), str(seed)] for seed in seeds],
+        "colours": live.colours_of(found.arms).to_dict()["scale"],
+        "cells": cells.astype(object).where(cells.notna(), None).to_dict("records"),
+        "metrics": {name: its for name in style.METRICS if (its := _curves(found, name, list(cells.cell)))["steps"]},
+    }
+
+
+def _curves(found: Results, metric: str, cells: list[str]) -> dict[str, Any]:
+    """Values in four digits, null where a cell has none at a step."""
+    wide = found.measured(metric).pivot_table(index="cell", columns="step", values="value").reindex(cells)
+    values = [[float(f"{v:.4g}") if v == v else None for v in row] for row in wide.to_numpy(float).tolist()]
+    return {"title": style.METRICS[metric], "steps": [int(step) for step in wide.columns], "values": values}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _text(value: float) -> str:
+    return f"{value:.3g}" if value == value else "–"

@@ -1,4 +1,4 @@
-"""The gallery: every cell of every preset that was run as a row, to be sorted and filtered in the page by itself.
+"""The gallery: every cell of every preset that was run as a row, paged, sorted and filtered in the page by itself.
 
 itables carries DataTables with it; `init_notebook_mode(connected=False)` in the notebook puts it into the page.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from itables import JavascriptFunction, to_html_datatable
+from itables import JavascriptFunction, options, to_html_datatable
 
 from lrd import results
 from lrd.report import figures
@@ -18,6 +18,7 @@ from lrd.report.display import Html, page
 from lrd.report.text import arm_name
 from lrd.results import Results
 
+options.warn_on_undocumented_option = False  # it does not know DataTables' `orderFixed`
 DIGITS = {"base": 3, "final": 3, "peak": 3, "area": 3, "adv. std": 2, "seconds": 1, "CPU s": 1}
 LISTED = ["preset", "arm", "student", "state", "hardware"]  # few values: each gets a list to choose from
 WIDTH, HEIGHT = 96, 24  # of a sparkline, pixels
@@ -26,15 +27,14 @@ WIDTH, HEIGHT = 96, 24  # of a sparkline, pixels
 def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
     """One row a cell, in its matrix's order; a click on a column's head sorts, its list and the search filter.
 
-    Where there are several presets, a column names them.
+    Rows stand below their preset, and only those of one page at a time are in the document.
     """
     shown = pd.concat([rows(found, runs) for found in studies], ignore_index=True)
     # Categories sort in their own order: rank 4 before rank 16.
     arms = sorted({arm for found in studies for arm in found.arms}, key=lambda arm: (arm == "full", len(arm), arm))
     shown["cell"] = pd.Categorical(shown["cell"], categories=shown["cell"], ordered=True)
     shown["arm"] = pd.Categorical(shown["arm"], categories=[_arm(arm) for arm in arms])
-    if len(studies) == 1:
-        shown = shown.drop(columns="preset")
+    shown["preset"] = pd.Categorical(shown["preset"], categories=[found.preset for found in studies], ordered=True)
     # Everything in the frame is escaped or made here.
     text = to_html_datatable(
         shown,
@@ -42,16 +42,27 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
         connected=False,
         allow_html=True,
         display_logo_when_loading=False,
-        paging=False,
+        paging=True,
+        pageLength=50,
+        lengthMenu=[50, 200, 1000],
+        deferRender=True,
+        rowGroup={"dataSource": list(shown.columns).index("preset"), "startRender": _heading(studies)},
+        orderFixed={"pre": [[list(shown.columns).index("preset"), "asc"]]},
         maxBytes=0,
         columnDefs=_definitions(list(shown.columns)),
         text_in_header_can_be_selected=False,  # a click on it sorts
         autoWidth=False,
         classes="lrd-table lrd-gallery nowrap",
         style="width:100%",
-        layout={"topStart": "info", "topEnd": "search", "bottomStart": None, "bottomEnd": None},
+        layout={"topStart": "info", "topEnd": "search", "bottomStart": "pageLength", "bottomEnd": "paging"},
     )
     return Html(f"<div class='lrd-scroll'>{text}</div>")
+
+
+def _heading(studies: Sequence[Results]) -> JavascriptFunction:
+    """What stands above a preset's rows: its name, and how many of its cells are finished of all."""
+    texts = {f.preset: f"{f.preset}: {len(f.finished)} of {len(f.cells)} cells finished" for f in studies}
+    return JavascriptFunction(f"function (rows, preset) {{ return {texts}[preset] ?? preset; }}")
 
 
 def _definitions(columns: list[str]) -> list[dict[str, Any]]:
@@ -74,7 +85,7 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
     cells = found.cells.assign(r=found.cells.regime.map(regimes.index), a=found.cells.arm.map(arms.index))
     cells = cells.sort_values(["r", "a", *found.axes, "seed"])
     records = [results.read_provenance(results.root(runs) / found.preset / name) for name in cells.cell]
-    curves = dict(list(found.curves.groupby("cell")))
+    curves, top = dict(list(found.curves.groupby("cell"))), found.curves["pass@1"].max()
     links = [_link(found, row) for row in cells.itertuples()]
     return pd.DataFrame(
         {
@@ -82,7 +93,7 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
             "preset": found.preset,
             "arm": [_arm(arm) for arm in cells.arm],
             "pass@1": [
-                sparkline(curves.get(row.cell), figures.colour_of(row.regime, found)) for row in cells.itertuples()
+                sparkline(curves.get(row.cell), figures.colour_of(row.regime, found), top) for row in cells.itertuples()
             ],
             "final": cells.final.to_numpy(float),
             "peak": cells.peak.to_numpy(float),
@@ -98,13 +109,13 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
     )
 
 
-def sparkline(curve: pd.DataFrame | None, colour: str = "currentColor") -> str:
-    """A cell's pass@1 over its steps as inline SVG, from 0 at the bottom to 1 at the top; a dotted line is its base."""
+def sparkline(curve: pd.DataFrame | None, colour: str = "currentColor", top: float = 1.0) -> str:
+    """A cell's pass@1 over its steps as inline SVG, from 0 at the bottom to `top`; a dotted line is its base."""
     if curve is None or not len(curve):
         return ""
     steps, values = curve.step.to_numpy(float), curve["pass@1"].to_numpy(float)
     x = 3 + (WIDTH - 6) * (steps - steps[0]) / max(steps[-1] - steps[0], 1)
-    y = 2 + (HEIGHT - 4) * (1 - values)
+    y = 2 + (HEIGHT - 4) * (1 - values / (top or 1.0))
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
     said = f"pass@1 {values[0]:.3f} at step {steps[0]:.0f}, {values[-1]:.3f} at step {steps[-1]:.0f}"
     return (

@@ -3,16 +3,17 @@
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
-from fakes import NOTEBOOK, write_cell, write_run
+from fakes import NOTEBOOK, write_run
 
 from lrd import ROOT
-from lrd.cell import Cell, grid
+from lrd.cell import Cell
 from lrd.report import book
 
 LOADED = re.compile(
@@ -142,78 +143,13 @@ def test_no_runs_at_all(root):
     assert not (root / "_build" / "html" / "runs").exists()
 
 
-def test_contents_hang_cells_under_their_regime(root):
-    for regime, rank in (("process", None), ("process", 1), ("outcome", 256)):
-        write_run(root / "runs", regime, rank, 0, {0: 5})
+def test_contents_hang_the_notebooks_of_a_whole_preset_below_their_pages(root):
+    for name in ("baseline", "rewards"):
+        (root / "runs" / "tiny" / name).mkdir(parents=True)
+    (root / "runs/tiny/baseline/done.json").write_text("{}")
     toc = book.contents(root, "tiny", root / "runs")
-    (gallery,) = [c for part in toc["parts"] for c in part["chapters"] if c["file"] == book.CELLS]
-    assert [(s["file"], [c["title"] for c in s["sections"]]) for s in gallery["sections"]] == [
-        ("book/cells-process", ["Rank 1, seed 0", "Full fine-tuning, seed 0"]),
-        ("book/cells-outcome", ["Rank 256, seed 0"]),
-    ]
-
-
-def test_contents_hang_other_presets_under_the_page_that_reports_them(root):
-    cells = [
-        Cell.load("small", regime="process", rank=1, seed=0),
-        Cell.load("fair-lr", regime="outcome", rank=1, seed=100, learning_rate=1e-3, training="1"),
-        Cell.load("small-bf16", master_dtype="bfloat16", seed=0),
-        Cell.load("small-again", regime="outcome", rank=16, seed=0),
-        Cell.load("tiny", regime="outcome", rank=1, seed=0),
-    ]
-    for cell in cells:
-        write_cell(root / "runs", cell, {0: 5})
-    toc = book.contents(root, "small", root / "runs")
-    chapters = {c["file"]: c.get("sections", []) for part in toc["parts"] for c in part["chapters"]}
-    assert [s["file"] for s in chapters["book/cells"]] == ["book/cells-process"]
-    found = {page: [s["title"].split(":")[0] for s in chapters[f"notebooks/{page}"]] for page in ("rates", "variants")}
-    assert found == {"rates": ["fair-lr"], "variants": ["small-bf16"]}
-    assert [s["title"] for s in chapters["notebooks/yours"]] == [
-        "tiny: outcome-r1-s0",
-        "small-again: outcome-r16-s0",
-    ]
-
-
-def test_the_cells_of_a_study_of_several_students_are_named_by_theirs(root):
-    for cell in grid("fair", {"regime": ["process"], "rank": [1], "seed": [0, 1]}):
-        write_cell(root / "runs", cell, {0: 5})
-    toc = book.contents(root, "fair", root / "runs")
-    (gallery,) = [c for part in toc["parts"] for c in part["chapters"] if c["file"] == book.CELLS]
-    titles = [c["title"] for c in gallery["sections"][0]["sections"]]
-    assert titles == [f"Rank 1, training {world}, seed {seed}" for world in (1, 2, 3) for seed in (0, 1)]
-
-
-def test_a_page_names_the_student_that_its_cell_began_from(tmp_path, monkeypatch):
-    monkeypatch.setenv("LRD_RUNS", str(tmp_path))
-    path = write_cell(tmp_path, grid("fair")[0], {0: 5})
-    (path / "provenance.json").write_text(json.dumps({"run": {"models": {"student": "ab12"}}}))
-    source = [json.dumps(NOTEBOOK)]
-    book._name_cell(None, f"runs/fair/{path.name}/cell", source)
-    assert "began from student `ab12`" in json.loads(source[0])["cells"][0]["source"]
-
-
-def test_a_regime_without_a_page_of_its_own(root):
-    write_run(root / "runs", "process", 1, 0, {0: 5})
-    (root / "book").unlink()
-    (root / "book").mkdir()
-    (root / "book" / "_toc.yml").write_text((ROOT / "book" / "_toc.yml").read_text())
-    toc = book.contents(root, "tiny", root / "runs")
-    (gallery,) = [c for part in toc["parts"] for c in part["chapters"] if c["file"] == book.CELLS]
-    assert {"file": "runs/tiny/process-r1-s0/cell", "title": "process-r1-s0"} in gallery["sections"]
-
-
-def test_a_page_is_named_after_its_cell():
-    failure = {"cell_type": "markdown", "id": "e", "metadata": {}, "source": ["An Exception was encountered"]}
-    source = [json.dumps(NOTEBOOK | {"cells": [failure, *NOTEBOOK["cells"]]})]
-    book._name_cell(None, "runs/tiny/distillation-full-s2/cell", source)
-    title, notice, text, code = json.loads(source[0])["cells"]
-    assert title["source"].startswith("# distillation, full fine-tuning, seed 2\n")
-    assert "lrd cell tiny --regime distillation --rank full --seed 2" in title["source"]
-    assert (notice, code) == (failure, NOTEBOOK["cells"][1])
-    assert text["source"] == "\nA regime, an arm and a seed."
-    other = ["# as it is"]
-    book._name_cell(None, "book/theory", other)
-    assert other == ["# as it is"]
+    below = {c["file"]: c["sections"] for part in toc["parts"] for c in part["chapters"] if "runs" in str(c)}
+    assert below == {"notebooks/setup": [{"file": "runs/tiny/baseline/baseline"}]}
 
 
 def _executed(app, env, name):
@@ -234,7 +170,7 @@ def test_a_kernel_serves_many_notebooks_and_carries_no_name_over(tmp_path, how):
             nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"import json, os\n{code}")]),
             tmp_path / f"{name}.ipynb",
         )
-    app = SimpleNamespace()
+    app = SimpleNamespace(lrd_readers=ThreadPoolExecutor())
     env = SimpleNamespace(doc2path=lambda name: str(tmp_path / f"{name}.ipynb"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(book, "AT_A_TIME", 1)
@@ -254,7 +190,7 @@ def test_analysis_notebooks_are_executed_ahead_and_side_by_side(tmp_path):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{code}\nprint('ran')")])
         (tmp_path / f"{name}.ipynb").parent.mkdir(exist_ok=True)
         nbformat.write(notebook, tmp_path / f"{name}.ipynb")
-    app = SimpleNamespace()
+    app = SimpleNamespace(lrd_readers=ThreadPoolExecutor())
     env = SimpleNamespace(doc2path=lambda name: str(tmp_path / f"{name}.ipynb"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(book, "AT_A_TIME", 2)
@@ -281,25 +217,3 @@ def test_runs_are_never_executed_and_analysis_always():
     assert Path("runs/tiny", Cell.load("tiny", regime="outcome", rank=1, seed=0).name, "cell.ipynb").match(
         execute["exclude_patterns"][0]
     )
-
-
-@pytest.mark.parametrize(
-    ("preset", "name", "title", "options"),
-    [
-        ("tiny", "process-r4-s1", "process, rank 4, seed 1", "--regime process --rank 4 --seed 1"),
-        ("fair-lr", "outcome-full-learning_rate=1e-05-training=2-s100",
-         "outcome, full fine-tuning, learning_rate=1e-05, training 2, seed 100",
-         "--regime outcome --rank full --seed 100 --set learning_rate=1e-05 --set training=2"),
-        ("fair", "process-r4-training=2-s1", "process, rank 4, training 2, seed 1",
-         "--regime process --rank 4 --seed 1 --set training=2"),
-        ("law", "supervised-r1-codebook=small-1-adapter=rank-1-s0",
-         "supervised, rank 1, codebook=small-1, adapter=rank-1, seed 0",
-         "--regime supervised --rank 1 --seed 0 --set codebook=small-1 --set adapter=rank-1"),
-    ],
-)  # fmt: skip
-def test_a_cells_page_is_named_by_its_place(preset, name, title, options):
-    source = [json.dumps({"cells": [{"cell_type": "markdown", "source": "# One cell\n\nRead."}]})]
-    book._name_cell(None, f"runs/{preset}/{name}/cell", source)
-    first, second = json.loads(source[0])["cells"]
-    assert first["source"].startswith(f"# {title}\n") and second["source"] == "\nRead."
-    assert f"`lrd cell {preset} {options} --runs elsewhere`" in first["source"]

@@ -1,19 +1,13 @@
-"""The explore page live: widgets that choose, and figures and a table that follow."""
+"""The Explore page: what it lets choose is what was measured, and it stands without a script, too."""
 
 import json
+import re
 
-import matplotlib
-
-matplotlib.use("agg")
-
-import ipywidgets as widgets
 import pytest
 from fakes import write_run
 
-from lrd import ROOT, results
+from lrd import results
 from lrd.report import explore, figures
-
-EVERYTHING = {"regimes": ["outcome", "process"], "arms": ["r1", "full"], "seeds": [0, 1], "steps": (0, 20)}
 
 
 @pytest.fixture
@@ -27,84 +21,40 @@ def found(tmp_path):
     return results.load("tiny", tmp_path)
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """What `draw` shows, and which metrics it drew of which cells."""
-    seen = []
-    monkeypatch.setattr(explore, "show", seen.append)
-    return seen
+def test_the_choices_are_what_was_run_and_measured(found):
+    data = explore.choices(found)
+    assert [cell["cell"] for cell in data["cells"]] == ["outcome-r1-s0", "process-r1-s0", "outcome-full-s1"]
+    assert [cell["state"] for cell in data["cells"]] == ["finished", "failed", "finished"]
+    assert data["cells"][0]["href"] == "../runs/tiny/outcome-r1-s0/cell.html"
+    assert data["seeds"] == [["0", "0"], ["1", "1"]] and ["full", "full fine-tuning"] in data["arms"]
+    assert data["metrics"]["pass@1"] == {
+        "title": "greedy pass@1",
+        "steps": [0, 10, 20],
+        "values": [[0.25, 0.75, 0.8], [0.25, 0.1, None], [0.25, 0.75, 0.9]],
+    }
+    assert "reward" in data["metrics"] and "entropy" not in data["metrics"]  # the latter was not measured
+    assert data["colours"]["domain"][-1] == "FullFT" and data["colours"]["range"][-1] == "#000000"
 
 
-def chooser(panel, name):
-    lists, steps, _ = panel.children
-    return next(w for w in [*lists.children, steps] if w.description == name)
+def test_the_page_carries_every_preset_and_stands_without_a_script(found, tmp_path):
+    text = explore.page([found, results.load("small", tmp_path)])
+    data = dict(re.findall(r"data-preset='([^']+)'>(.*?)</script>", text))
+    assert list(data) == ["tiny", "small"]
+    assert json.loads(data["tiny"]) == json.loads(json.dumps(explore.choices(found)))
+    assert json.loads(data["small"])["cells"] == [] and json.loads(data["small"])["metrics"] == {}
+    assert "<img src='data:image/svg+xml;base64," in text
+    row = "<tr><th><a href='../runs/tiny/process-r1-s0/cell.html'>process-r1-s0</a></th><td>failed</td>"
+    assert f"{row}<td>0.1</td><td>0.1</td><td>0.25</td></tr>" in text
 
 
-def test_a_choice_changes_figures_and_table(found, shown):
-    panel = explore.panel(found)
-    figure, table = shown
-    assert len(figure.axes) == 3 and "outcome-r1-s0" in table and "0.8 (0.25 to 0.8)" in table
-    assert chooser(panel, "steps").value == (0, 20)
-
-    chooser(panel, "regimes").value = ["outcome"]
-    chooser(panel, "arms").value = ["full"]
-    shown.clear()
-    chooser(panel, "metrics").value = ["pass@1", "reward"]
-    *drawn, table = shown
-    assert [len(figure.axes) for figure in drawn] == [1, 1]
-    assert "outcome-full-s1" in table and "outcome-r1-s0" not in table and "2 (0.1 to 2)" in table
-
-    shown.clear()
-    chooser(panel, "steps").value = (5, 10)
-    assert "0.75 (0.75 to 0.75)" in shown[-1] and "1 (0.5 to 1)" in shown[-1]
+def test_a_page_of_nothing(tmp_path):
+    text = explore.page([results.load("tiny", tmp_path)])
+    assert "lrd-explore" in text and "<tbody></tbody>" in text
 
 
-def test_only_what_was_measured_can_be_chosen(found, tmp_path):
-    offered = [value for _, value in chooser(explore.panel(found), "metrics").options]
-    assert "pass@1" in offered and "reward" in offered and "entropy" not in offered and "kl" not in offered
-    nothing = explore.panel(results.load("tiny", tmp_path / "none"))
-    assert isinstance(nothing, widgets.Widget) and chooser(nothing, "metrics").value == ("pass@1",)
-
-
-def test_lines_of_cells(found):
-    figure = figures.every_cell(found, "pass@1", **EVERYTHING)
-    outcome, process = figure.axes
-    lines = [line for line in outcome.lines if len(line.get_xdata()) == 3]
-    assert [line.get_ydata().tolist() for line in lines] == [[0.25, 0.75, 0.9], [0.25, 0.75, 0.8]]  # full, then r1
-    assert lines[1].get_xdata().tolist() == [0, 10, 20] and min(lines[0].get_xdata()) > 20  # arms side by side
-    styles = {line.get_linestyle() for line in process.lines if len(line.get_xdata()) == 2 and line.get_alpha() == 0.8}
-    assert styles == {":"} and lines[0].get_linestyle() == "-"  # dotted: it did not finish
-    assert outcome.get_ylim()[0] < 0 and figure.get_supylabel() == "greedy pass@1"
-
-
-@pytest.mark.filterwarnings("error:Attempting to set identical", "error::RuntimeWarning")
-@pytest.mark.parametrize("value", [0.0, 5.0, -5.0])
-def test_a_metric_that_never_changes_has_a_range(tmp_path, value):
-    path = write_run(tmp_path, "outcome", 1, 0, {0: 0, 10: 0}) / "metrics.jsonl"
-    rows = [json.loads(line) | {"kl": value} for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for metric in ("kl", "pass@1"):
-        low, high = figures.every_cell(results.load("tiny", tmp_path), metric).axes[0].get_ylim()
-        assert low < 0 <= high or low <= 0 < high
-
-
-def test_the_notebook_shows_its_figures_without_the_book(tmp_path, monkeypatch):
-    """No cell has markup that only the book reads, and its second code cell gives one open figure and six more."""
-    write_run(tmp_path, "outcome", 1, 0, {0: 5, 10: 15})
-    monkeypatch.setenv("LRD_RUNS", str(tmp_path))
-    notebook = json.loads((ROOT / "notebooks" / "explore.ipynb").read_text())
-    text = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
-    assert not any(mark in source for source in text for mark in (":::", "```{"))
-    names: dict = {}
-    for source in ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"][:2]:
-        exec(source, names)
-    page = names["page"]
-    assert page.count("<img src='data:image/svg+xml;base64,") == page.count("<details") == 7
-    assert page.count("<details name='lrd-figures' open>") == 1 and "alt='Greedy pass@1 on" in page
-
-
-@pytest.mark.parametrize("narrowed", [{"regimes": []}, {"arms": []}, {"seeds": []}, {"steps": (90, 99)}])
-def test_nothing_chosen_is_drawn_and_shown(found, narrowed):
-    figures.every_cell(found, "reward", **EVERYTHING | narrowed).canvas.draw()
-    assert "nan" not in explore.within(found, ["reward"], **EVERYTHING | narrowed)
-    figures.every_cell(found, "no such metric").canvas.draw()
+def test_a_line_a_cell_dotted_if_it_did_not_finish(found):
+    frame = found.measured("pass@1").merge(explore.rows(found)[["cell", "state", "name", "href"]], on="cell")
+    figure = figures.every_cell(frame, "pass@1", found.regimes, found.arms)
+    assert len(figure.spec["data"]["values"]) == 8
+    assert figure.svg.count('stroke-dasharray="2,3"') == 1  # the cell that failed
+    assert "greedy" not in figure.svg and ">pass@1</text>" in figure.svg

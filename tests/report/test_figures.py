@@ -39,25 +39,67 @@ def closed():
     plt.close("all")
 
 
-@pytest.mark.parametrize("draw", DRAWN)
-def test_figures_of_half_a_matrix(half, draw):
-    legible(draw(half))
+def rows_of(figure):
+    """What a live figure draws from."""
+    return figure.spec["data"]["values"]
+
+
+def keys_of(spec, key):
+    """Every value under a key, however deep."""
+    if isinstance(spec, list):
+        return [found for each in spec for found in keys_of(each, key)]
+    below = [found for each in spec.values() for found in keys_of(each, key)] if isinstance(spec, dict) else []
+    return ([spec[key]] if isinstance(spec, dict) and key in spec else []) + below
 
 
 @pytest.mark.parametrize("draw", DRAWN)
-def test_figures_of_nothing_say_so(empty, draw):
-    figure = draw(empty)
-    legible(figure)
-    assert all("no finished cell" in [t.get_text() for t in ax.texts] for ax in figure.axes)
+def test_a_live_figure_shows_numbers_leads_to_notebooks_and_filters(half, draw):
+    figure = draw(half)
+    assert {row["href"] for row in rows_of(figure) if row["cell"] == "process-r16-s0"} == {
+        "../runs/tiny/process-r16-s0/cell.html"
+    }
+    tips = [tip for tips in keys_of(figure.spec, "tooltip") if isinstance(tips, list) for tip in tips]
+    assert {tip["field"] for tip in tips} >= {"cell", "value", "final", "peak"}
+    assert {"field": "href", "type": "nominal"} in keys_of(figure.spec, "href")
+    assert [p for params in keys_of(figure.spec, "params") for p in params if p.get("bind") == "legend"]
+    assert all(scale == {"zero": False} for scale in keys_of(keys_of(figure.spec, "y"), "scale"))
 
 
-def test_rank_curves_draw_means_bands_and_seeds(half):
-    figure = figures.rank_curves(half)
-    ax = figure.axes[0]
-    means = [line for line in ax.lines if len(line.get_xdata()) == 5][-1].get_ydata()
-    assert means[0] == pytest.approx(0.775) and all(m != m for m in means[1:])
-    (band,) = ax.patches
-    assert band.get_y() + band.get_height() / 2 == pytest.approx(0.875)  # full fine-tuning's mean, 18 and 17 of 20
+@pytest.mark.parametrize("draw", DRAWN)
+def test_the_same_figure_stands_as_svg(half, draw):
+    figure = draw(half)
+    bundle = figure._repr_mimebundle_()
+    assert bundle["image/svg+xml"] == figure.svg and all(f">{name}</text>" in figure.svg for name in half.regimes[:2])
+    assert "<div class='lrd-live'><img src='data:image/svg+xml;base64," in bundle["text/html"]
+    assert "<script type='application/json'>{" in bundle["text/html"]
+
+
+def test_what_only_a_pointer_finds_is_not_in_the_svg(half):
+    figure = figures.learning_curves(half)
+    names = [name for name in keys_of(figure.spec, "name") if str(name).startswith("touch")]
+    assert len(names) >= 2 and "outcome-r1-s1" not in figure.svg  # no mark says of which cell it is
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_live_figures_of_nothing_say_so(empty, draw):
+    assert "no finished cell" in draw(empty).svg
+
+
+def test_rank_curves_take_each_cell_with_its_statistic(half):
+    rows = {row["cell"]: row for row in rows_of(figures.rank_curves(half))}
+    assert len(rows) == 5 and rows["outcome-r1-s1"]["value"] == 0.8 and rows["outcome-full-s1"]["rank"] == "FullFT"
+    assert rows["process-r16-s0"]["base"] == 0.25 and rows["process-r16-s0"]["peak"] == 1.0
+    assert {row["value"] for row in rows_of(figures.rank_curves(half, "peak"))} == {0.75, 0.8, 0.9, 0.85, 1.0}
+
+
+def test_learning_curves_take_every_evaluation(half):
+    rows = [row for row in rows_of(figures.learning_curves(half)) if row["cell"] == "process-r16-s0"]
+    assert [(row["step"], row["value"]) for row in rows] == [(0, 0.25), (10, 1.0), (20, 0.05)]
+
+
+def test_a_live_figure_keeps_its_text_within_its_script():
+    figure = figures.live.nothing("</script><b>")
+    assert "</script><b>" not in figure._repr_mimebundle_()["text/html"]
 
 
 def test_one_cell_with_and_without_data(half, empty):
@@ -120,8 +162,8 @@ def test_figures_of_comparisons_and_onsets_draw_whatever_was_run(make, tmp_path)
     compared, onsets = compare(found), onset.onsets(found)
     for figure in (
         figures.differences(found, compared.final, compared.margin),
-        figures.onset_order(found, onsets, [signal.name for signal in onset.CHAIN]),
         figures.lead_lag(found, onset.lead_lags(found)),
     ):
         figure.canvas.draw()
         plt.close(figure)
+    assert figures.onset_order(found, onsets, [signal.name for signal in onset.CHAIN]).svg.startswith("<svg")

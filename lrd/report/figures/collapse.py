@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import altair as alt
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lrd.report.figures import style
+from lrd.report.figures import live, style
 from lrd.results import Results
 
 if TYPE_CHECKING:
@@ -39,32 +39,43 @@ def repairs(frame: pd.DataFrame) -> Figure:
     return style.finish(figure, axes)
 
 
-def onset_order(results: Results, onsets: pd.DataFrame, signals: list[str]) -> Figure:
-    """Onset steps of each cell, the chain downwards, one panel a regime; the bar is where the onset must lie.
+def onset_order(results: Results, onsets: pd.DataFrame, signals: list[str]) -> live.Live:
+    """Onset steps of each cell, the chain downwards, one panel a regime that has any; a tick is their median.
 
-    A line joins the onsets of a cell, the wide tick is their median.
+    A bar is where the onset must lie; a pointer joins those of its cell.
     """
-    figure, axes = style.panels(results.regimes, 3.4)
-    for ax, regime in zip(axes, results.regimes):
-        mine, colour = onsets[onsets.regime == regime], style.colour_of(regime, results)
-        shifts = np.linspace(-0.3, 0.3, len(mine)) if len(mine) > 1 else [0.0]
-        for shift, (_, row) in zip(shifts, mine.iterrows()):
-            spots = [(row[name], y + shift) for y, name in enumerate(signals) if row[name] is not None]
-            ax.plot([o.middle for o, _ in spots], [y for _, y in spots], color="0.8", linewidth=0.7, zorder=1)
-            for o, y in spots:
-                ax.plot((o.after, o.by), (y, y), color=colour, linewidth=1.7, solid_capstyle="butt")
-        for y, name in enumerate(signals):
-            if middles := [o.middle for o in mine[name] if o is not None]:
-                ax.plot([np.median(middles)] * 2, (y - 0.42, y + 0.42), color="0.1", linewidth=1.6)
-        ax.set(title=regime, xlabel="step", ylim=(len(signals) - 0.5, -0.5))
-        ax.set_xlim(0, max(1.0, results.steps.step.max() if len(results.steps) else 1.0))
-        ax.set_yticks(range(len(signals)), signals)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(visible=False)
-        style.say_if_empty(ax, mine)
-        if len(mine):
-            style.say_if_empty(ax, [o for name in signals for o in mine[name] if o is not None], "no onset in any cell")
-    return style.finish(figure, axes)
+    cells = live.cells_of(results).set_index("cell")
+    frame = pd.DataFrame(
+        [
+            {"cell": row.cell, "regime": row.regime, "signal": name, "place": place}
+            | {"after": row[name].after, "by": row[name].by, "middle": row[name].middle}
+            for _, row in onsets.iterrows()
+            for place, name in enumerate(signals)
+            if row[name] is not None
+        ]
+    )
+    if not len(frame):
+        return live.nothing("no onset in any finished cell")
+    frame = frame.join(cells[["name", "href"]], on="cell")
+    color, x = live.colours_of(results.arms), alt.X("after:Q", title="step")
+    y = alt.Y("signal:N", sort=signals, title=None)
+    chosen = alt.selection_point("chosen", fields=["name"], bind="legend")
+    over = alt.selection_point("over", fields=["cell"], on="pointerover", empty=False)
+    every = alt.Chart().transform_filter(chosen)
+    seen, strong = (alt.condition(over, alt.value(1), alt.value(faint)) for faint in (0, 0.6))
+    bars = every.mark_bar(cursor="pointer").encode(
+        x=x, x2="by:Q", y=y, yOffset="cell:N", color=color, href="href:N", opacity=strong,
+        tooltip=live.tips(cell="", signal="", after="after step", by="by step"),
+    )  # fmt: skip
+    layers = [
+        every.mark_line(strokeWidth=1.5)
+        .encode(x="middle:Q", y=y, yOffset="cell:N", detail="cell:N", order="place:Q", color=color, opacity=seen)
+        .properties(name=live.TOUCH),
+        bars.add_params(chosen, over),
+        every.mark_tick(thickness=2, color="black").encode(x="median(middle):Q", y=y),
+    ]
+    shown = [regime for regime in results.regimes if (frame.regime == regime).any()]
+    return live.panels(layers, frame, shown, height=300)
 
 
 def lead_lag(results: Results, leads: "Mapping[str, Mapping[tuple[str, str], LeadLag]]") -> Figure:

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lrd.report.figures import style
+from lrd.report.figures import live, style
 from lrd.results import Results, measure
 
 OF_A_CELL = ("reward", "advantage_std", "kl", "completions/mean_length", "completions/clipped_ratio")
@@ -45,87 +44,66 @@ def cell_curves(steps: pd.DataFrame, evals: pd.DataFrame) -> Figure:
     return style.finish(figure, grid)
 
 
-def learning_curves(results: Results) -> Figure:
-    """Greedy pass@1 over the steps, one panel a regime, one line an arm (mean ± sd over cells), the base dotted.
+def learning_curves(results: Results) -> live.Live:
+    """Greedy pass@1 over the steps, one panel a regime, one line an arm (mean over cells), the base dotted.
 
-    The range of pass@1 is that of the data.
+    A pointer finds the evaluations of single cells, and brings the arm forward in all panels.
     """
-    figure, axes = style.panels(results.regimes, 3.3)
-    curves, styles = results.of_finished(results.curves), _styles(results.arms)
-    for ax, regime in zip(axes, results.regimes):
-        mine, colour = curves[curves.regime == regime], np.array(to_rgb(style.colour_of(regime, results)))
-        for arm, (strength, look) in styles.items():
-            its = mine[mine.arm == arm]
-            if not len(its):
-                continue
-            line = its.groupby("step")["pass@1"].agg(["mean", "std"]).fillna(0.0)
-            shade = "0.1" if arm == "full" else 1 - strength * (1 - colour)
-            ax.plot(line.index, line["mean"], color=shade, **look)
-            ax.fill_between(line.index, line["mean"] - line["std"], line["mean"] + line["std"], color=shade, alpha=0.08)
-        if len(mine):
-            ax.axhline(mine[mine.step == 0]["pass@1"].mean(), color="0.4", linestyle=":", linewidth=1.3)
-        ax.set(title=regime, xlabel="step")
-        style.say_if_empty(ax, mine)
-    if len(axes):
-        axes[0].set_ylabel("greedy pass@1")
-        key = [
-            style.mark(style.short(arm), "0.1" if arm == "full" else str(0.85 - 0.7 * strength), **look)
-            for arm, (strength, look) in styles.items()
-        ]
-        key.append(style.mark("base", "0.4", linestyle=":", linewidth=1.3))
-        style.legend(figure, key, min(len(key), 7), columnspacing=1.2, handlelength=1.8)
-    return style.finish(figure, axes)
+    cells = live.cells_of(results)
+    if not len(cells):
+        return live.nothing()
+    frame = results.of_finished(results.curves).rename(columns={"pass@1": "value"})
+    shown = cells[["cell", "name", "peak", "final", "href"]]
+    frame = frame[["cell", "regime", "step", "value"]].merge(shown, on="cell")
+    x, color = alt.X("step:Q", title="step"), live.colours_of(results.arms)
+    y = alt.Y("value:Q", title="greedy pass@1", scale=alt.Scale(zero=False))
+    chosen = alt.selection_point("chosen", fields=["name"], bind="legend")
+    arm = alt.selection_point("arm", fields=["name"], on="pointerover")
+    over = alt.selection_point("over", fields=["cell"], on="pointerover", empty=False)
+    every, seen = alt.Chart().transform_filter(chosen), alt.condition(over, alt.value(1), alt.value(0))
+    means = every.mark_line(strokeWidth=1.8).encode(
+        x=x, y="mean(value):Q", color=color, opacity=alt.condition(arm, alt.value(1), alt.value(0.15)),
+        strokeDash=alt.condition(live.IS_FULL, alt.value([6, 3]), alt.value([1, 0])),
+    )  # fmt: skip
+    points = every.mark_point(filled=True, size=45, cursor="pointer").encode(
+        x=x, y=y, color=color, href="href:N", opacity=seen,
+        tooltip=live.tips(cell="", step="", value="pass@1", peak="peak", final="final"),
+    )  # fmt: skip
+    layers = [
+        every.transform_filter("datum.step == 0").mark_rule(strokeDash=[2, 3], color="#777").encode(y="mean(value):Q"),
+        means,
+        every.mark_line(strokeWidth=1)
+        .encode(x=x, y=y, color=color, detail="cell:N", opacity=seen)
+        .properties(name=live.TOUCH),
+        points.properties(name=f"{live.TOUCH}-points").add_params(chosen, arm, over),
+    ]
+    return live.panels(layers, frame, results.regimes)
 
 
-def _styles(arms: Sequence[str]) -> dict[str, tuple[float, dict[str, Any]]]:
-    """Arm → how strong its colour is, which grows with the rank, and its line; full fine-tuning is dashed."""
-    markers, strengths = style.markers_of(list(arms)), np.linspace(0.35, 1.0, max(1, len(arms) - 1))
-    styles = {}
-    for i, arm in enumerate(arms):
-        size, line = (6, "--") if arm == "full" else (4, "-")
-        look = dict(marker=markers[arm], markersize=size, linewidth=1.3, linestyle=line)
-        styles[arm] = strengths[min(i, len(strengths) - 1)], look
-    return styles
+def every_cell(frame: pd.DataFrame, label: str, regimes: Sequence[str], arms: Sequence[str]) -> live.Live:
+    """A metric over the steps: one panel a regime, each with its range, one line a cell, dotted if it did not finish.
 
-
-def every_cell(
-    results: Results,
-    metric: str,
-    regimes: Sequence[str] | None = None,
-    arms: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    steps: tuple[int, int] | None = None,
-) -> Figure:
-    """A metric over the steps of every cell: one row a regime, the arms side by side, one line a seed.
-
-    All there are, unless some are named; `steps` are the first and the last shown. Unfinished cells are dotted.
+    `frame`: one row a step, `value` at `step`, with what `lrd.report.explore` knows of the cell.
     """
-    rows = [name for name in results.regimes if regimes is None or name in regimes]
-    arms = [arm for arm in results.arms if arms is None or arm in arms]
-    frame, finished = results.measured(metric), set(results.finished.cell)
-    frame = frame if seeds is None else frame[frame.seed.isin(seeds)]
-    first, last = steps or ((frame.step.min(), frame.step.max()) if len(frame) else (0, 1))
-    frame, pitch = frame[frame.step.between(first, last)], 1.12 * max(last - first, 1)  # arms stand that far apart
-    size = (style.WIDTH, 0.8 + 1.25 * max(1, len(rows)))
-    figure, axes = plt.subplots(max(1, len(rows)), 1, figsize=size, sharex=True, squeeze=False)
-    for ax, regime in zip(axes[:, 0], rows):
-        mine, colour = frame[frame.regime == regime], style.colour_of(regime, results)
-        for cell, its in mine[mine.arm.isin(arms)].groupby("cell"):
-            x = arms.index(its.arm.iloc[0]) * pitch + its.step - first
-            ax.plot(x, its.value, "-" if cell in finished else ":", color=colour, linewidth=1, alpha=0.8)
-        for i in range(1, len(arms)):
-            ax.axvline(i * pitch - 0.06 * (last - first), color="0.8", linewidth=0.8)
-        low, high = (mine.value.min(), mine.value.max()) if mine.value.any() else (0.0, 1.0)  # a range, if all are 0
-        ax.set(title=regime, ylim=(min(1.05 * low, -0.03 * high), max(1.05 * high, -0.03 * low)))  # zero is in sight
-        ax.tick_params(axis="x", length=0)
-        style.say_if_empty(ax, mine, "nothing is measured")
-    lowest, middle = axes[-1, 0], (last - first) / 2
-    lowest.set_xticks([i * pitch + middle for i in range(len(arms))], [style.short(arm) for arm in arms])
-    lowest.set_xlim(-0.06 * (last - first), max(1, len(arms)) * pitch - 0.06 * (last - first))
-    lowest.set_xlabel(f"each arm from step {first:.0f} to step {last:.0f}")
-    figure.supylabel(style.METRICS.get(metric, metric), fontsize=10)
-    sns.despine(figure)
-    return figure
+    if not len(frame):
+        return live.nothing("nothing is measured")
+    y = alt.Y("value:Q", title=label, scale=alt.Scale(zero=False))
+    chosen = alt.selection_point("chosen", fields=["name"], bind="legend")
+    over = alt.selection_point("over", fields=["cell"], on="pointerover")
+    lines = alt.Chart().transform_filter(chosen).encode(
+        x=alt.X("step:Q", title="step"), y=y, color=live.colours_of(arms), detail="cell:N",
+    )  # fmt: skip
+    layers = [
+        lines.mark_line(strokeWidth=1.1).encode(
+            opacity=alt.condition(over, alt.value(0.85), alt.value(0.08)),
+            strokeDash=alt.condition("datum.state == 'finished'", alt.value([1, 0]), alt.value([2, 3])),
+        ),
+        lines.mark_line(strokeWidth=9, opacity=0.001, cursor="pointer")
+        .encode(href="href:N", tooltip=live.tips(cell="", state="", last="last", least="smallest", most="largest"))
+        .properties(name=live.TOUCH)
+        .add_params(chosen, over),
+    ]
+    return live.panels(layers, frame, regimes, y="independent")
 
 
 def by_rate(curves: pd.DataFrame, regimes: Sequence[str], arms: Sequence[str], chosen: Mapping[Any, float]) -> Figure:

@@ -2,16 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
+import altair as alt
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from lrd.analysis.baseline import estimates_at
-from lrd.report.figures import style
+from lrd.report.figures import live, style
 from lrd.results import Results
 
 if TYPE_CHECKING:
@@ -123,33 +125,31 @@ def pass_at_k(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def step_times(bench: "Bench | None") -> Figure:
+def step_times(bench: "Bench | None") -> live.Live:
     """Seconds of a step by part, one bar a measured row; the line is the roofline at the card's own rates."""
-    rows = bench.rows if bench else pd.DataFrame()
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 1.6 + 0.3 * max(3, len(rows))))
-    parts = list(bench.parts.columns) if bench else []
-    shades = dict(zip(parts, sns.color_palette("YlGnBu", max(1, len(parts)))))
-    for y, row in enumerate(rows.itertuples() if bench else []):
-        left = 0.0
-        for part, colour in shades.items():
-            seconds = bench.parts[part].iloc[y] if bench else np.nan
-            if seconds > 0:
-                ax.barh(y, seconds, left=left, color=colour, height=0.72, linewidth=0)
-                left += seconds
-        ax.barh(y, row.step - left, left=left, color="0.8", height=0.72, linewidth=0)  # not told apart
-        ax.text(row.step, y, f" {row.step:.1f}", va="center", fontsize=9)
-    if bench and (least := sum(bench.roofline.values())):
-        ax.axvline(least, color="0.1", linestyle=":", linewidth=1.2)
-        ax.text(least, -0.7, f" roofline {least:.1f}", fontsize=8.5, va="bottom")
-    names = [f"{row.who} · {row.regime}, {style.short(row.arm)}" for row in rows.itertuples()]
-    labels = [f"{name}, {row.completion_tokens:,.0f} tokens" for name, row in zip(names, rows.itertuples())]
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(xlabel="seconds a step", ylim=(len(labels) - 0.4, -1.1 if labels else 0))
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False)
-    style.say_if_empty(ax, rows, "nothing measured yet")
-    if shades:
-        key = [style.mark(part, colour, linewidth=6) for part, colour in (shades | {"not told apart": "0.8"}).items()]
-        style.legend(figure, key, 4, handlelength=1.2, columnspacing=1.2)
-    sns.despine(figure, left=True)
-    return figure
+    if bench is None or not len(bench.rows):
+        return live.nothing("nothing measured yet")
+    rows, rest = [], "not told apart"
+    for (_, row), (_, parts) in zip(bench.rows.iterrows(), bench.parts.iterrows()):
+        name = f"{row.who} · {row.regime}, {style.short(row.arm)}, {row.completion_tokens:,.0f} tokens"
+        told = {part: float(seconds) for part, seconds in parts.items() if seconds > 0}
+        told[rest] = max(0.0, row.step - sum(told.values()))
+        rows += [
+            {"row": name, "part": part, "place": place, "seconds": seconds, "step": row.step}
+            for place, (part, seconds) in enumerate(told.items())
+        ]
+    shades = [to_hex(colour) for colour in sns.color_palette("YlGnBu", len(bench.parts.columns))]
+    scale = alt.Scale(domain=[*bench.parts.columns, rest], range=[*shades, "#ccc"])
+    chosen = alt.selection_point("chosen", fields=["part"], bind="legend")
+    y = alt.Y("row:N", sort=None, title=None, axis=alt.Axis(labelLimit=260))
+    every = alt.Chart(alt.Data(values=rows)).transform_filter(chosen)
+    bars = every.mark_bar().encode(
+        x=alt.X("seconds:Q", title="seconds a step"), y=y, color=alt.Color("part:N", scale=scale, title=None),
+        order="place:Q", tooltip=live.tips(row="", part="", seconds="seconds", step="whole step"),
+    )  # fmt: skip
+    total = alt.Text("sum(seconds):Q", format=".1f")
+    totals = every.mark_text(align="left", dx=3).encode(x="sum(seconds):Q", y=y, text=total)
+    layers = [bars.add_params(chosen), totals]
+    if least := sum(bench.roofline.values()):
+        layers.append(alt.Chart(alt.Data(values=[{}])).mark_rule(strokeDash=[2, 3]).encode(x=alt.datum(least)))
+    return live.Live(alt.layer(*layers).properties(width=420, height=alt.Step(20)))

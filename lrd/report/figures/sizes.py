@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import altair as alt
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lrd.report.figures import style
+from lrd.report.figures import live, style
 from lrd.results import Results
 
 if TYPE_CHECKING:  # a cell's own notebook needs neither
@@ -20,49 +21,42 @@ if TYPE_CHECKING:  # a cell's own notebook needs neither
     from lrd.analysis.equivalence import Contrast
 
 
-def rank_curves(results: Results, value: str = "final", label: str = "final pass@1") -> Figure:
+def rank_curves(results: Results, value: str = "final", label: str = "final pass@1") -> live.Live:
     """A statistic of each cell against its LoRA rank, one panel a regime, with full fine-tuning's band and the base.
 
-    Small marks are cells; large ones their mean ± sd. The band is full fine-tuning's mean ± sd.
+    Small marks are cells, of a shape a student (or seed), by which the legend filters; large ones are means ± sd.
     """
-    figure, axes = style.panels(results.regimes, 3.0)
-    ranks = [arm for arm in results.arms if arm != "full"]
-    markers = style.markers_of(results.arms)
-    low, high = style.limits(results.finished[["base", value]])
-    for ax, regime in zip(axes, results.regimes):
-        colour = style.colour_of(regime, results)
-        cells = results.finished[results.finished.regime == regime]
-        _band(ax, cells[cells.arm == "full"][value], colour)
-        if len(base := cells.base.dropna()):
-            ax.axhline(base.mean(), color="0.4", linestyle=":", linewidth=1.3)
-        for x, arm in enumerate(ranks):
-            mine = cells[cells.arm == arm][value]
-            ax.plot(x + np.linspace(0.2, 0.36, len(mine)), mine, ".", color=colour, markersize=4.5, alpha=0.6)
-            if len(mine):
-                error = mine.std() if len(mine) > 1 else 0.0
-                ax.errorbar(x, mine.mean(), error, color=colour, marker=markers[arm], markersize=6, capsize=3)
-        means = cells.groupby("arm")[value].mean().reindex(ranks)
-        ax.plot(range(len(ranks)), means, color=colour, linewidth=1)
-        ax.set(title=regime, xlabel="LoRA rank", ylim=(low, high), xlim=(-0.5, len(ranks) - 0.5))
-        ax.set_xticks(range(len(ranks)), [arm[1:] for arm in ranks])
-        style.say_if_empty(ax, cells)
-    if len(axes):
-        axes[0].set_ylabel(label)
-        key = [
-            style.mark("mean ± sd over cells", "0.25", marker="o", linewidth=1),
-            plt.Rectangle((0, 0), 1, 1, color="0.8", label="full fine-tuning, mean ± sd"),
-            style.mark("base model", "0.4", linestyle=":", linewidth=1.3),
-        ]
-        style.legend(figure, key, 3)
-    return style.finish(figure, axes)
-
-
-def _band(ax: Axes, full: pd.Series, colour: str) -> None:
-    """Mean ± sd of full fine-tuning across the axes."""
-    if len(full):
-        spread = full.std() if len(full) > 1 else 0.0
-        ax.axhspan(full.mean() - spread, full.mean() + spread, color=colour, alpha=0.16, linewidth=0)
-        ax.axhline(full.mean(), color=colour, linewidth=1.2, linestyle=(0, (5, 2)))
+    frame = live.cells_of(results)
+    if not len(frame):
+        return live.nothing()
+    group, title = ("training", "student") if "training" in frame else ("seed", "seed")
+    frame["rank"] = frame.name.str.removeprefix("rank ")
+    frame = frame.assign(value=frame[value], student=frame[group].astype(str))
+    frame = frame[["cell", "regime", "arm", "rank", "seed", "student", "value", "base", "peak", "final", "href"]]
+    names = [style.short(arm).removeprefix("rank ") for arm in results.arms]
+    shades = [style.colour_of(regime, results) for regime in results.regimes]
+    color = alt.Color("regime:N", legend=None, scale=alt.Scale(domain=results.regimes, range=shades))
+    x = alt.X("rank:N", title="LoRA rank", scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=0))
+    y = alt.Y("value:Q", title=label, scale=alt.Scale(zero=False))
+    chosen = alt.selection_point("chosen", fields=["student"], bind="legend")
+    over = alt.selection_point("over", fields=["student", "seed"], on="pointerover", empty=False)  # in all panels
+    every = alt.Chart().transform_filter(chosen)
+    full, ranks = (every.transform_filter(f"datum.arm {sign} 'full'") for sign in ("==", "!="))
+    cells = every.mark_point(filled=True, cursor="pointer", xOffset=9).encode(
+        x=x, y=y, color=color, href="href:N", shape=alt.Shape("student:N", title=title),
+        size=alt.condition(over, alt.value(110), alt.value(26)),
+        opacity=alt.condition(over, alt.value(1), alt.value(0.55)),
+        tooltip=live.tips(cell="", value=label, base="base", peak="peak", final="final"),
+    )  # fmt: skip
+    layers = [
+        full.mark_errorband(extent="stdev", opacity=0.14).encode(y=y, color=color),
+        full.mark_rule(strokeDash=[6, 3]).encode(y="mean(value):Q", color=color),
+        every.mark_rule(strokeDash=[2, 3], color="#777").encode(y="mean(base):Q"),
+        cells.add_params(chosen, over),
+        ranks.mark_errorbar(extent="stdev", ticks={"size": 7}).encode(x=x, y=y, color=color),
+        ranks.mark_line(point={"size": 50}).encode(x=x, y="mean(value):Q", color=color),
+    ]
+    return live.panels(layers, frame, results.regimes)
 
 
 def differences(results: Results, found: "Mapping[str, Mapping[str, Contrast]]", margin: float) -> Figure:
