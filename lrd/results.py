@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.json
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell, grid, path_safe, with_defaults
@@ -38,6 +39,7 @@ from lrd.sources import held_out_sets
 PUBLISHED = "fair"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
 STEP_COLUMNS = ["step", "advantage_std", "step_time"]
+PLAIN = {"int64", "double", "bool", "string"}  # types of Arrow that a frame shows as Python's
 EVAL_COLUMNS = ["step", "problem", "correct", "answered", "length", "truncated"]
 
 
@@ -223,7 +225,7 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], *tuple[pd
     evals = _log(path / "evals.jsonl", EVAL_COLUMNS, there, trouble)
     sets = [each.name for each in held_out_sets(cell.eval_data, cell.eval_problems)[1:]]
     further = _log(path / "further.jsonl", ["set", *EVAL_COLUMNS], there, trouble) if sets else evals[:0]
-    validation = pd.DataFrame(read_jsonl(path / "validation.jsonl")) if cell.validation_problems else None
+    validation = frame_of(path / "validation.jsonl")[0] if cell.validation_problems else None
     keys = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed}
     keys |= {key: path_safe(value) if isinstance(value, tuple) else value for key, value in cell.point.items()}
     parameters = run.get("trainable_parameters", np.nan) if isinstance(run, dict) else np.nan
@@ -237,10 +239,9 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], *tuple[pd
 
 def _log(path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
     """A log with its numbers as numbers, without rows where it lacks a column; faults go to `trouble`."""
-    rows = list(parsed_lines(path))
-    if broken := [number for number, row in enumerate(rows, 1) if row is None]:
+    frame, broken = frame_of(path)
+    if broken:
         trouble.append(f"{path.name}: {_some_lines(broken)} cannot be read")
-    frame = pd.DataFrame([row for row in rows if row is not None])
     if not len(frame):
         if there == "finished":
             trouble.append(f"{path.name} is missing or empty")
@@ -255,6 +256,26 @@ def _log(path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.D
     if (bad := frame[needed].isna().any(axis=1)).any():
         trouble.append(f"{path.name}: {bad.sum()} rows have no number in {', '.join(needed)}")
     return frame[~bad]
+
+
+def frame_of(path: Path) -> tuple[pd.DataFrame, list[int]]:
+    """The rows of a log, and the numbers of the lines that hold none."""
+    if (whole := _by_arrow(path)) is not None:
+        return whole, []
+    rows = list(parsed_lines(path))
+    broken = [number for number, row in enumerate(rows, 1) if row is None]
+    return pd.DataFrame([row for row in rows if row is not None]), broken
+
+
+def _by_arrow(path: Path) -> pd.DataFrame | None:
+    """The same frame in a fifth of the time; None where not every line is whole and of plain values."""
+    with contextlib.suppress(OSError, lzma.LZMAError, pyarrow.ArrowInvalid):
+        text = read_log(path)
+        table = pyarrow.json.read_json(io.BytesIO(text))
+        steps = table.column("step") if "step" in table.column_names else None
+        if table.num_rows == text.count(b"\n") and steps is not None and steps.type == "int64" and not steps.null_count:
+            return table.to_pandas() if {str(kind) for kind in table.schema.types} <= PLAIN else None
+    return None
 
 
 def _some_lines(numbers: list[int]) -> str:

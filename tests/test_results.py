@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import pandas as pd
 import pytest
 from fakes import write_cell, write_run
 
@@ -234,3 +235,42 @@ def test_a_further_axis_is_a_column(tmp_path):
     for frame in (found.steps, found.evals, found.curves):
         assert set(frame.learning_rate) == {3.16e-4, 1e-3}
     assert len(found.curves) == 4 and len(found.cells) == len(grid("fair-lr"))
+
+
+def test_what_one_process_has_read_another_takes_until_a_file_changes(tmp_path, monkeypatch):
+    path = write_run(tmp_path / "runs", "outcome", 1, 0, {0: 5, 10: 15})
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("LRD_CACHE", str(tmp_path / "cache"))
+    first = results.load("tiny", tmp_path / "runs")
+    results._load.cache_clear()  # as in another process
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "_read_all", None)
+        again = results.load("tiny", tmp_path / "runs")
+    pd.testing.assert_frame_equal(first.evals, again.evals)
+    lines = (path / "evals.jsonl").read_text().splitlines(keepends=True)
+    (path / "evals.jsonl").write_text("".join(lines[:-20]))
+    assert len(results.load("tiny", tmp_path / "runs").evals) == len(first.evals) - 20
+
+
+@pytest.mark.parametrize(
+    ("lines", "whole"),
+    [
+        (['{"step": 1, "a": 0.5, "b": true, "c": "x"}', '{"step": 2, "a": 1, "b": false, "c": "2026-01-02"}'], True),
+        (['{"step": 1, "a": 0.5}', '{"step": 2, "a": null}'], True),
+        (['{"step": 1}', '{"step": 2}', '{"step": 3'], False),
+        (['{"step": 1}', "", '{"step": 3}'], False),
+        (['{"step": 1}', '{"a": 3}'], False),
+        (['{"step": 1.5}'], False),
+        (['{"step": 1, "a": [1]}'], False),
+        (['{"step": 1, "a": "2026-01-02T00:00:00"}'], False),
+        (['{"step": 1, "a": 1}', '{"step": 2, "a": "x"}'], False),
+    ],
+)
+def test_a_log_is_the_same_frame_whichever_reads_it(tmp_path, lines, whole):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    assert (results._by_arrow(path) is not None) == whole
+    frame, broken = results.frame_of(path)
+    rows = [*parsed_lines(path)]
+    pd.testing.assert_frame_equal(frame, pd.DataFrame([row for row in rows if row is not None]))
+    assert broken == [i for i, row in enumerate(rows, 1) if row is None]

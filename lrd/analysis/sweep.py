@@ -16,10 +16,9 @@ import pandas as pd
 
 from lrd.cell import Cell, grid
 from lrd.presets import axes_of, preset_names, read_preset
-from lrd.results import Results, area, root, stamps, trained_with
+from lrd.results import Results, area, frame_of, root, stamps, trained_with
 from lrd.runs import published
 from lrd.runs.directory import state
-from lrd.runs.files import read_jsonl
 
 Arm = tuple[str, str]  # regime and arm
 AXIS = "learning_rate"
@@ -67,7 +66,7 @@ def curves(preset: str, runs: str | Path | None = None) -> pd.DataFrame:
 
 @functools.cache  # many pages ask which rates were chosen
 def _curve(cell: Cell, path: Path, seen: frozenset) -> pd.DataFrame:
-    rows = pd.DataFrame(read_jsonl(path / "validation.jsonl"), columns=["step", "correct"])
+    rows = frame_of(path / "validation.jsonl")[0].reindex(columns=["step", "correct"])
     curve = rows.astype(float).groupby("step").correct.mean()
     about = {"cell": cell.name, "regime": cell.regime, "arm": cell.arm, "seed": cell.seed} | cell.point
     return curve.rename("pass@1").reset_index().assign(**about)[COLUMNS]

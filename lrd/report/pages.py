@@ -38,8 +38,9 @@ def write(site: Path, runs: Path, workers: int) -> None:
     empty = site / f"{EMPTY}.html"
     page = empty.read_text(encoding="utf-8")
     empty.unlink()
-    empty.parent.rmdir()
-    empty.parent.parent.rmdir()
+    for folder in list(empty.parents)[:3]:
+        if not any(folder.iterdir()):
+            folder.rmdir()
     todo = list(with_pages(runs))
     with ProcessPoolExecutor(workers) as pool:
         for _ in pool.map(functools.partial(_write, site, runs, page), todo, chunksize=8):

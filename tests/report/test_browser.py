@@ -183,26 +183,100 @@ def test_from_the_start_page_to_an_executed_cell(site, browser, width):
 
 
 @pytest.mark.slow
-def test_the_explore_page_changes_its_metric_and_loads_no_widgets(site, browser):
+def test_a_live_figure_answers_hover_legend_and_click(site, browser):
     page, faults = opened(browser, WIDE)
-    page.goto(f"{site.url}/notebooks/explore.html")
-    images = page.locator("article figure img")
-    assert [images.nth(i).is_visible() for i in range(3)] == [True, False, False]
-    page.get_by_text("Advantage std", exact=True).click()
-    assert [images.nth(i).is_visible() for i in range(3)] == [False, False, True]
-    assert not re.search(r"require(\.min)?\.js|html-manager|unpkg|jsdelivr|cdnjs", page.content())
+    page.goto(f"{site.url}/notebooks/results.html")
+    figure = page.locator(".lrd-live.lrd-on").first
+    figure.locator("svg").first.wait_for()
+    assert not figure.locator("> img").is_visible()  # the script has drawn it
+    mark = figure.locator("path[aria-label*='outcome-r1-s0']").last
+    mark.hover(force=True)
+    tip = page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert "outcome-r1-s0" in tip.inner_text() and "0.75" in tip.inner_text()
+
+    points = figure.locator("path[aria-label*='process-r4-s1']")
+    assert points.count() > 0
+    figure.locator(".mark-symbol.role-legend-symbol path").nth(0).click(force=True)  # rank 1
+    sync_api.expect(points).to_have_count(0)
+    assert figure.locator("path[aria-label*='outcome-r1-s0']").count() > 0
+    figure.locator("path[aria-label*='outcome-r1-s0']").last.click(force=True)
+    page.wait_for_url("**/runs/tiny/outcome-r1-s0/cell.html")
     assert faults == []
     page.context.close()
 
 
 @pytest.mark.slow
+def test_figures_stand_as_svg_without_scripts_and_in_print(site, browser):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(f"{site.url}/notebooks/results.html")
+    still = page.locator(".lrd-live > img").first
+    assert still.is_visible() and still.bounding_box()["height"] > 100
+    page.context.close()
+    page, _ = opened(browser, WIDE)
+    page.goto(f"{site.url}/notebooks/results.html")
+    page.wait_for_selector(".lrd-on svg")
+    page.emulate_media(media="print")
+    assert page.locator(".lrd-live > img").first.is_visible()
+    assert not page.locator(".lrd-drawn").first.is_visible()
+    page.context.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_the_gallery_sorts_filters_and_leads_to_cells(site, browser, width):
+def test_live_figures_are_as_wide_as_there_is_room(site, browser, width):
+    page, faults = opened(browser, width)
+    page.goto(f"{site.url}/notebooks/results.html")
+    page.wait_for_selector(".lrd-on svg")
+    room, drawn = (page.locator(where).first.bounding_box() for where in (".lrd-on", ".lrd-on svg"))
+    assert 0.6 * room["width"] < drawn["width"] <= room["width"] + 1
+    assert page.evaluate(SETTLED) == [] and faults == []
+    page.context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_explore_follows_the_choice_and_its_address_restores_it(site, browser, width):
+    page, faults = opened(browser, width)
+    page.goto(f"{site.url}/notebooks/explore.html")
+    page.wait_for_selector("#lrd-explore .lrd-on svg")
+    names = page.locator("#lrd-explore tbody th")
+    assert names.all_inner_texts() == ["outcome-r1-s0", "process-r4-s1", "distillation-full-s2"]
+    page.locator("select[name=metric]").select_option("reward")
+    page.get_by_label("outcome", exact=True).uncheck()
+    page.get_by_label("full fine-tuning").uncheck()
+    sync_api.expect(names).to_have_text(["process-r4-s1"])
+    sync_api.expect(page.locator("#lrd-explore svg").first).to_contain_text("reward an episode")
+    address = page.url
+    assert "metric=reward" in address and "rewards=process%2Cdistillation" in address
+
+    other, more = opened(browser, width)
+    other.goto(address)
+    other.wait_for_selector("#lrd-explore .lrd-on svg")
+    assert other.locator("#lrd-explore tbody th").all_inner_texts() == ["process-r4-s1"]
+    assert other.locator("select[name=metric]").input_value() == "reward"
+    other.locator("#lrd-explore tbody a").click()
+    other.wait_for_url("**/runs/tiny/process-r4-s1/cell.html")
+    for each in ("seeds=9", "preset=no&metric=such&rewards=x&arms=&seeds=%22"):  # of some other book
+        page.goto(f"{site.url}/notebooks/explore.html#{each}")
+        sync_api.expect(names).to_have_count(0)
+    assert faults == more == []
+    assert not re.search(r"require(\.min)?\.js|html-manager|unpkg|jsdelivr\.net/npm|cdnjs", page.content())
+    for each in (page, other):
+        each.context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_gallery_pages_sorts_filters_and_leads_to_cells(site, browser, width):
     page, faults = opened(browser, width)
     page.goto(f"{site.url}/notebooks/gallery.html")
-    rows = page.locator("#lrd-gallery tbody tr")
+    rows = page.locator("#lrd-gallery tbody tr:not(.dtrg-group)")
     page.wait_for_selector("#lrd-gallery tbody svg.lrd-spark")
-    assert rows.count() == 54
+    assert rows.count() == 50  # of 54, on its first page
+    assert page.locator("tr.dtrg-group").all_inner_texts() == ["tiny: 2 of 54 cells finished"]
+    page.locator(".dt-paging button", has_text="2").click()
+    sync_api.expect(rows).to_have_count(4)
     final = page.locator("#lrd-gallery thead th", has_text="final")
     for order in ("ascending", "descending"):
         final.click()

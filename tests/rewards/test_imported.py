@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import call, legible
+from fakes import call
 
 from lrd import ROOT, UserError, results, rewards
 from lrd.cell import Cell, grid
