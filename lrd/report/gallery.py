@@ -35,6 +35,8 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
     shown["cell"] = pd.Categorical(shown["cell"], categories=shown["cell"], ordered=True)
     shown["arm"] = pd.Categorical(shown["arm"], categories=[_arm(arm) for arm in arms])
     shown["preset"] = pd.Categorical(shown["preset"], categories=[found.preset for found in studies], ordered=True)
+    by = list(shown.columns).index("preset")
+    group = JavascriptFunction(f"function (row) {{ return row[{by}].display; }}")
     # Everything in the frame is escaped or made here.
     text = to_html_datatable(
         shown,
@@ -46,8 +48,8 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
         pageLength=50,
         lengthMenu=[50, 200, 1000],
         deferRender=True,
-        rowGroup={"dataSource": list(shown.columns).index("preset"), "startRender": _heading(studies)},
-        orderFixed={"pre": [[list(shown.columns).index("preset"), "asc"]]},
+        rowGroup={"dataSource": group, "startRender": _heading(studies)},
+        orderFixed={"pre": [[by, "asc"]]},
         maxBytes=0,
         columnDefs=_definitions(list(shown.columns)),
         text_in_header_can_be_selected=False,  # a click on it sorts

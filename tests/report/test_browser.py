@@ -197,7 +197,7 @@ def test_a_live_figure_answers_hover_legend_and_click(site, browser):
 
     points = figure.locator("path[aria-label*='process-r4-s1']")
     assert points.count() > 0
-    figure.locator(".mark-symbol.role-legend-symbol path").nth(0).click(force=True)  # rank 1
+    figure.locator(".role-legend-label text").first.click(force=True)  # rank 1
     sync_api.expect(points).to_have_count(0)
     assert figure.locator("path[aria-label*='outcome-r1-s0']").count() > 0
     figure.locator("path[aria-label*='outcome-r1-s0']").last.click(force=True)

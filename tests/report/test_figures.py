@@ -6,6 +6,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 import pytest
+import vl_convert
 from fakes import broken, half as half_matrix, legible, one_evaluation, write_run
 from matplotlib.text import Text
 
@@ -61,7 +62,8 @@ def test_a_live_figure_shows_numbers_leads_to_notebooks_and_filters(half, draw):
     tips = [tip for tips in keys_of(figure.spec, "tooltip") if isinstance(tips, list) for tip in tips]
     assert {tip["field"] for tip in tips} >= {"cell", "value", "final", "peak"}
     assert {"field": "href", "type": "nominal"} in keys_of(figure.spec, "href")
-    assert [p for params in keys_of(figure.spec, "params") for p in params if p.get("bind") == "legend"]
+    vega = vl_convert.vegalite_to_vega(figure.spec, vl_version=figures.live.VEGALITE)
+    assert [legend["encode"]["symbols"]["interactive"] for legend in vega["legends"]] == [True]
     assert all(scale == {"zero": False} for scale in keys_of(keys_of(figure.spec, "y"), "scale"))
 
 

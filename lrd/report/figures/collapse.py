@@ -70,8 +70,9 @@ def onset_order(results: Results, onsets: pd.DataFrame, signals: list[str]) -> l
     layers = [
         every.mark_line(strokeWidth=1.5)
         .encode(x="middle:Q", y=y, yOffset="cell:N", detail="cell:N", order="place:Q", color=color, opacity=seen)
-        .properties(name=live.TOUCH),
-        bars.add_params(chosen, over),
+        .properties(name=live.TOUCH)
+        .add_params(chosen),
+        bars.add_params(over),
         every.mark_tick(thickness=2, color="black").encode(x="median(middle):Q", y=y),
     ]
     shown = [regime for regime in results.regimes if (frame.regime == regime).any()]

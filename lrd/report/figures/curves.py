@@ -71,11 +71,11 @@ def learning_curves(results: Results) -> live.Live:
     )  # fmt: skip
     layers = [
         every.transform_filter("datum.step == 0").mark_rule(strokeDash=[2, 3], color="#777").encode(y="mean(value):Q"),
-        means,
+        means.add_params(chosen),  # the first layer of the legend's colours, or it does not filter
         every.mark_line(strokeWidth=1)
         .encode(x=x, y=y, color=color, detail="cell:N", opacity=seen)
         .properties(name=live.TOUCH),
-        points.properties(name=f"{live.TOUCH}-points").add_params(chosen, arm, over),
+        points.properties(name=f"{live.TOUCH}-points").add_params(arm, over),
     ]
     return live.panels(layers, frame, results.regimes)
 
@@ -94,14 +94,16 @@ def every_cell(frame: pd.DataFrame, label: str, regimes: Sequence[str], arms: Se
         x=alt.X("step:Q", title="step"), y=y, color=live.colours_of(arms), detail="cell:N",
     )  # fmt: skip
     layers = [
-        lines.mark_line(strokeWidth=1.1).encode(
+        lines.mark_line(strokeWidth=1.1)
+        .encode(
             opacity=alt.condition(over, alt.value(0.85), alt.value(0.08)),
             strokeDash=alt.condition("datum.state == 'finished'", alt.value([1, 0]), alt.value([2, 3])),
-        ),
+        )
+        .add_params(chosen),
         lines.mark_line(strokeWidth=9, opacity=0.001, cursor="pointer")
         .encode(href="href:N", tooltip=live.tips(cell="", state="", last="last", least="smallest", most="largest"))
         .properties(name=live.TOUCH)
-        .add_params(chosen, over),
+        .add_params(over),
     ]
     return live.panels(layers, frame, regimes, y="independent")
 
