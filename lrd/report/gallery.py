@@ -34,9 +34,7 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
     arms = sorted({arm for found in studies for arm in found.arms}, key=lambda arm: (arm == "full", len(arm), arm))
     shown["cell"] = pd.Categorical(shown["cell"], categories=shown["cell"], ordered=True)
     shown["arm"] = pd.Categorical(shown["arm"], categories=[_arm(arm) for arm in arms])
-    shown["preset"] = pd.Categorical(shown["preset"], categories=[found.preset for found in studies], ordered=True)
     by = list(shown.columns).index("preset")
-    group = JavascriptFunction(f"function (row) {{ return row[{by}].display; }}")
     # Everything in the frame is escaped or made here.
     text = to_html_datatable(
         shown,
@@ -48,10 +46,10 @@ def table(studies: Sequence[Results], runs: str | Path | None = None) -> Html:
         pageLength=50,
         lengthMenu=[50, 200, 1000],
         deferRender=True,
-        rowGroup={"dataSource": group, "startRender": _heading(studies)},
+        rowGroup={"dataSrc": by, "startRender": _heading(studies)},
         orderFixed={"pre": [[by, "asc"]]},
         maxBytes=0,
-        columnDefs=_definitions(list(shown.columns)),
+        columnDefs=[*_definitions(list(shown.columns)), {"targets": by, "render": _in_order(studies)}],
         text_in_header_can_be_selected=False,  # a click on it sorts
         autoWidth=False,
         classes="lrd-table lrd-gallery nowrap",
@@ -65,6 +63,12 @@ def _heading(studies: Sequence[Results]) -> JavascriptFunction:
     """What stands above a preset's rows: its name, and how many of its cells are finished of all."""
     texts = {f.preset: f"{f.preset}: {len(f.finished)} of {len(f.cells)} cells finished" for f in studies}
     return JavascriptFunction(f"function (rows, preset) {{ return {texts}[preset] ?? preset; }}")
+
+
+def _in_order(studies: Sequence[Results]) -> JavascriptFunction:
+    """Sorts presets as they are given, not by their names."""
+    places = {found.preset: place for place, found in enumerate(studies)}
+    return JavascriptFunction(f"function (preset, type) {{ return type === 'sort' ? {places}[preset] : preset; }}")
 
 
 def _definitions(columns: list[str]) -> list[dict[str, Any]]:
