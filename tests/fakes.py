@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from matplotlib.text import Text
 
-from lrd import ROOT
-from lrd.analysis import sweep
+from lrd import ROOT, results
+from lrd.analysis import headline, sweep
 from lrd.analysis.codebooks import Measured
 from lrd.cell import Cell, grid
 from lrd.report import figures
@@ -195,6 +195,24 @@ def one_evaluation(root):
             for seed in (0, 1, 2):
                 write_run(root, regime, rank, seed, {0: 0})
     return root
+
+
+def plant(root, right, preset="fair", ranks=(1, 4, 16, 64, 256, "full"), regime="outcome"):
+    """Cells of one reward, `right(cell)` of 20 right answers at the step that validation chooses."""
+    for cell in grid(preset, {"regime": [regime], "rank": list(ranks)}):
+        n = right(cell)
+        path = write_cell(root, cell, {0: 4, 10: n, 20: max(n - 1, 0)}, problems=20)
+        rows = [
+            {"step": step, "problem": str(i), "correct": i < good, "answered": True, "length": 5, "truncated": False}
+            for step, good in ((0, 2), (10, n), (20, max(n - 1, 0)))
+            for i in range(20)
+        ]
+        (path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return results.load(preset, root)
+
+
+def outcome(found):
+    return next(line for line in headline.lines(found) if line.regime == "outcome")
 
 
 def collapse(path: Path, at: int = 10) -> None:

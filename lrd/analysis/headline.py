@@ -26,6 +26,7 @@ class Line:
     base: float
     full: float
     ranks: dict[str, float]  # arm → pass@1
+    lowest: Contrast | None  # the smallest rank, minus full fine-tuning; None where one of the two is off its rate
     pooled: Contrast | None  # the mean of all ranks, minus full fine-tuning
     slope: Contrast | None  # over log2 of the rank
     doublings: float  # from the smallest of those ranks to the largest
@@ -58,6 +59,7 @@ def lines(results: Results) -> list[Line]:
     """One a reward, in the order of their density."""
     found, off = fair.answers(results, measure(results)), sweep.off_rate(results.preset)
     compared, slopes, together = fair.comparisons(found, off), fair.slopes(found), pooled(found)
+    smallest = {regime: c for (regime, arm), c in fair.contrasts(found).items() if arm == results.arms[0]}
     deposits, bases = deposits_at_start(results), results.finished.groupby("regime").base.mean()
     made = []
     for regime in results.regimes:
@@ -70,6 +72,7 @@ def lines(results: Results) -> list[Line]:
             float(bases.get(regime, math.nan)),
             arms.get(FULL, math.nan),
             ranks,
+            None if off.keys() & {(regime, FULL), (regime, results.arms[0])} else smallest.get(regime),
             together.get(regime),
             slopes.get(regime),
             math.log2(max(numbers) / min(numbers)) if numbers else math.nan,

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lrd.analysis import codebooks, fair, headline, law, onset, sweep
 from lrd.analysis.bootstrap import Side
+from lrd.analysis.codebooks import Rewards
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.fair import ADAPTERS, FULL, WORLD
 from lrd.results import Results, load
@@ -89,12 +90,25 @@ def bases(results: Results) -> pd.Series:
     return results.finished.groupby(column).base.mean()
 
 
-def capacity_sides(at_equal_exposures: bool) -> tuple[int, int, int]:
+Experiments = list[tuple[Rewards, str]]  # the capacity experiments' curves, and what their axis is
+
+
+def experiments() -> Experiments:
+    """Of `CAPACITY`."""
+    return [(codebooks.rewards(load(preset), at), at) for preset, at in CAPACITY.items()]
+
+
+def capacity_sides(made: Experiments, at_equal_exposures: bool) -> tuple[int, int, int]:
     """Slopes of matching size over information in the capacity experiments: all, above zero, and below it."""
     sides = []
-    for preset, at in CAPACITY.items():
+    for rewards, at in made:
         if at == "step" or at_equal_exposures:
             slope = law.growth_at_equal_exposures if at_equal_exposures and at == "step" else law.growth
-            rewards = codebooks.rewards(load(preset), at)
             sides += [law.estimate(m, slope).against(0) for m in rewards.values()]
+    return len(sides), sides.count(Side.ABOVE), sides.count(Side.BELOW)
+
+
+def density_sides(made: Experiments) -> tuple[int, int, int]:
+    """Ratios of the matching size, denser over sparser reward at equal bits: all, above one, and below it."""
+    sides = [pair.at_bits.against(1) for rewards, _ in made for pair in law.pairs(rewards)]
     return len(sides), sides.count(Side.ABOVE), sides.count(Side.BELOW)

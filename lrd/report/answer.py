@@ -32,11 +32,12 @@ def glued(results: Results) -> dict[str, str]:
     """Keyed by the names that they are glued under."""
     budget, lines = outcome_budget(results), headline.lines(results)
     return {
+        "runs": f"{len(results.finished)}",
         "lowest": arm_name(results.arms[0]),
         "margin": f"{MARGIN:g}",
         "samples": samples(results),
         "read": read(results),
-        "short": short(lines),
+        "outright": outright(results, lines),
         "rise": rise(lines),
         "verdict": verdict(lines),
         "together": together(lines),
@@ -95,21 +96,28 @@ def read(results: Results) -> str:
     return "at the last step"
 
 
-def short(lines: Sequence[Line]) -> str:
-    """The answer in one sentence."""
-    known = [line for line in lines if line.rise]
-    if not known:
+def outright(found: Results, lines: Sequence[Line]) -> str:
+    """The answer to the title's question with its numbers, as a sentence; each way that it can go has one."""
+    if not lines or not all(line.lowest for line in lines):
         return "Too few cells are finished for an answer."
-    needing = [line.regime for line in known if needs(line)]
-    if needing:
-        return f"Larger ranks reach a higher pass@1 under {listed(needing)}."
-    names = listed([line.regime for line in known], "or")
-    return f"Larger ranks bring no significant gain of {MARGIN:g} in pass@1 under {names}."
-
-
-def needs(line: Line) -> bool:
-    """Whether pass@1 rises significantly with the rank, and the margin does not hold all of the rise."""
-    return line.rise is not None and line.rise.verdict() is Verdict.AHEAD
+    smallest, names = arm_name(found.arms[0]), [line.regime for line in lines]
+    if all(line.suffices for line in lines):
+        text = (
+            f"Not in this study: {smallest}, the smallest tried, is enough under {listed(names)} alike, less than "
+            f"{MARGIN:g} of pass@1 below full fine-tuning"
+        )
+        if changes := [signed(line.rise.mean) for line in lines if line.rise]:
+            largest = arm_name([arm for arm in found.arms if arm != fair.FULL][-1])
+            text += f", and going to {largest} changes pass@1 by {listed(changes)}"
+        return f"{text}."
+    suffice = [line.regime for line in lines if line.lowest and line.lowest.suffices()]
+    short = [line.regime for line in lines if line.lowest and line.lowest.falls_short()]
+    if suffice and short and max(map(names.index, suffice)) < min(map(names.index, short)):
+        return (
+            f"Yes: {smallest} is enough under {listed(suffice)} and ends more than {MARGIN:g} of pass@1 below full "
+            f"fine-tuning under {listed(short)}."
+        )
+    return f"Undecided: {smallest} is shown to be enough under {listed(suffice) or 'no reward'}, and not under all."
 
 
 def rise(lines: Sequence[Line]) -> str:

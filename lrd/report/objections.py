@@ -1,38 +1,50 @@
-"""What a reviewer objected to, on the start page: what is now shown, not shown or corrected, each with its numbers."""
+"""What a reviewer objected to: whether the runs confirm it, or meet it, each with its numbers."""
 
+from collections import Counter
 from typing import Any
 
 from scipy.stats import binomtest
 
 from lrd.analysis import objections as numbers, sweep
 from lrd.analysis.fair import FULL
-from lrd.analysis.objections import Peaks
+from lrd.analysis.objections import Experiments, Peaks
 from lrd.report.answer import with_interval
 from lrd.report.display import Html
 from lrd.report.text import NOTHING, counted, listed, signed
 from lrd.results import Results
 
-SHOWN, OPEN, CORRECTED, PARTLY = "shown", "not shown", "corrected", "corrected in part"
+CONFIRMED, OPEN, MET, PARTLY = "confirmed", "not confirmed", "met", "met in part"
 NAMES = {"chosen": "at the chosen step", "final": "at the last step", "area": "by area"}
-Row = tuple[str, str, str, Html]  # objection, what stands now, numbers, link
+Row = tuple[str, str, str, Html]  # objection, whether it is confirmed or met, numbers, link
 
 
 def rows(found: Results, earlier: Results) -> list[Row]:
     """One an objection, in the review's order: of the fair comparison and the earlier one."""
+    experiments = numbers.experiments()
     made: list[tuple[str, tuple[str, str], str]] = [
         ("The sign of the headline depends on the step", signs(found), "equivalence"),
         ("Learning rate and stopping time reverse the process headline", reversal(found, earlier), "rates"),
         ("Only the sparsest reward has a gradient over rank", gradient(found), "results"),
         ("Large advantages are mostly a symptom of the collapse", symptom(found, earlier), "stability"),
-        ("Many comparisons are made without a correction", corrections(found), "equivalence"),
+        ("Many comparisons are made without a correction", corrections(found, experiments), "equivalence"),
         ("Students differ, and no interval says so", students(found), "setup"),
         ("Rates were chosen from different windows", windows(found.preset), "rates"),
-        ("Growth of the size with information is mainly speed", speed(), "law"),
+        ("Growth of the size with information is mainly speed", speed(experiments), "law"),
     ]
     return [
         (f"{chr(ord('A') + i)}. {name}", *answer, Html(f"<a href='{page}.html'>{page}</a>"))
         for i, (name, answer, page) in enumerate(made)
     ]
+
+
+def counts(made: list[Row]) -> str:
+    """How many objections have each verdict, as a sentence."""
+    by = Counter(verdict for _, verdict, _, _ in made)
+    return f"Of {counted(len(made), 'objection')}, {listed([f'{n} {_is(n)} {verdict}' for verdict, n in by.items()])}."
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def judged(found: Results, by_regime: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def signs(found: Results) -> tuple[str, str]:
     text += f"The sign is the same by all measures under {listed(same)}." if same else "No reward has one sign."
     if on_the_way:
         text += f" On the way it is the other one: {listed(on_the_way)}."
-    return (CORRECTED if len(same) == len(by_measure) else OPEN), text
+    return (MET if len(same) == len(by_measure) else OPEN), text
 
 
 def reversal(found: Results, earlier: Results) -> tuple[str, str]:
@@ -70,7 +82,7 @@ def reversal(found: Results, earlier: Results) -> tuple[str, str]:
         chosen, used = rates
         text += f" It is not judged: full fine-tuning trained at {used:g}, and the sweep chose {chosen:g}."
         return "not judged", text
-    return (SHOWN if now.differs and now.mean * then.mean < 0 else OPEN), text
+    return (CONFIRMED if now.differs and now.mean * then.mean < 0 else OPEN), text
 
 
 def gradient(found: Results) -> tuple[str, str]:
@@ -83,7 +95,7 @@ def gradient(found: Results) -> tuple[str, str]:
     graded = [regime for regime, each in slopes.items() if any(c.p * family < 0.05 for c in each.values())]
     how = listed([NAMES[measure] for measure in next(iter(slopes.values()))], "or")
     which = f"leaves zero out under {listed(graded)}" if graded else "leaves zero out under no reward"
-    return (SHOWN if graded == found.regimes[:1] else OPEN), (
+    return (CONFIRMED if graded == found.regimes[:1] else OPEN), (
         f"Slope a doubling of the rank, by area: {listed(texts)}. "
         f"Corrected for {family} tests (Bonferroni), the interval {how} {which}."
     )
@@ -100,7 +112,7 @@ def symptom(found: Results, earlier: Results) -> tuple[str, str]:
         return NOTHING, " ".join(texts)
     share = binomtest(late, fallen).proportion_ci(method="wilson")
     texts.append(f"Together that is {late} of {fallen}, a share of [{share.low:.2f}, {share.high:.2f}].")
-    return (SHOWN if share.low > 0.5 else OPEN), " ".join(texts)
+    return (CONFIRMED if share.low > 0.5 else OPEN), " ".join(texts)
 
 
 def _late(peaks: Peaks, when: str) -> str:
@@ -110,10 +122,12 @@ def _late(peaks: Peaks, when: str) -> str:
     )
 
 
-def corrections(found: Results) -> tuple[str, str]:
+def corrections(found: Results, experiments: Experiments) -> tuple[str, str]:
     """How many intervals leave zero out, and how many after the correction; the capacity experiments have none."""
     judged, alone, corrected = numbers.excluding_zero(found)
-    slopes, above, below = (sum(each) for each in zip(*map(numbers.capacity_sides, (False, True))))
+    slopes, above, below = (
+        sum(each) for each in zip(*(numbers.capacity_sides(experiments, equal) for equal in (False, True)))
+    )
     return PARTLY, (
         f"Of {counted(judged, 'judged comparison')}, {alone} have an interval without zero, {corrected} after Holm's "
         f"correction. The {slopes} slopes of the capacity experiments are not corrected: {above + below} leave zero "
@@ -127,7 +141,7 @@ def students(found: Results) -> tuple[str, str]:
     if not gaps:
         return NOTHING, "No reward is judged over several trainings of the student."
     texts = [f"{signed(gap.min())} to {signed(gap.max())} ({regime})" for regime, gap in gaps.items()]
-    return CORRECTED, (
+    return MET, (
         f"Every interval spans {len(bases)} trainings of the student, whose pass@1 before training is "
         f"{bases.min():.3f} to {bases.max():.3f}. All ranks minus full fine-tuning, by student: {listed(texts)}."
     )
@@ -150,15 +164,17 @@ def windows(preset: str) -> tuple[str, str]:
         f"Each arm's best rate lies inside its window for {inside} of {len(best)} whose sweep is finished, of "
         f"{len(tried)} in all. The best rate of adapters over that of full fine-tuning: {listed(texts) or NOTHING}."
     )
-    return (CORRECTED if inside == len(tried) else PARTLY), text
+    return (MET if inside == len(tried) else PARTLY), text
 
 
-def speed() -> tuple[str, str]:
+def speed(experiments: Experiments) -> tuple[str, str]:
     """At how many slopes the matching size grows significantly: at equally many episodes, at equal exposures per key.
 
     Fewer slopes above zero are no proof that there is no growth, so that nothing is called shown.
     """
-    (all_, above, _), (all_equal, above_equal, below_equal) = map(numbers.capacity_sides, (False, True))
+    (all_, above, _), (all_equal, above_equal, below_equal) = (
+        numbers.capacity_sides(experiments, equal) for equal in (False, True)
+    )
     if not all_ or not all_equal:
         return NOTHING, "The capacity experiments have not run."
     text = (

@@ -3,21 +3,25 @@
 import html
 import itertools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from lrd import ROOT
-from lrd.analysis import budget
+from lrd.analysis import budget, sweep
+from lrd.analysis.fair import FULL
+from lrd.analysis.headline import Line
 from lrd.cell import Cell, grid
 from lrd.names import is_path
+from lrd.presets import read_preset
 from lrd.report.baseline import pass_at_k
 from lrd.report.display import Html, number_or_dash, table
 from lrd.report.text import NOTHING, arm_name, counted, listed
-from lrd.results import published
+from lrd.results import Results, card, published, read_provenance, root
 
 OTHERS = {"teacher": "the teacher", "prm": "the process reward model"}
+ARMS = ((False, "adapters"), (True, "full fine-tuning"))
 TASKS = {
     "chain": "chains of one-digit arithmetic modulo ten",
     "arithmetic": "arithmetic told as short stories, of five levels of difficulty",
@@ -185,3 +189,51 @@ def baseline_table(preset: str, frame: pd.DataFrame | None) -> Html:
     rows = [(model, *values) for model, values in zip(scores.index, scores.to_numpy())]
     link = f"<p><a href='../runs/{html.escape(preset)}/baseline/baseline.html'>The notebook that measured them</a></p>"
     return Html(table(["model", *scores.columns], rows) + link)
+
+
+def box(results: Results, lines: Sequence[Line], about: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What was run, one row a fact."""
+    cell = grid(results.preset)[0]
+    deposits = listed([f"{line.regime} ({number_or_dash(line.deposits, 0)})" for line in lines])
+    ranks = listed([arm[1:] for arm in results.arms if arm != FULL])
+    return [
+        (
+            "algorithm",
+            f"GRPO, {cell.steps} steps of {cell.prompts_per_step} prompts × {cell.samples_per_prompt} completions",
+        ),
+        ("rewards", f"{deposits}; in brackets the deposits of an episode at the start"),
+        ("arms", f"LoRA of rank {ranks} on all linear layers, and full fine-tuning"),
+        ("models", about["about_models"]),
+        ("task", f"{TASKS.get(cell.train_data, cell.train_data)}; {cell.eval_problems} test problems"),
+        ("learning rates", rates_used(results)),
+        ("cost", cost(results)),
+    ]
+
+
+def rates_used(results: Results) -> str:
+    """Adapters' and full fine-tuning's rate under each reward, and whether a sweep chose them."""
+    used: dict[str, dict[bool, set[float]]] = {}
+    for (regime, arm), rate in sweep.in_use(results.preset).items():
+        used.setdefault(regime, {}).setdefault(arm == FULL, set()).add(rate)
+    texts = [
+        " and ".join(
+            f"{listed([f'{rate:g}' for rate in sorted(by[full])])} ({name})" for full, name in ARMS if full in by
+        )
+        for by in used.values()
+    ]
+    each = "; ".join(f"{text} under {regime}" for regime, text in zip(used, texts))
+    return f"{each}. {'Each is the best of its own sweep.' if sweep.of(results.preset) else 'No sweep chose them.'}"
+
+
+def cost(results: Results) -> str:
+    """What the finished cells took of their machine, and their models before them."""
+    below, names = root() / results.preset, results.finished.cell
+    seconds = sum(s.get("seconds", 0.0) for name in names for s in read_provenance(below / name).get("sessions", []))
+    if not seconds:
+        return "The time that the runs took is not on record."
+    gpus = read_preset(results.preset).get("resources", {}).get("gpus", 0)
+    devices = sorted({str(read_provenance(below / name).get("run", {}).get("device")) for name in names})
+    hours = f"{seconds * (gpus or 1) / 3600:.1f} {'GPU' if gpus else 'core'}-hours on {listed(devices)}"
+    made = card(results.preset)
+    models = f", and {made['seconds'] / 60:.0f} minutes to train their models" if made else ""
+    return f"{counted(len(names), 'run')} in {hours}{models}"
