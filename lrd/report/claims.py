@@ -1,5 +1,6 @@
 """The start page's claims: what is claimed, on which evidence, how sure it is. Every verdict turns with the runs."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,13 +12,14 @@ from lrd.analysis.fair import FULL
 from lrd.analysis.headline import Line
 from lrd.analysis.objections import Experiments
 from lrd.analysis.stats import Verdict
-from lrd.report import answer
+from lrd.report import answer, display
 from lrd.report.display import Html
 from lrd.report.text import NBSP, NOTHING, arm_name, bracketed, counted, difference, listed, signed
 from lrd.results import Results, load
 
 SHOWN, UNDECIDED, CONTRADICTED = "shown", "undecided", "contradicted"
-HEAD = ["claim", "evidence", "n", "confidence", "where"]
+HEAD = ["claim", "evidence", "confidence", "where"]
+PAGES = {"results": "results", "law": "capacity", "repair": "collapse", "variants": "variants"}  # page → its short name
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,18 @@ def claims(found: Results, before: Results, lines: Sequence[Line]) -> list[Claim
     ]
 
 
-def rows(made: Sequence[Claim]) -> list[tuple[str, ...]]:
-    """The table."""
-    return [
+def table(made: Sequence[Claim]) -> Html:
+    """A row a claim; on a narrow screen its fields stand one below the other."""
+    rows = [
         (
             claim.statement,
-            claim.evidence,
-            claim.n,
-            Html(f"<b>{claim.verdict}</b><br><small>{claim.why}</small>"),
-            Html(f"<a href='{claim.page}.html'>{claim.page}</a>"),
+            Html(f"{html.escape(claim.evidence)}<br><small>n: {html.escape(claim.n)}</small>"),
+            Html(f"<b>{html.escape(claim.verdict)}</b><br><small>{html.escape(claim.why)}</small>"),
+            Html(f"<a href='{claim.page}.html'>{PAGES[claim.page]}</a>"),
         )
         for claim in made
     ]
+    return Html(f"<div class='lrd-claims'>{display.table(HEAD, rows)}</div>")
 
 
 def enough(found: Results, lines: Sequence[Line]) -> Claim:

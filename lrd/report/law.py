@@ -35,6 +35,24 @@ def shown(estimate: Estimate) -> str:
     return (times(estimate.value) + bounds).replace("-", "−")
 
 
+def finding(rewards: Rewards) -> str:
+    """Under which rewards the matching size grows significantly, and whether a denser one requires more, in words."""
+    if not rewards:
+        return "Too few cells are finished for an answer."
+    grows = [
+        listed([r for r, m in rewards.items() if law.estimate(m, slope).against(0) is Side.ABOVE]) or "no reward"
+        for slope in (law.growth, law.growth_at_equal_exposures)
+    ]
+    more = [
+        f"{pair.denser} than {pair.sparser}" for pair in law.pairs(rewards) if pair.at_bits.against(1) is Side.ABOVE
+    ]
+    return (
+        f"The size that matches full fine-tuning grows significantly with the information under {grows[0]} at equally "
+        f"many episodes, and under {grows[1]} at equal exposures per key. When two rewards have taught equally much, "
+        f"{f'more is required under {listed(more)}' if more else 'no denser one requires significantly more'}."
+    )
+
+
 def verdict(rewards: Rewards) -> str:
     """What the declared statistics say of sizes, as sentences; an interval that includes no effect is said to."""
     return (

@@ -47,6 +47,17 @@ def verdict(frame: pd.DataFrame) -> str:
     return " ".join(texts)
 
 
+def finding(frame: pd.DataFrame) -> str:
+    """Which interventions lessen the loss, and whether smaller advantages are enough for that, in words."""
+    if not len(frame):
+        return "Not run: no cell is finished."
+    tame, kept = shown(frame, "magnitude"), shown(frame, "lost")
+    text = f"The loss of pass@1 is significantly less with {listed(kept) or 'no intervention'}."
+    if hollow := [name for name in tame if name not in kept]:
+        text += f" With {listed(hollow)} the advantages are smaller, too, and the loss is not significantly less."
+    return text
+
+
 def of_adapters(frame: pd.DataFrame) -> str:
     """What is significant of adapters alone: full fine-tuning may lose nothing with any intervention or none."""
     adapters = frame[frame["rank"].notna()]

@@ -164,6 +164,7 @@ def law_page(runs: Path) -> Iterable[tuple[str, Glued]]:
         yield (
             name,
             {
+                "finding": law.finding(rewards),
                 "verdict": law.verdict(rewards),
                 "at exposures": law.verdict_at_exposures(rewards),
                 "stored": law.stored(rewards, (0.65, 1.1)),
@@ -271,7 +272,12 @@ def intervention_frames() -> Iterable[tuple[str, pd.DataFrame]]:
 def collapse_page(runs: Path) -> Iterable[tuple[str, Glued]]:
     """The page on interventions, and every rank under one repair on another testbed."""
     for case, frame in intervention_frames():
-        glued = {"verdict": repair.verdict(frame), "adapters": repair.of_adapters(frame), "held": repair.held(frame)}
+        glued = {
+            "finding": repair.finding(frame),
+            "verdict": repair.verdict(frame),
+            "adapters": repair.of_adapters(frame),
+            "held": repair.held(frame),
+        }
         glued |= {"links": repair.links(frame)}
         if case in ("four interventions", "a chain"):
             for tabled in (repair.values, repair.effects, repair.shares, repair.arms):
