@@ -10,9 +10,11 @@ from lrd.analysis import budget, method
 from lrd.analysis.stats import Verdict
 from lrd.analysis.verification import bf16_barrier
 from lrd.report import verification
+from lrd.report.display import Html
 from lrd.report.text import NOTHING, arm_name, counted, percent, scientific, signed, times
-from lrd.results import Results, published
+from lrd.results import Results, published, root
 
+REWARDS = "the notebook in which one batch is scored by every reward"
 RECORDED = ("bare", "bare_share", "problems", "boxed", "loss", "batches", "trl")  # as on the page on verification
 
 
@@ -87,3 +89,10 @@ def law(preset: str) -> str:
     frame = budget.scale(preset)
     row = frame[(frame.regime == "outcome") & (frame["rank"] == 1)]
     return times(row.largest_ratio.iloc[0]) if len(row) else NOTHING
+
+
+def rewards_link(preset: str) -> Html:
+    """Leads to the notebook of `lrd rewards`, or says what makes it."""
+    if not (root() / preset / "rewards" / "done.json").is_file():
+        return Html(f"<p><code>lrd rewards {preset}</code> makes {REWARDS}.</p>")
+    return Html(f"<p>See {REWARDS}: <a href='../runs/{preset}/rewards/rewards.html'>rewards</a>.</p>")

@@ -183,6 +183,22 @@ def test_from_the_start_page_to_an_executed_cell(site, browser, width):
 
 
 @pytest.mark.slow
+def test_terms_explain_themselves_and_no_chapter_leads_to_a_cell(site, browser):
+    page, faults = opened(browser, WIDE)
+    page.goto(f"{site.url}/notebooks/answer.html")
+    assert page.locator("a.lrd-term", has_text="arm").first.get_attribute("title").startswith("What is trained:")
+    seen = []
+    while (onward := page.locator("a.right-next")).count():
+        onward.click()
+        page.wait_for_load_state()
+        seen.append(urlsplit(page.url).path)
+    assert len(seen) > 20 and not [path for path in seen if path.startswith("/runs/")]
+    assert page.locator(".bd-sidebar-primary a[href*='/runs/']").count() == 0
+    assert faults == []
+    page.context.close()
+
+
+@pytest.mark.slow
 def test_a_live_figure_answers_hover_legend_and_click(site, browser):
     page, faults = opened(browser, WIDE)
     page.goto(f"{site.url}/notebooks/results.html")
