@@ -114,7 +114,7 @@ def ahead(found: Results, lines: Sequence[Line]) -> Claim:
     effects = [f"{answer.with_interval(line.pooled)} under {line.regime}" for line in lines if line.pooled]
     n = sum(line.verdicts.total() for line in lines)
     better, worse = (sum(line.verdicts[v] for line in lines) for v in (Verdict.AHEAD, Verdict.BEHIND))
-    verdict = {0: NOTHING, better: SHOWN, worse: CONTRADICTED}.get(n, UNDECIDED)
+    verdict = {worse: CONTRADICTED, better: SHOWN, 0: NOTHING}.get(n, UNDECIDED)  # of none, last
     return Claim(
         "LoRA ends ahead of full fine-tuning.",
         f"Mean of all ranks minus full fine-tuning, a comparison chosen afterwards: {listed(effects) or NOTHING} "
@@ -159,7 +159,7 @@ def denser(experiments: Experiments) -> Claim:
 
 def side(n: int, above: int, below: int) -> str:
     """The verdict where each of n intervals should lie above."""
-    return {0: NOTHING, above: SHOWN, below: CONTRADICTED}.get(n, UNDECIDED)
+    return {below: CONTRADICTED, above: SHOWN, 0: NOTHING}.get(n, UNDECIDED)  # of none, last
 
 
 def _sided(counts: tuple[int, int, int], what: str, point: str) -> str:
