@@ -197,15 +197,15 @@ def one_evaluation(root):
     return root
 
 
-def plant(root, right, preset="fair", ranks=(1, 4, 16, 64, 256, "full"), regime="outcome"):
-    """Cells of one reward, `right(cell)` of 20 right answers at the step that validation chooses."""
+def plant(root, right, preset="fair", ranks=(1, 4, 16, 64, 256, "full"), regime="outcome", problems=20):
+    """Cells of one reward, `right(cell)` of 20 problems right, or as many of each 20, at the step of validation."""
     for cell in grid(preset, {"regime": [regime], "rank": list(ranks)}):
-        n = right(cell)
-        path = write_cell(root, cell, {0: 4, 10: n, 20: max(n - 1, 0)}, problems=20)
+        n = right(cell) * problems // 20
+        path = write_cell(root, cell, {0: 4 * problems // 20, 10: n, 20: max(n - 1, 0)}, problems=problems)
         rows = [
             {"step": step, "problem": str(i), "correct": i < good, "answered": True, "length": 5, "truncated": False}
             for step, good in ((0, 2), (10, n), (20, max(n - 1, 0)))
-            for i in range(20)
+            for i in range(problems)
         ]
         (path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return results.load(preset, root)
