@@ -94,6 +94,25 @@ def write_cell(
     return path
 
 
+def start_trials(runs: Path, turn: Callable[[int, bool, int], dict[str, Any]] = lambda step, seen, i: {}) -> None:
+    """A seed of each trial of `smollm-starts` on 24 seen and 6 unseen templates, 5 problems each.
+
+    Of a seen template one problem is worked out and right before RL and two after it; all else is answered at once and
+    wrong. `turn` changes an evaluated problem, by step, whether its template was seen, and its place in the template.
+    """
+    for cell in grid("smollm-starts", {"seed": [100]}):
+        path = write_cell(runs, cell, {0: 0, 100: 0})
+        rows = []
+        for step, template, i in itertools.product((0, 100), range(30), range(5)):
+            seen, right = template < 24, template < 24 and i <= step // 100
+            row = dict(
+                step=step, problem=f"{'seen' if seen else 'unseen'}-{template}-{5 * template + i}", correct=right
+            )
+            row |= dict(answered=True, length=40 if right else 12, truncated=False)
+            rows.append(row | turn(step, seen, i))
+        write_lines(path / "evals.jsonl", rows)
+
+
 def intervened(**about: tuple[float, float]) -> pd.DataFrame:
     """As `interventions.table`, from what each loses of 0.9 and its peak magnitude: three seeds of two arms.
 

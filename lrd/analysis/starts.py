@@ -67,7 +67,7 @@ def at_smaller_rate(frame: pd.DataFrame) -> pd.DataFrame:
 
 def ends(evals: pd.DataFrame) -> tuple[int, int]:
     """The first evaluated step and the last."""
-    return evals.step.min(), evals.step.max()
+    return int(evals.step.min()), int(evals.step.max())
 
 
 def value(evals: pd.DataFrame, part: str) -> float:

@@ -29,7 +29,7 @@ COLUMNS = {  # column of the cells' table → problems, part and digits
 
 
 def glued(results: Results, frame: pd.DataFrame, card: Mapping[str, Any] | None) -> dict[str, str]:
-    """Keyed by the names that they are glued under; ranges are over cells, at each arm's smaller rate but for `form`."""
+    """Keyed by the names that they are glued under; ranges over cells, but for `form` at the smaller rates."""
     train = (card or {}).get("train", {})
     slow = starts.at_smaller_rate(frame)
     numbers = {"gain": gains(slow), "gain_seen": gains(slow, "seen"), "gain_unseen": gains(slow, "unseen")}
@@ -96,9 +96,9 @@ def verdict(results: Results) -> str:
     if not len(results.finished):
         return "Not run: no cell is finished."
     if set(judged.values()) == {Serves.NO}:
-        return f"None of the {len(judged)} starts meets the rule."
+        return f"No start of the {len(judged)} meets the rule."
     by_word = {word: [start for start in judged if judged[start] is word] for word in Serves}
-    return f"By the rule: {'; '.join(f'{word.value}: {listed(of)}' for word, of in by_word.items() if of)}."
+    return " ".join(f"Start {listed(of)}: {word.value}." for word, of in by_word.items() if of)
 
 
 def expected(frame: pd.DataFrame) -> list[Row]:

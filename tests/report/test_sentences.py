@@ -27,6 +27,7 @@ from fakes import (
     intervened,
     matrix,
     one_evaluation,
+    start_trials,
     swept_rates,
     world,
     write_cell,
@@ -35,7 +36,7 @@ from fakes import (
 )
 
 from lrd import results
-from lrd.analysis import again, budget as budget_numbers, fair, interventions, onset, sweep
+from lrd.analysis import again, budget as budget_numbers, fair, interventions, onset, starts as trials, sweep
 from lrd.analysis.again import Reading, Rerun
 from lrd.analysis.crossed import Contrast
 from lrd.analysis.equivalence import compare
@@ -54,6 +55,7 @@ from lrd.report import (
     results as results_report,
     setup,
     stability,
+    starts,
     text,
     variants,
     verification,
@@ -369,6 +371,20 @@ def rerun(compared: again.Comparison) -> Glued:
     )
 
 
+def starts_page(runs: Path) -> Iterable[tuple[str, Glued]]:
+    """Trials of supervised starts: all of them gain, none has run."""
+    start_trials(runs / "trials")
+    card = {
+        "models": {"a/student": {"habits": {"direct": [0.1, 0.8]}, "pass@8": 0.25}},
+        "train": {"adapter": 8, "steps": 9},
+    }
+    for case, of in (("trials", card), ("no runs", None)):
+        found = results.load("smollm-starts", runs / case)
+        frame = trials.table(found)
+        glued = starts.glued(found, frame, of)
+        yield case, glued | table("try", starts.tried(found, of)) | table("expected", starts.expected(frame))
+
+
 # page → from the worlds' runs to (case, what the page glues); add a page here
 PAGES: dict[str, Callable[[Path], Iterable[tuple[str, Glued]]]] = {
     "answer": in_each_world(lambda found: answer.glued(found) | table("reward", answer.rows(found))),
@@ -383,6 +399,7 @@ PAGES: dict[str, Callable[[Path], Iterable[tuple[str, Glued]]]] = {
     "verification": recorded(verification.glued),
     "repair": collapse_page,
     "rates": learning_rates_page,
+    "starts": starts_page,
     "variants": varied_settings_page,
     "yours": reruns_page,
 }

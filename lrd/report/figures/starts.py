@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from lrd.report.figures import style
@@ -21,16 +22,18 @@ def starts(results: Results, gain: float) -> Figure:
         )
         for i, (full, rate, arm) in enumerate(kinds)
     }
+    bases = curves[curves.step == 0].groupby("start")["pass@1"].mean()
+    shown = pd.concat([curves["pass@1"], bases + gain]).to_frame()
     for ax, start in zip(axes[0], names):
         mine = curves[curves.start == start]
         for (arm, rate, _), its in mine.groupby(["arm", "learning_rate", "seed"]):
             ax.plot(its.step, its["pass@1"], linewidth=1.4, **looks[arm, rate])
         if len(mine):
-            ax.axhline(mine["pass@1"][mine.step == 0].mean() + gain, color="0.5", linestyle=":", linewidth=1.3)
-        ax.set(title=f"start {start}", xlabel="step", ylim=style.limits(curves[["pass@1"]] + 0.01))
+            ax.axhline(bases[start] + gain, color="0.5", linestyle=":", linewidth=1.3)
+        ax.set(title=f"start {start}", xlabel="step", ylim=style.limits(shown))
         style.say_if_empty(ax, mine)
     axes[0, 0].set_ylabel("greedy pass@1")
     key = [plt.Line2D([], [], label=f"{style.short(arm)}, {rate:g}", **looks[arm, rate]) for _, rate, arm in kinds]
     key.append(style.mark(f"base + {gain:g}", "0.5", linestyle=":", linewidth=1.3))
-    style.legend(figure, key, len(key))
+    style.legend(figure, key, len(key), title="arm, learning rate")
     return style.finish(figure, np.asarray(axes))
