@@ -51,12 +51,14 @@ def table(results: Results) -> pd.DataFrame:
     """
     evals = described(results.of_finished(results.evals))
     rows = []
-    for key, its in evals.groupby(KEYS, sort=False):
+    for _, its in evals.groupby("cell", sort=False):
         groups = {"all": its, "seen": its[its.seen], "unseen": its[~its.seen]}
         for group, problems in groups.items():
             before, after = (problems[problems.step == step] for step in ends(its))
             for part in PARTS if group == "all" else ("pass@1", "worked"):
-                rows.append((*key, group, part, value(before, part), value(after, part), change(problems, part)))
+                rows.append(
+                    (*its[KEYS].iloc[0], group, part, value(before, part), value(after, part), change(problems, part))
+                )
     return pd.DataFrame(rows, columns=[*KEYS, "problems", "part", "before", "after", "change"])
 
 

@@ -147,9 +147,9 @@ def _outcome(cells: pd.DataFrame, model: Mapping[str, Any], judged: Mapping[str,
     base, start = known.base.mean(), known.start.iloc[0]
     sampled = [f"{name} {model[name]:.3f}" for name in ("pass@1", "pass@4", "pass@8") if name in model]
     texts = []
-    for (arm, rate), its in known.groupby(["arm", "learning_rate"]):
-        each = [signed(gain) for gain in its.final - its.base]
-        texts.append(f"{arm_name(arm)} at {rate:g}: {listed(each)}")
+    for _, its in known.groupby(["arm", "learning_rate"]):
+        each = listed([signed(gain) for gain in its.final - its.base])
+        texts.append(f"{arm_name(its.arm.iloc[0])} at {its.learning_rate.iloc[0]:g}: {each}")
     low = "" if LEAST_BASE <= base <= MOST_BASE else f", its base outside {LEAST_BASE:g} to {MOST_BASE:g}"
     text = f"{'; '.join(texts)}. It {judged[start].value if judged[start] is not Serves.OPEN else 'is undecided'}{low}."
     return f"greedy {base:.3f}; sampled {', '.join(sampled) or NOTHING}", text[0].upper() + text[1:]

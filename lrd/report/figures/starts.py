@@ -22,14 +22,14 @@ def starts(results: Results, gain: float) -> Figure:
         )
         for i, (full, rate, arm) in enumerate(kinds)
     }
-    bases = curves[curves.step == 0].groupby("start")["pass@1"].mean()
-    shown = pd.concat([curves["pass@1"], bases + gain]).to_frame()
+    asked = {name: its["pass@1"].mean() + gain for name, its in curves[curves.step == 0].groupby("start")}
+    shown = pd.concat([curves["pass@1"], pd.Series(asked, dtype=float)]).to_frame()
     for ax, start in zip(axes[0], names):
         mine = curves[curves.start == start]
-        for (arm, rate, _), its in mine.groupby(["arm", "learning_rate", "seed"]):
-            ax.plot(its.step, its["pass@1"], linewidth=1.4, **looks[arm, rate])
+        for _, its in mine.groupby("cell"):
+            ax.plot(its.step, its["pass@1"], linewidth=1.4, **looks[its.arm.iloc[0], its.learning_rate.iloc[0]])
         if len(mine):
-            ax.axhline(bases[start] + gain, color="0.5", linestyle=":", linewidth=1.3)
+            ax.axhline(asked[start], color="0.5", linestyle=":", linewidth=1.3)
         ax.set(title=f"start {start}", xlabel="step", ylim=style.limits(shown))
         style.say_if_empty(ax, mine)
     axes[0, 0].set_ylabel("greedy pass@1")
