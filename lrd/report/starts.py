@@ -85,9 +85,9 @@ def gains(frame: pd.DataFrame, problems: str = "all", part: str = "pass@1") -> s
 
 
 def ranged(values: Iterable[float], digits: int) -> str:
-    """`0.07 to 0.13`, or the one value that there is."""
+    """`0.07–0.13`, or the one value that there is."""
     ends = [f"{x:.{digits}f}" for x in (min(known), max(known))] if (known := list(values)) else [NOTHING]
-    return " to ".join(dict.fromkeys(ends))
+    return "\N{EN DASH}".join(dict.fromkeys(ends))
 
 
 def verdict(results: Results) -> str:
