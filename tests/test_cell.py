@@ -93,6 +93,8 @@ def test_the_papers_values_are_those_of_the_report():
         eval_problems=100,
         validation_problems=0,
         prompt_template="Problem: {problem}\n\nSolution: ",
+        system_prompt="",
+        eval_reward="",
         grading="boxed",  # not the report's
         prompts_per_step=4,
         samples_per_prompt=4,
