@@ -10,11 +10,11 @@ from lrd.analysis.bootstrap import Estimate
 from lrd.analysis.starts import GAIN, LEAST_BASE, MOST_BASE, Serves
 from lrd.report import setup
 from lrd.report.display import Html, folded, link, table
+from lrd.report.expected import FALSE, TRUE
 from lrd.report.text import NOTHING, arm_name, bracketed, counted, listed, signed
 from lrd.results import Results
 
 Row = tuple[str, ...]
-EXPECTED = ["expected before it ran", "what came out", "evidence"]
 TRIED = ["supervised start", "before RL", "what outcome RL made of it"]
 COLUMNS = {  # column of the cells' table → problems, part and digits
     "pass@1": ("all", "pass@1", 3),
@@ -121,7 +121,7 @@ def expected(frame: pd.DataFrame) -> list[Row]:
 
 
 def _came(each: list[bool]) -> str:
-    return NOTHING if not each else "came true" if all(each) else "did not come true"
+    return NOTHING if not each else TRUE if all(each) else FALSE
 
 
 def tried(results: Results, card: Mapping[str, Any] | None) -> list[Row]:
