@@ -15,7 +15,6 @@ import json
 import lzma
 import math
 import os
-import pickle
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -32,13 +31,14 @@ from lrd.cell import Cell, grid, path_safe, with_defaults
 from lrd.names import runs_root
 from lrd.presets import DEFAULT, further_axes, preset_names, read_preset
 from lrd.runs.directory import off_grid, reason, state
-from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log
+from lrd.runs.files import parsed_lines, read_json, read_jsonl, read_log, write_json
 from lrd.runs.published import record
 from lrd.sources import held_out_sets
 
 PUBLISHED = "fair"  # the preset whose runs are committed and that the book reports, once there are some
 KEYS = ["regime", "arm", "seed"]
 STEP_COLUMNS = ["step", "advantage_std", "step_time"]
+FRAMES = ("steps", "evals", "cells", "further")
 PLAIN = {"int64", "double", "bool", "string"}  # types of Arrow that a frame shows as Python's
 EVAL_COLUMNS = ["step", "problem", "correct", "answered", "length", "truncated"]
 
@@ -181,13 +181,17 @@ def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, 
     if not (folder := os.environ.get("LRD_CACHE")):
         return _read_all(preset, below, whole, states)
     key = repr((preset, below, [cell.config for cell in whole], states, sorted(seen)))
-    path = Path(folder) / f"{preset}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pickle"
-    with contextlib.suppress(FileNotFoundError):
-        return pickle.loads(path.read_bytes())
+    path = Path(folder) / f"{preset}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if path.is_dir():
+        frames = {name: pd.read_parquet(path / f"{name}.parquet") for name in FRAMES}
+        return Results(preset, **frames, **json.loads((path / "rest.json").read_text(encoding="utf-8")))
     found = _read_all(preset, below, whole, states)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    part.write_bytes(pickle.dumps(found))
-    part.replace(path)
+    (part := path.with_name(f".{os.getpid()}-{path.name}")).mkdir()
+    with contextlib.suppress(pyarrow.ArrowException, OSError):  # no columns of Arrow's; another process was quicker
+        for name in FRAMES:
+            getattr(found, name).to_parquet(part / f"{name}.parquet")
+        write_json(part / "rest.json", {"problems": found.problems, "axes": found.axes})
+        part.rename(path)
     return found
 
 

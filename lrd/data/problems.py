@@ -215,16 +215,21 @@ def _of_gym(made: gym.Made, number: int) -> Problem:
     return Problem(f"{kind}{number}", made.text, made.answer, subject=subject, solution=made.solution)
 
 
+@functools.lru_cache(maxsize=8)
+def _made(source: str, split: str) -> list[Problem]:
+    """The problems of a source that a program writes: thousands, at up to two milliseconds each."""
+    if source in TASKS:
+        made = stream(source, random.Random(f"{source} {split}"), is_held_out=split == "test")
+        return [as_problem(next(made)) for _ in range(getattr(TASKS[source], split))]
+    return [_of_gym(one, number) for number, one in enumerate(gym.pool(source, split, GYM_SIZES[split]))]
+
+
 def _load(read: Source, split: str) -> tuple[list[Problem], int]:
     source = read.path
     if book := codebook.from_name(source):  # all of it is to be remembered: there is nothing held out
         return [Problem(e.text, e.text, e.answer, solution=e.solution) for e in book.entries], 0
-    if source in TASKS:
-        made = stream(source, random.Random(f"{source} {split}"), is_held_out=split == "test")
-        return [as_problem(next(made)) for _ in range(getattr(TASKS[source], split))], 0
-    if source.startswith(GYM):
-        made = gym.pool(source, split, GYM_SIZES[split])
-        return [_of_gym(one, number) for number, one in enumerate(made)], 0
+    if source in TASKS or source.startswith(GYM):
+        return list(_made(source, split)), 0
     rows = _read_jsonl(source) if source.endswith(".jsonl") else _read_data_set(read, read.split or split)
     asked, gold, shown = read.problem or "problem", read.answer or "answer", read.solution or "solution"
     found: list[tuple[str, Problem]] = []

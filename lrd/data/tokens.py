@@ -23,16 +23,21 @@ def ends_of(config: Any) -> list[Any]:
 
 
 def prompt(problem: str, cell: Cell, tokenizer) -> str:
-    """The text that a completion goes on from: the cell's template, or the tokenizer's own for a chat.
+    """The text that a completion goes on from, as `asked` writes it."""
+    return asked([problem], cell, tokenizer)[0]
+
+
+def asked(problems: Iterable[str], cell: Cell, tokenizer) -> list[str]:
+    """The texts that completions go on from: the cell's template, or the tokenizer's own for a chat.
 
     Substituted, not formatted: LaTeX has braces. Raises `UserError` where a tokenizer has no template, or it refuses.
     """
     if cell.prompt_template != CHAT:
-        return cell.prompt_template.replace("{problem}", problem)
+        return [cell.prompt_template.replace("{problem}", problem) for problem in problems]
     system = [{"role": "system", "content": cell.system_prompt}] if cell.system_prompt else []
-    chat = [*system, {"role": "user", "content": problem}]
+    chats = [[*system, {"role": "user", "content": problem}] for problem in problems]
     try:
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     except Exception as error:  # whatever a template raises, which is a program
         why = " ".join(str(error).split())[:200] if tokenizer.chat_template else "its tokenizer has no chat template"
         raise UserError(f"student {cell.student!r} cannot be asked by prompt_template {CHAT!r}: {why}") from None
@@ -40,7 +45,7 @@ def prompt(problem: str, cell: Cell, tokenizer) -> str:
 
 def prompts(problems: Iterable[str], cell: Cell, tokenizer) -> list[list[int]]:
     """Token ids of prompts. A chat template writes itself what begins a sequence."""
-    texts = [prompt(problem, cell, tokenizer) for problem in problems]
+    texts = asked(problems, cell, tokenizer)
     return (continuations if cell.prompt_template == CHAT else beginnings)(texts, tokenizer)
 
 
@@ -52,13 +57,12 @@ def beginnings(texts: Iterable[str], tokenizer) -> list[list[int]]:
     """
     texts = list(texts)
     whole = tokenizer(texts).input_ids if texts else []
-    return [_begun(*pair) for pair in zip(whole, continuations(texts, tokenizer), strict=True)]
-
-
-def _begun(whole: list[int], plain: list[int]) -> list[int]:
-    n = len(plain)
-    before = next((whole[:i] for i in range(len(whole) - n + 1) if whole[i : i + n] == plain), [])
-    return plain if plain[: len(before)] == before else before + plain
+    begun = []
+    for ids, plain in zip(whole, continuations(texts, tokenizer), strict=True):
+        n = len(plain)
+        before = next((ids[:i] for i in range(len(ids) - n + 1) if ids[i : i + n] == plain), [])
+        begun.append(plain if plain[: len(before)] == before else before + plain)
+    return begun
 
 
 def continuations(texts: Iterable[str], tokenizer) -> list[list[int]]:

@@ -5,7 +5,7 @@ import warnings
 from lrd import UserError, rewards
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.data.tokens import prompt
+from lrd.data.tokens import asked
 from lrd.models import placement
 from lrd.models.limits import check_positions, check_tokens, check_weights
 from lrd.names import codebook_name
@@ -19,19 +19,20 @@ def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -
     for role in ("student", rewards.model_of(cell)):
         if role:
             check_weights(getattr(cell, role.lower()), role)
-    for source, of in ((cell.train_data, pool), (cell.eval_data, held_out)):
-        check_tokens(cell.student, "student", (prompt(p.problem, cell, tokenizer) for p in of), tokenizer, source)
+    starts, tests = (asked((p.problem for p in of), cell, tokenizer) for of in (pool, held_out))
+    for source, of in ((cell.train_data, starts), (cell.eval_data, tests)):
+        check_tokens(cell.student, "student", of, tokenizer, source)
     rewards.check(cell, tokenizer, pool)
     rewards.check_evaluation(cell, tokenizer, held_out)
-    asked = [(prompt(p.problem, cell, tokenizer), "") for p in pool], cell.max_completion_tokens
+    whole = [(text, "") for text in starts], cell.max_completion_tokens
     if rewards.demonstrates(cell):
         if cell.importance_cap:
             raise UserError(f"importance_cap weighs what a sampler draws, and regime {cell.regime!r} samples nothing")
         _check_solutions(cell, tokenizer, pool)
-        asked = [(prompt(p.problem, cell, tokenizer), p.solution or "") for p in pool], 1  # the end
-    check_positions(cell.student, "student", *asked, tokenizer, cell.train_data)
-    asked = [(prompt(p.problem, cell, tokenizer), "") for p in held_out], cell.max_completion_tokens
-    check_positions(cell.student, "student", *asked, tokenizer, cell.eval_data)
+        whole = [(text, p.solution or "") for text, p in zip(starts, pool)], 1  # the end
+    check_positions(cell.student, "student", *whole, tokenizer, cell.train_data)
+    whole = [(text, "") for text in tests], cell.max_completion_tokens
+    check_positions(cell.student, "student", *whole, tokenizer, cell.eval_data)
     if codebook_name(cell.eval_data):
         recall.check(cell.student, tokenizer)
 

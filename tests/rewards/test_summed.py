@@ -197,7 +197,7 @@ def test_problems_without_answers_are_trained_on_and_evaluated_by_rewards(settin
     assert "free.py" in next(iter(read_json(path / "provenance.json")["code"].values()))["own"]
     shown = call(["status", "free", "--runs", runs, "--json"], folder)
     (state,) = json.loads(shown.stdout)["cells"]
-    assert state["state"] == "finished" and state["accuracy"] is None
+    assert state["state"] == "finished" and state["pass@1"] is None
 
 
 def test_a_batch_of_which_some_have_gold_counts_those(make_cell, make_rollouts, tokenizer):

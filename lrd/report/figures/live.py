@@ -65,7 +65,7 @@ def _still(spec: Any) -> Any:
 
 def nothing(text: str = "no finished cell") -> Live:
     """In place of a figure that has nothing to show."""
-    return Live(alt.Chart(alt.Data(values=[{}])).mark_text(color="#777").encode(text=alt.value(text)))
+    return Live(alt.Chart(alt.Data(values=[{}])).mark_text(color="#777").encode(alt.TextValue(text)))
 
 
 def cells_of(results: Results) -> pd.DataFrame:

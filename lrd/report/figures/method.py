@@ -148,7 +148,7 @@ def step_times(bench: "Bench | None") -> live.Live:
         order="place:Q", tooltip=live.tips(row="", part="", seconds="seconds", step="whole step"),
     )  # fmt: skip
     total = alt.Text("sum(seconds):Q", format=".1f")
-    totals = every.mark_text(align="left", dx=3).encode(x="sum(seconds):Q", y=y, text=total)
+    totals = every.mark_text(align="left", dx=3).encode(total, x="sum(seconds):Q", y=y)
     layers = [bars.add_params(chosen), totals]
     if least := sum(bench.roofline.values()):
         layers.append(alt.Chart(alt.Data(values=[{}])).mark_rule(strokeDash=[2, 3]).encode(x=alt.datum(least)))
