@@ -13,6 +13,7 @@ from lrd.analysis.variants import Pair
 from lrd.cell import Cell, grid
 from lrd.presets import read_preset
 from lrd.report import claims, expected
+from lrd.runs import published
 
 SHOWN, UNDECIDED, CONTRADICTED = "shown", "undecided", "contradicted"
 
@@ -48,7 +49,8 @@ def test_claims_of_ranks_turn(tmp_path, right, enough, flat, ahead):
     ]
 
 
-def test_nothing_is_claimed_of_no_runs(tmp_path):
+def test_nothing_is_claimed_of_no_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
     found = results.load("fair")
     lines = headline.lines(found)
     made = claims.claims(found, results.load("small"), lines)
