@@ -187,7 +187,7 @@ def _load(preset: str, below: Path, whole: tuple[Cell, ...], states: tuple[str, 
         return Results(preset, **frames, **json.loads((path / "rest.json").read_text(encoding="utf-8")))
     found = _read_all(preset, below, whole, states)
     (part := path.with_name(f".{os.getpid()}-{path.name}")).mkdir()
-    with contextlib.suppress(pyarrow.ArrowException, OSError):  # no columns of Arrow's; another process was quicker
+    with contextlib.suppress(pyarrow.ArrowException, OSError):  # Arrow cannot hold it; another process was first
         for name in FRAMES:
             getattr(found, name).to_parquet(part / f"{name}.parquet")
         write_json(part / "rest.json", {"problems": found.problems, "axes": found.axes})

@@ -23,11 +23,11 @@ def ends_of(config: Any) -> list[Any]:
 
 
 def prompt(problem: str, cell: Cell, tokenizer) -> str:
-    """The text that a completion goes on from, as `asked` writes it."""
-    return asked([problem], cell, tokenizer)[0]
+    """The text that a completion goes on from, as `prompt_texts` writes it."""
+    return prompt_texts([problem], cell, tokenizer)[0]
 
 
-def asked(problems: Iterable[str], cell: Cell, tokenizer) -> list[str]:
+def prompt_texts(problems: Iterable[str], cell: Cell, tokenizer) -> list[str]:
     """The texts that completions go on from: the cell's template, or the tokenizer's own for a chat.
 
     Substituted, not formatted: LaTeX has braces. Raises `UserError` where a tokenizer has no template, or it refuses.
@@ -45,7 +45,7 @@ def asked(problems: Iterable[str], cell: Cell, tokenizer) -> list[str]:
 
 def prompts(problems: Iterable[str], cell: Cell, tokenizer) -> list[list[int]]:
     """Token ids of prompts. A chat template writes itself what begins a sequence."""
-    texts = asked(problems, cell, tokenizer)
+    texts = prompt_texts(problems, cell, tokenizer)
     return (continuations if cell.prompt_template == CHAT else beginnings)(texts, tokenizer)
 
 

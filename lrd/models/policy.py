@@ -26,8 +26,10 @@ def seed_of(*parts) -> int:
 
 
 class Policy:
-    """Student and reference of one cell. The reference is the student with its adapter off, or a frozen copy where it
-    has none, or one that moves the frozen weights.
+    """Student and reference of one cell.
+
+    The reference is the student with its adapter off. Without an adapter, or with one whose start changes the frozen
+    weights (PiSSA, OLoRA), it is a frozen copy.
     """
 
     def __init__(self, cell: Cell, device: torch.device):

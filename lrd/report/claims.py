@@ -35,7 +35,7 @@ class Claim:
 
 
 def claims(found: Results, before: Results, lines: Sequence[Line]) -> list[Claim]:
-    """Of the comparison, of an earlier one at larger learning rates, of the capacity experiments, of bf16."""
+    """The claims of the start page, in its order: the comparison, capacity, the collapse, bf16."""
     experiments = objections.experiments()
     return [
         enough(found, lines),

@@ -30,7 +30,7 @@ MAGNITUDE = ("mean-to-go", "cap", "whitened")  # interventions on the size of ad
 
 
 def fair(found: Results, lines: list[Line], swept: pd.DataFrame) -> list[Row]:
-    """Of the fair comparison, and of its sweep where that speaks of both."""
+    """Expectations of the fair comparison; the one on learning rates is judged by its sweep."""
     behind = enough(found, lines)
     rises = [line.rise for line in lines if line.rise]
     below = [c.mean + c.half(0.9) < MARGIN for c in rises]
@@ -52,7 +52,7 @@ def fair(found: Results, lines: list[Line], swept: pd.DataFrame) -> list[Row]:
 
 
 def _word(true: bool, false: bool, known: bool = True) -> str:
-    """By tests of a clause and of its opposite."""
+    """The verdict, from tests of a clause and of its opposite."""
     return NOTHING if not known else TRUE if true else FALSE if false else UNDECIDED
 
 
@@ -63,7 +63,7 @@ def _tenfold(clause: str, swept: pd.DataFrame) -> Row:
 
 
 def fair_lr(swept: pd.DataFrame) -> list[Row]:
-    """Of the sweep. Its rates are the best of a grid, without intervals."""
+    """Expectations of the learning-rate sweep, whose best rates have no intervals."""
     best = sweep.rates(swept)
     spread = {
         regime: max(rates) / min(rates)
@@ -97,7 +97,7 @@ def _by_reward(ratios: Mapping[str, float]) -> str:
 
 
 def intervened(repaired: Results, lines: list[Line]) -> list[Row]:
-    """Of the process reward under an intervention, every rank."""
+    """Expectations of the process reward with one deposit an episode, at every rank."""
     claim = enough(repaired, lines)
     return [
         (
@@ -109,7 +109,7 @@ def intervened(repaired: Results, lines: list[Line]) -> list[Row]:
 
 
 def intervened_rates(swept: pd.DataFrame, fairly: pd.DataFrame) -> list[Row]:
-    """Of that intervention's learning rates."""
+    """Expectations of that intervention's learning rates."""
     best, others = sweep.rates(swept), sweep.rates(fairly)
     same = [rate == others["outcome", arm] for (_, arm), rate in best.items() if ("outcome", arm) in others]
     return [
@@ -122,7 +122,7 @@ def intervened_rates(swept: pd.DataFrame, fairly: pd.DataFrame) -> list[Row]:
 
 
 def bf16(pair: Pair) -> list[Row]:
-    """Of full fine-tuning in bf16."""
+    """Expectations of full fine-tuning in bf16."""
     return [
         _lower("fewer weights move", pair, MOVED, 100, "Share of weights that moved, percentage points"),
         _lower("pass@1 ends lower", pair, "final", 1, "Final pass@1"),
@@ -142,14 +142,14 @@ def _lower(clause: str, pair: Pair, column: str, by: float, what: str) -> Row:
 
 
 def engine(pair: Pair) -> list[Row]:
-    """Of another engine."""
+    """Expectations of sampling with another engine."""
     d = pair.difference("final")
     word = NOTHING if d is None else OPEN if d.includes_zero else FALSE
     return [("pass@1 agrees within the noise of seeds", word, f"Final pass@1: {difference(d)}.")]
 
 
 def base_law(rewards: Rewards) -> list[Row]:
-    """Of the first capacity experiment."""
+    """Expectations of the first capacity experiment."""
     return [
         _bits("A supervised adapter stores about one bit a parameter, 0.65 to 1.1", rewards, "law"),
         _growth("The size that reaches 90 % of full fine-tuning grows with the information I", rewards),
@@ -161,7 +161,7 @@ def base_law(rewards: Rewards) -> list[Row]:
 
 
 def longer(rewards: Rewards, base: Rewards) -> list[Row]:
-    """Of longer runs at equal exposures per key."""
+    """Expectations of longer runs at equal exposures per key."""
     slope = law.estimate(rewards["supervised"], law.growth) if "supervised" in rewards else None
     ends = [[law.capacity(m, m.mean()) for m in each.values()] for each in (base, rewards)]
     first, second = (max(values) / min(values) if values and min(values) > 0 else math.nan for values in ends)
@@ -181,7 +181,7 @@ def longer(rewards: Rewards, base: Rewards) -> list[Row]:
 
 
 def between(rewards: Rewards, base: Rewards) -> list[Row]:
-    """Of more arms."""
+    """Expectations of the capacity experiment with more ranks."""
     pairs = [(law.estimate(base[r], law.growth), law.estimate(m, law.growth)) for r, m in rewards.items() if r in base]
     inside = [a.low <= b.value <= a.high for a, b in pairs]
     narrower = [b.high - b.low < a.high - a.low for a, b in pairs]
@@ -208,7 +208,7 @@ def _all(clause: str, each: Collection[bool], what: str) -> Row:
 
 
 def larger(rewards: Rewards) -> list[Row]:
-    """Of the larger student."""
+    """Expectations of the capacity experiment with another student."""
     pairs = [pair.at_bits for pair in law.pairs(rewards)]
     return [
         _growth(
@@ -243,7 +243,7 @@ def _growth(clause: str, rewards: Rewards) -> Row:
 
 
 def _ratios(pairs: list[Estimate], against: set[Side]) -> tuple[str, str]:
-    """Whether some ratio of sizes is shown to lie on a side of one that was not expected."""
+    """Verdict and evidence: does the interval of some ratio of sizes lie on a side of one that was not expected?"""
     wrong = [pair for pair in pairs if pair.against(1) in against]
     word = NOTHING if not pairs else FALSE if wrong else OPEN
     texts = listed([shown(pair) for pair in pairs]) or NOTHING
@@ -251,7 +251,7 @@ def _ratios(pairs: list[Estimate], against: set[Side]) -> tuple[str, str]:
 
 
 def repair(frame: pd.DataFrame) -> list[Row]:
-    """Of the interventions on the collapse."""
+    """Expectations of the interventions on the collapse."""
     tame, kept = (interventions.shown(frame, value) for value in ("magnitude", "lost"))
     some, declared = bool(len(frame)), {"canonical-minimum", "outcome"}
     saving = [name for name in MAGNITUDE if name in kept]

@@ -13,7 +13,7 @@ from torch import Tensor
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.data.tokens import asked
+from lrd.data.tokens import prompt_texts
 from lrd.models.limits import check_positions
 from lrd.models.loading import load_model, load_tokenizer
 from lrd.models.logps import token_logps
@@ -53,5 +53,5 @@ def check(cell: Cell, tokenizer, pool: list[Problem]) -> None:
             f"teacher {cell.teacher!r} cannot score {cell.student!r}'s tokens: {len(differing)} of {len(ours)} have no "
             f"or another id there (for one, {min(differing)!r}); choose a teacher that shares the student's tokenizer"
         )
-    rows = [(text, "") for text in asked((p.problem for p in pool), cell, tokenizer)]
+    rows = [(text, "") for text in prompt_texts((p.problem for p in pool), cell, tokenizer)]
     check_positions(cell.teacher, "teacher", rows, cell.max_completion_tokens, tokenizer, cell.train_data)

@@ -18,7 +18,7 @@ from torch import Tensor
 from lrd import UserError
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.data.tokens import prompt, prompts, solutions
+from lrd.data.tokens import prompt_texts, prompts, solutions
 from lrd.names import import_path
 from lrd.rewards import Deposits, Reward
 from lrd.rewards.outcome import on_last_token
@@ -36,7 +36,7 @@ def load(cell: Cell, tokenizer, device) -> Reward:
     def reward(rollouts: Rollouts, logps: Float[Tensor, "N T"]) -> Deposits:
         problems = rollouts.problems
         columns: dict[str, Any] = {f.name: [getattr(p, f.name) for p in problems] for f in dataclasses.fields(Problem)}
-        asked = [prompt(p.problem, cell, tokenizer) for p in problems]
+        asked = prompt_texts((p.problem for p in problems), cell, tokenizer)
         columns |= {"prompts": asked, "completions": list(rollouts.texts)}
         columns["completion_ids"] = [rollouts.ids_of(i) for i in range(len(problems))]
         values = checked(function(**columns), len(problems))

@@ -14,7 +14,7 @@ FOLDER = ROOT / "adapters"
 
 
 def made_from(world: dict[str, Any], role: str) -> dict[str, Any]:
-    """What of a recipe decides a role's adapter: its section, and those of the models that it takes."""
+    """The part of a recipe that decides a role's adapter: its section, and those of the models that it builds on."""
     takes = [world[role].get("from"), world[role].get("completer"), "student" if role == "prm" else None]
     decides = {key: world[key] for key in ("task", "start", "seed") if key in world} | {role: world[role]}
     for other in filter(None, takes):
@@ -23,7 +23,7 @@ def made_from(world: dict[str, Any], role: str) -> dict[str, Any]:
 
 
 def card(world: dict[str, Any], role: str) -> dict[str, Any] | None:
-    """What a role's adapter in `world["kept"]` measured; None where there is none, or the recipe has changed since."""
+    """The measurements of the adapter in `world["kept"]`; None without one, or if its recipe has changed since."""
     there = read_json(world["kept"] / role / "card.json") if "kept" in world else None
     return there["measured"] if there and there["made_from"] == made_from(world, role) else None
 

@@ -5,7 +5,7 @@ import warnings
 from lrd import UserError, rewards
 from lrd.cell import Cell
 from lrd.data.problems import Problem
-from lrd.data.tokens import asked
+from lrd.data.tokens import prompt_texts
 from lrd.models import placement
 from lrd.models.limits import check_positions, check_tokens, check_weights
 from lrd.names import codebook_name
@@ -19,7 +19,7 @@ def check(cell: Cell, tokenizer, pool: list[Problem], held_out: list[Problem]) -
     for role in ("student", rewards.model_of(cell)):
         if role:
             check_weights(getattr(cell, role.lower()), role)
-    starts, tests = (asked((p.problem for p in of), cell, tokenizer) for of in (pool, held_out))
+    starts, tests = (prompt_texts((p.problem for p in of), cell, tokenizer) for of in (pool, held_out))
     for source, of in ((cell.train_data, starts), (cell.eval_data, tests)):
         check_tokens(cell.student, "student", of, tokenizer, source)
     rewards.check(cell, tokenizer, pool)
