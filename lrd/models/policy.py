@@ -17,6 +17,7 @@ from lrd.cell import Cell
 from lrd.models import placement
 from lrd.models.loading import CausalLM, load_model, load_tokenizer
 from lrd.models.logps import Recompute, TokenLogps, token_logps
+from lrd.names import on_hub
 from lrd.rollouts import Rollouts
 
 
@@ -41,6 +42,8 @@ class Policy:
             self.reference = load_model(cell.student, "student", cell.dtype, device).requires_grad_(False)
         else:
             student = load_model(cell.student, "student", cell.dtype, device)
+            if on_hub(cell.student):  # what an adapter's configuration names, instead of the cache of this machine
+                student.name_or_path = cell.student
             self.reference = copy.deepcopy(student).requires_grad_(False) if placement.moves_base(cell) else student
             with torch.random.fork_rng():
                 torch.manual_seed(seed_of("initialization", cell.seed))
@@ -114,7 +117,9 @@ class Policy:
 
     def save(self, path) -> None:
         """The adapter in PEFT's format, or the whole student in the Hub's; safetensors either way."""
-        self.model.save_pretrained(path)
+        # Embeddings are never adapted, and whether to save them PEFT would ask the Hub.
+        plain = {"save_embedding_layers": False} if isinstance(self.model, PeftModel) else {}
+        self.model.save_pretrained(path, **plain)
         self.tokenizer.save_pretrained(path)
 
 

@@ -24,6 +24,7 @@ from lrd import UserError
 from lrd.cell import Cell, with_defaults
 from lrd.names import runs_root
 from lrd.runs import sources
+from lrd.runs.card import card
 from lrd.runs.files import (
     Unreadable,
     append_rows,
@@ -33,6 +34,7 @@ from lrd.runs.files import (
     shown_path,
     write_json,
     write_rows,
+    write_text,
 )
 from lrd.runs.provenance import LONGEST, fingerprint, now, provenance
 from lrd.runs.redact import redact
@@ -297,7 +299,7 @@ class Run:
         leave_reason(self.path, describe(error), step=step, traceback="".join(traceback.format_exception(error)))
 
     def finish(self) -> None:
-        """Writes `done.json`, the last file of a finished cell, and gives the directory up.
+        """Writes the model card and `done.json`, the last file of a finished cell, and gives the directory up.
 
         Raises `RuntimeError` where steps are missing: whoever stopped the training has not finished the cell.
         """
@@ -310,6 +312,11 @@ class Run:
                 )
             seconds, cpu = time.monotonic() - self._clock, time.process_time()  # `cpu` with the imports
             self.note(ended=now(), seconds=round(seconds, 1), cpu_seconds=round(cpu, 1))
+            if self.weights.is_dir():  # in place of the form that PEFT leaves there
+                rows = read_jsonl(self.path / "evals.jsonl")
+                before = means([row for row in rows if row["step"] == 0])
+                text = card(self.cell, before, self.last_evaluation(), self._provenance())
+                write_text(self.weights / "README.md", text)
             summary = {"finished": now(), "steps": len(metrics), "seconds": sum(m["step_time"] for m in metrics)}
             write_json(self.path / "done.json", summary)
             (self.path / ".failed.json.part").unlink(missing_ok=True)
