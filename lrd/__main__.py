@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lrd import UserError, __doc__ as about, __version__
+from lrd import ROOT, UserError, __doc__ as about, __version__
 from lrd.cell import settings
-from lrd.names import runs_root, tried
+from lrd.names import BESIDE, runs_root
 from lrd.presets import DEFAULT, preset_names
 from lrd.runs import own
 from lrd.runs.sources import CALLED_FROM
@@ -55,19 +55,21 @@ def main(argv: list[str] | None = None) -> int:
 def _runs_of(args: argparse.Namespace) -> Iterator[None]:
     """Presets of one's own are those of the runs at hand, for this command and the processes that it starts.
 
-    A preset that is given by its file gets its name.
+    A preset that is given by its file gets its name. The files that it names are looked for beside it.
     """
-    before = os.environ.get("LRD_RUNS")
+    before = {name: os.environ.get(name) for name in ("LRD_RUNS", BESIDE)}
     try:
         if "runs" in args:
             os.environ["LRD_RUNS"] = str(runs_root(args.runs))
             if getattr(args, "preset", "").endswith(".toml"):
                 args.preset = own.adopt(args.preset, args.runs)
+            if "preset" in args:
+                os.environ[BESIDE] = "\n".join(own.folders(args.preset, args.runs))
         yield
     finally:
-        os.environ.pop("LRD_RUNS", None)
-        if before is not None:
-            os.environ["LRD_RUNS"] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -274,7 +276,7 @@ def _directory(text: str) -> str:
 def _there(runs: str | None) -> str | None:
     """The directory that runs are read from, as it was given. Raises `UserError` where there is none."""
     if runs is not None and not runs_root(runs).is_dir():
-        raise UserError(f"--runs {runs!r} is no directory ({tried(runs_root(runs))})")
+        raise UserError(f"--runs {runs!r} is no directory (tried {runs_root(runs)}; paths count from {ROOT})")
     return runs
 
 

@@ -13,6 +13,8 @@ TASKS = ("chain", "arithmetic")
 """The tasks whose problems `lrd/data/problems.py` makes."""
 GYM = "reasoning-gym/"
 """What the names of reasoning-gym's families begin with (`lrd/data/gym.py`)."""
+BESIDE = "LRD_BESIDE"
+"""Environment: the directories of a preset of one's own and of those that it extends, one a line."""
 
 
 def is_name(name: str) -> bool:
@@ -30,6 +32,17 @@ def check_name(name: str, what: str) -> str:
 def runs_root(runs: str | Path | None = None) -> Path:
     """`runs/` of the clone, or another directory; relative paths count from the clone, as everything else does."""
     return ROOT / os.path.expanduser(runs or "runs")
+
+
+def beside() -> list[str]:
+    """The directories of the preset of one's own that a command is about, where its files are looked for first."""
+    return list(filter(None, os.environ.get(BESIDE, "").split("\n")))
+
+
+def located(name: str) -> Path:
+    """Where a path of a setting leads: beside a preset of one's own if something lies there, else from the clone."""
+    places = [Path(folder, name) for folder in beside()]
+    return next((path for path in places if os.path.exists(path)), ROOT / name)  # Path's own raises for a long name
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
@@ -90,6 +103,8 @@ def revision(name: str) -> str:
     return "refs/pr/5" if name == "peiyi9979/math-shepherd-mistral-7b-prm" else "main"
 
 
-def tried(path: Path) -> str:
+def tried(name: str) -> str:
     """Where a path of a setting was looked for: a shell elsewhere takes it for one of its own directory."""
-    return f"tried {path}; paths count from {ROOT}"
+    places = [*beside(), str(ROOT)]
+    paths = dict.fromkeys(os.path.normpath(os.path.join(folder, name)) for folder in places)
+    return f"tried {' and '.join(paths)}; paths count from {' and from '.join(places)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell
-from lrd.names import is_path, on_hub, revision, tried
+from lrd.names import is_path, located, on_hub, revision, tried
 from lrd.sources import parts
 
 REACH = 5.0  # seconds for the Hub's first answer
@@ -34,16 +34,16 @@ def data_set_folder(name: str) -> Path:
 
 
 def location(name: str, role: str) -> str:
-    """Where `from_pretrained` finds a model: a directory of the project for `./path`, else the Hub id itself."""
+    """Where `from_pretrained` finds a model: a directory for `./path`, else the Hub id itself."""
     if not is_path(name):
         return name
-    path = (ROOT / name).resolve()
+    path = located(name).resolve()
     if not os.path.isfile(path / "config.json"):  # unlike Path's own, no error for a name that is too long
         testbed = re.fullmatch(r"\./models/([\w-]+)/[\w-]+", name)
         known = testbed and (ROOT / "lrd" / "testbed" / f"{testbed[1]}.toml").is_file()
         make = f"; `lrd testbed {testbed[1]}` makes the models of that preset" if testbed and known else ""
-        raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint ({tried(path)}){make}")
-    return str(ROOT / name)
+        raise UserError(f"{role} {name!r} is not a directory with a Hugging Face checkpoint ({tried(name)}){make}")
+    return str(located(name))
 
 
 def fetch_inputs(cell: Cell) -> None:

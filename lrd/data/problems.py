@@ -12,13 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from lrd import ROOT, UserError
+from lrd import UserError
 from lrd.data import codebook, gym, hub
 from lrd.data.arithmetic import story
-from lrd.names import GYM, on_hub, tried
+from lrd.names import GYM, located, on_hub, tried
 from lrd.sources import Source, held_out_sets, parts
 from lrd.verifier import last_boxed
 from lrd.verifier.notation import normal, plain
@@ -304,9 +303,9 @@ def _text(row: dict[str, Any], where: str, *names: str, numbers: bool = True) ->
 
 def _read_jsonl(source: str) -> Iterable[tuple[str, dict[str, Any]]]:
     """Each row with its place, `line 1`."""
-    path = ROOT / Path(source)
+    path = located(source)
     if not os.path.isfile(path):  # unlike Path's own, no error for a name that is too long
-        raise UserError(f"there is no file {source!r} ({tried(path)})")
+        raise UserError(f"there is no file {source!r} ({tried(source)})")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON text may hold a U+2028
     except UnicodeDecodeError as error:
@@ -345,9 +344,9 @@ def _read_data_set(read: Source, split: str) -> Iterable[tuple[str, dict[str, An
     it knows a directory's configurations by their names, and would give the rows of another directory of that name.
     """
     source = read.path
-    where = str(hub.data_set_folder(source) if on_hub(source) else ROOT / source)
+    where = str(hub.data_set_folder(source) if on_hub(source) else located(source))
     if not os.path.isdir(where):
-        raise UserError(f"cannot load data set {source!r}: there is no such directory ({tried(Path(where).resolve())})")
+        raise UserError(f"cannot load data set {source!r}: there is no such directory ({tried(source)})")
     from datasets import disable_progress_bars, get_dataset_config_names, load_dataset, logging
 
     disable_progress_bars()

@@ -21,7 +21,7 @@ from lrd.matrix import cluster
 from lrd.matrix.execute import Outcome, outcome_of, run_cell
 from lrd.matrix.notebook import plain
 from lrd.matrix.plan import check
-from lrd.names import runs_root
+from lrd.names import BESIDE, runs_root
 from lrd.presets import read_preset
 from lrd.runs.directory import Held, Run, describe, few, leave_reason, state
 from lrd.runs.signals import on_stop
@@ -67,11 +67,16 @@ def run(
     with cluster.started(preset, address, jobs, needs):
         with contextlib.suppress(Held), Run(todo[0], runs, hold=False).launching():
             pass  # it can be written to, then
-        outcomes, stopped = _drive(_starter(needs, overrides, runs, other_code, called_from()), todo, jobs, runs)
+        outcomes, stopped = _drive(_starter(needs, overrides, runs, other_code, _environment()), todo, jobs, runs)
     failed = _report(outcomes)
     if stopped:
         raise KeyboardInterrupt
     return 1 if failed else 0
+
+
+def _environment() -> dict[str, str]:
+    """What tells a worker, on whichever host, where files of one's own lie."""
+    return {CALLED_FROM: called_from(), BESIDE: os.environ.get(BESIDE, "")}
 
 
 def _needs(preset: str, jobs: int | None, gpus_per_cell: float | None) -> dict[str, float]:
@@ -219,10 +224,12 @@ def _outcome(future: Any, path: Path) -> Outcome:
         return Outcome("interrupted", f"lost with its worker or host ({describe(error)})")
 
 
-def _guarded(cell: Cell, overrides: dict[str, Any], runs: str | None, other_code: bool, called: str) -> Outcome:
+def _guarded(
+    cell: Cell, overrides: dict[str, Any], runs: str | None, other_code: bool, environment: dict[str, str]
+) -> Outcome:
     """A cell as a task: what it is refused for is its outcome and stops no other."""
     os.environ["LRD_RUNS"] = str(runs_root(runs))  # of another host: presets of one's own lie there
-    os.environ[CALLED_FROM] = called
+    os.environ.update(environment)
     try:
         return run_cell(cell, overrides, runs, other_code=other_code)
     except Held:

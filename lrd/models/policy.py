@@ -118,7 +118,7 @@ class Policy:
     def save(self, path) -> None:
         """The adapter in PEFT's format, or the whole student in the Hub's; safetensors either way."""
         # Embeddings are never adapted, and whether to save them PEFT would ask the Hub.
-        plain = {"save_embedding_layers": False} if isinstance(self.model, PeftModel) else {}
+        plain: dict[str, Any] = {"save_embedding_layers": False} if isinstance(self.model, PeftModel) else {}
         self.model.save_pretrained(path, **plain)
         self.tokenizer.save_pretrained(path)
 

@@ -23,7 +23,7 @@ from lrd.names import import_path
 from lrd.rewards import Deposits, Reward
 from lrd.rewards.outcome import on_last_token
 from lrd.rollouts import Completion, Rollouts, collate
-from lrd.runs.sources import called_from
+from lrd.runs.sources import folders
 
 LARGEST = torch.finfo(torch.float32).max
 TRIED = 2  # problems
@@ -48,16 +48,16 @@ def load(cell: Cell, tokenizer, device) -> Reward:
 
 
 def find(regime: str) -> Callable[..., Any]:
-    """The function of an import path; its module is looked for where `lrd` was called, then as usual."""
+    """The function of an import path; its module is looked for beside the preset and where `lrd` was called first."""
     module, name = import_path(regime) or ("", "")
-    if (folder := called_from()) not in sys.path:
-        sys.path.insert(0, folder)
+    sys.path[:0] = [folder for folder in folders() if folder not in sys.path]
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever a file that somebody has just written raises
         missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
         nowhere = missing and f"{module}.".startswith(f"{missing}.")
-        why = f"there is no module {missing!r} in {folder}, nor is one installed" if nowhere else _line(error)
+        here = " or ".join(folders())
+        why = f"there is no module {missing!r} in {here}, nor is one installed" if nowhere else _line(error)
         raise UserError(f"the reward {regime!r} cannot be imported: {why}") from error
     if not callable(function := getattr(found, name, None)):
         where = getattr(found, "__file__", None) or module

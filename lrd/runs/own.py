@@ -1,11 +1,17 @@
-"""A preset of one's own, `lrd matrix ./mine.toml`: its file is kept with its runs, where commands find it by name."""
+"""A preset of one's own, `lrd matrix ./mine.toml`: its file is kept with its runs, where commands find it by name.
 
+So is the directory that it came from: files that it names by relative paths, and its rewards, are looked for there.
+"""
+
+import os
 from pathlib import Path
 
 from lrd import UserError
 from lrd.names import check_name, runs_root
-from lrd.presets import FOLDER, parse
+from lrd.presets import FOLDER, chain_of, parse
 from lrd.runs.files import write_text
+
+ORIGIN = "folder.txt"
 
 
 def adopt(given: str, runs: str | None = None) -> str:
@@ -24,6 +30,13 @@ def adopt(given: str, runs: str | None = None) -> str:
         raise UserError(f"cannot read the preset {given}: {error}") from None
     parse(name, text)
     kept = runs_root(runs) / name / "preset.toml"
-    if not kept.is_file() or kept.read_text(encoding="utf-8") != text:
-        write_text(kept, text)
+    for file, content in (kept, text), (kept.with_name(ORIGIN), f"{os.path.abspath(path.parent)}\n"):
+        if not file.is_file() or file.read_text(encoding="utf-8") != content:
+            write_text(file, content)
     return name
+
+
+def folders(preset: str, runs: str | None = None) -> list[str]:
+    """The directories that the preset, and those that it extends, came from; none of the library's."""
+    kept = (runs_root(runs) / name / ORIGIN for name, _ in chain_of(preset))
+    return [path.read_text(encoding="utf-8").removesuffix("\n") for path in kept if path.is_file()]

@@ -19,7 +19,7 @@ import psutil
 
 from lrd import ROOT, UserError
 from lrd.cell import Cell
-from lrd.names import on_hub, revision, runs_root
+from lrd.names import located, on_hub, revision, runs_root
 from lrd.runs.files import shown_path
 from lrd.sources import parts
 
@@ -74,13 +74,13 @@ def fingerprint(name: str) -> str | None:
         prints = [fingerprint(source.path) for source in of]
         return "+".join(map(str, prints)) if any(prints) else None
     if name.endswith(".jsonl"):
-        return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()[:16] if (ROOT / name).is_file() else None
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if (path := located(name)).is_file() else None
     if on_hub(name):
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(name, "config.json", revision=revision(name))
         return Path(cached).parent.name if isinstance(cached, str) else None
-    folder, digest = ROOT / name, hashlib.sha256()
+    folder, digest = located(name), hashlib.sha256()
     if not (folder / "config.json").is_file():
         return None
     digest.update((folder / "config.json").read_bytes())

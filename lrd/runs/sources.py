@@ -19,7 +19,7 @@ from typing import Any
 
 from lrd import ROOT
 from lrd.cell import reward_module
-from lrd.names import import_path, reward_terms
+from lrd.names import beside, import_path, reward_terms
 
 ROOTS = ("lrd.train.loop", "lrd.verifier.grader")  # the grader is started by name, as a process of its own
 IMPORT = re.compile(r"^ *(?:from ([\w.]+) import (\([^)]*\)|.*)|import (\w[\w., ]*))", re.MULTILINE)
@@ -28,8 +28,13 @@ CALLED_FROM = "LRD_CALLED_FROM"  # environment: where `lrd` was called; kernels 
 
 
 def called_from() -> str:
-    """The directory where `lrd` was called, or this process runs: a reward of one's own is looked for there first."""
+    """The directory where `lrd` was called, or this process runs."""
     return os.environ.get(CALLED_FROM) or os.getcwd()
+
+
+def folders() -> list[str]:
+    """Where a reward of one's own is looked for first: beside the preset of one's own, then where `lrd` was called."""
+    return list(dict.fromkeys([*beside(), called_from()]))
 
 
 def digests(notebook: str, regimes: Iterable[str]) -> dict[str, str]:
@@ -70,7 +75,7 @@ def _with_terms(regimes: Iterable[str]) -> list[str]:
 
 def _folder(package: str) -> Path | None:
     """Where a package would be imported from; None for the library, what is installed, and what there is not."""
-    spec = PathFinder.find_spec(package, [called_from(), *sys.path])
+    spec = PathFinder.find_spec(package, [*folders(), *sys.path])
     if spec is None or package == "lrd":
         return None
     folder = Path([*(spec.submodule_search_locations or []), spec.origin or ""][0]).parent
