@@ -196,7 +196,8 @@ def test_what_a_user_computes_stays_out_of_git(ignored):
 
 
 def test_the_commands_of_the_runbook_are_commands_and_its_manifest_is_of_the_pinned_ray():
-    blocks = re.findall(r"```(bash|yaml)\n(.*?)```", (ROOT / "book" / "run.md").read_text(), re.DOTALL)
+    pages = "".join((ROOT / "book" / name).read_text() for name in ("run.md", "study.md"))
+    blocks = re.findall(r"```(bash|yaml)\n(.*?)```", pages, re.DOTALL)
     found = [shlex.split(line, comments=True) for kind, text in blocks for line in _joined(text) if "lrd " in line]
     words = [line[line.index("lrd") + 1 :] for line in found if "lrd" in line]
     names = {_parser().parse_args(line).run.__name__ for line in words}

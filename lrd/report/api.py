@@ -2,7 +2,7 @@
 
 A Sphinx extension (see `_config.yml`): on `book/api.md`, `{modules}` becomes all modules, package by package: their
 docstrings and the signatures, fields and docstrings of what is public in them. A docstring is Markdown. On
-`book/run.md`, `{settings}` becomes the table of a cell's settings.
+`book/study.md`, `{settings}` becomes the table of a cell's settings.
 """
 
 import ast
@@ -17,7 +17,7 @@ from typing import Any
 from lrd import ROOT
 from lrd.cell import settings
 
-PAGE, RUN = "book/api", "book/run"
+PAGE, STUDY = "book/api", "book/study"
 MODULES, SETTINGS = "```{modules}\n```", "```{settings}\n```"
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -32,7 +32,7 @@ def setup(app: Any) -> dict[str, Any]:
 def _expand(app: Any, document: str, source: list[str]) -> None:
     if document == PAGE:
         source[0] = source[0].replace(MODULES, "\n".join(described(*heading) for heading in outline()))
-    if document == RUN:
+    if document == STUDY:
         source[0] = source[0].replace(SETTINGS, settings_table())
 
 

@@ -20,9 +20,9 @@ def test_every_module_is_on_the_page_below_its_package():
     assert names.index("lrd.train") < names.index("lrd.train.loop") < names.index("lrd.grpo")
 
 
-def test_the_run_page_has_the_settings():
-    source = [(ROOT / "book" / "run.md").read_text()]
-    api._expand(None, "book/run", source)
+def test_the_page_on_ones_own_study_has_the_settings():
+    source = [(ROOT / "book" / "study.md").read_text()]
+    api._expand(None, "book/study", source)
     assert "| `steps` | a whole number | `100` | rollouts of the whole run, each with its updates |" in source[0]
     assert api.SETTINGS not in source[0] and source[0].count("\n| `") >= 45
     assert "codebook-\\<keys>" in source[0]  # no tag

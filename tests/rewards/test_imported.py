@@ -175,8 +175,8 @@ def test_its_code_counts_with_what_it_imports_from_beside_it(here):
 
 
 def page() -> tuple[str, str]:
-    """The module and the command that the page on running shows."""
-    text = (ROOT / "book" / "run.md").read_text()
+    """The module and the command that the page on one's own study shows."""
+    text = (ROOT / "book" / "study.md").read_text()
     section = text[text.index("## A reward of your own") :]
     module = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     command = re.search(r"```bash\n(lrd cell .*?)\n", section)
