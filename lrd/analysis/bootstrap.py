@@ -53,7 +53,8 @@ def bootstrap(statistic: Callable[[np.ndarray | None], float], n: int, draws: in
     if n < LEAST:
         return Estimate(value, math.nan, math.nan, n)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
-    return Estimate(value, *expanded(np.array([statistic(weights) for weights in counts], float), n), n)
+    distinct, which = np.unique(counts, axis=0, return_inverse=True)  # of five replicates there are but 126
+    return Estimate(value, *expanded(np.array([statistic(weights) for weights in distinct], float)[which], n), n)
 
 
 def expanded(values: np.ndarray, n: int, level: float = 0.95) -> tuple[float, float]:
