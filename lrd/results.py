@@ -238,7 +238,8 @@ def _read(cell: Cell, path: Path, there: str) -> tuple[dict[str, Any], *tuple[pd
     for name in sets:
         its = summary(steps[:0], further[further["set"] == name] if len(further) else further)
         row |= {f"{key} {name}": its[key] for key in ("base", "final", "peak", "area")}
-    return row, steps.assign(**keys), evals.assign(**keys), further.assign(**keys), trouble
+    logs = (log.assign(**keys) if len(log) else log for log in (steps, evals, further))
+    return row, *logs, trouble
 
 
 def _log(path: Path, columns: list[str], there: str, trouble: list[str]) -> pd.DataFrame:
