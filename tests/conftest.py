@@ -8,7 +8,9 @@ the shapes and dtypes of its tensors checked against its signature.
 import inspect
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,6 +248,23 @@ def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]],
         return path
 
     return get
+
+
+@pytest.fixture(scope="session")
+def latin(tmp_path_factory) -> dict[str, str]:
+    """The environment of a real ISO-8859-1 locale. C and POSIX would not do: Python takes UTF-8 for them."""
+    folder = tmp_path_factory.mktemp("locales")
+    if not shutil.which("localedef"):
+        pytest.skip("localedef is not installed")
+    made = subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", folder / "en_US.ISO-8859-1"])
+    if made.returncode:
+        pytest.skip("localedef finds no sources of locales")
+    left = {k: v for k, v in os.environ.items() if k not in ("PYTHONUTF8", "PYTHONIOENCODING") and k[:3] != "LC_"}
+    found = left | {"LOCPATH": str(folder), "LC_ALL": "en_US.ISO-8859-1"}
+    code = "import locale, sys; print(locale.getpreferredencoding(False), sys.stdout.encoding)"
+    shown = subprocess.run([sys.executable, "-c", code], env=found, capture_output=True, check=True).stdout
+    assert shown.split() == [b"ISO-8859-1", b"iso8859-1"]
+    return found
 
 
 @pytest.fixture(scope="session")

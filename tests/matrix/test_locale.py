@@ -1,39 +1,21 @@
-"""A host whose locale is not UTF-8: files are UTF-8 all the same, and output survives a terminal without arrows."""
+"""A host whose locale is not UTF-8: files are UTF-8 all the same, and output survives a terminal without arrows.
+
+The book of such a host is tests/report/test_book.py's.
+"""
 
 import ast
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from fakes import write_run
 
 from lrd import ROOT
 from lrd.cell import Cell
-from lrd.report import book
 from lrd.runs.directory import Run, state
 from lrd.runs.files import read_json, read_jsonl
-
-
-@pytest.fixture(scope="module")
-def latin(tmp_path_factory) -> dict[str, str]:
-    """The environment of a real ISO-8859-1 locale. C and POSIX would not do: Python takes UTF-8 for them."""
-    folder = tmp_path_factory.mktemp("locales")
-    if not shutil.which("localedef"):
-        pytest.skip("localedef is not installed")
-    made = subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", folder / "en_US.ISO-8859-1"])
-    if made.returncode:
-        pytest.skip("localedef finds no sources of locales")
-    left = {k: v for k, v in os.environ.items() if k not in ("PYTHONUTF8", "PYTHONIOENCODING") and k[:3] != "LC_"}
-    found = left | {"LOCPATH": str(folder), "LC_ALL": "en_US.ISO-8859-1"}
-    code = "import locale, sys; print(locale.getpreferredencoding(False), sys.stdout.encoding)"
-    shown = subprocess.run([sys.executable, "-c", code], env=found, capture_output=True, check=True).stdout
-    assert shown.split() == [b"ISO-8859-1", b"iso8859-1"]
-    return found
 
 
 def lrd(environment: dict[str, str], *words) -> tuple[int, str, str]:
@@ -73,20 +55,6 @@ def test_a_cell_leaves_the_same_files(latin, as_options, tmp_path):
     Run(cell, tmp_path).close()  # here, where the locale is another
     status, out, _ = lrd(latin, "cell", "tiny", *asked)
     assert status == 0 and "finished already on" in out
-
-
-@pytest.mark.slow
-def test_the_book_is_built(latin, tmp_path):
-    write_run(tmp_path / "runs", "outcome", 1, 0, {0: 5, 10: 15})
-    for name in ("_config.yml", "lrd", "book", "notebooks"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    code = f"import pathlib; from lrd.report import book; raise SystemExit(book.build(pathlib.Path({str(tmp_path)!r})))"
-    environment = latin | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=280)
-    assert done.returncode == 0, done.stderr.decode("iso-8859-1")[-3000:]
-    assert book.JUPYTER_BOOK and "→" in "".join(
-        page.read_text(encoding="utf-8") for page in (tmp_path / "_build" / "html").rglob("*.html")
-    )
 
 
 # --- in the sources

@@ -12,10 +12,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from fakes import write_run
-
-from lrd import ROOT
-from lrd.report import book
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
 
@@ -80,24 +76,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def build(root: Path) -> None:
-    """The book of three cells: two finished, one that failed and has a strange name for its processor."""
-    for name in ("_config.yml", "book", "notebooks", "lrd"):
-        (root / name).symlink_to(ROOT / name)
-    write_run(root / "runs", "outcome", 1, 0, {0: 5, 5: 8, 10: 15})
-    write_run(root / "runs", "process", 4, 1, {0: 5, 5: 12, 10: 2})
-    failed = write_run(root / "runs", "distillation", None, 2, {0: 5})
-    (failed / "done.json").unlink()
-    (failed / "failed.json").write_text('{"error": "Diverged: <b>no</b>"}')
-    (failed / "provenance.json").write_text('{"hardware": {"cpu": "<script>console.error(1)</script>", "cores": 2}}')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("LRD_PRESET", raising=False)
-        assert book.build(root) == 0
-
-
 @pytest.fixture(scope="module")
-def site(once) -> Iterator[Site]:
-    html = once("book-of-three", build) / "_build" / "html"
+def site(clone) -> Iterator[Site]:
+    html = clone / "site"
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=html)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Site(html, f"http://127.0.0.1:{server.server_port}")
@@ -257,11 +238,13 @@ def test_explore_follows_the_choice_and_its_address_restores_it(site, browser, w
     page.goto(f"{site.url}/notebooks/explore.html")
     page.wait_for_selector("#lrd-explore .lrd-on svg")
     names = page.locator("#lrd-explore tbody th")
-    assert names.all_inner_texts() == ["outcome-r1-s0", "process-r4-s1", "distillation-full-s2"]
+    begun = ["outcome-r1-s0", "process-full-s0", "outcome-r1-s1", "process-r4-s1", "distillation-r16-s1"]
+    assert names.all_inner_texts() == [*begun, "outcome-r1-s2", "distillation-r4-s2", "distillation-full-s2"]
     page.locator("select[name=metric]").select_option("reward")
     page.get_by_label("outcome", exact=True).uncheck()
     page.get_by_label("full fine-tuning").uncheck()
-    sync_api.expect(names).to_have_text(["process-r4-s1"])
+    left = ["process-r4-s1", "distillation-r16-s1", "distillation-r4-s2"]
+    sync_api.expect(names).to_have_text(left)
     sync_api.expect(page.locator("#lrd-explore svg").first).to_contain_text("reward an episode")
     address = page.url
     assert "metric=reward" in address and "rewards=process%2Cdistillation" in address
@@ -269,9 +252,9 @@ def test_explore_follows_the_choice_and_its_address_restores_it(site, browser, w
     other, more = opened(browser, width)
     other.goto(address)
     other.wait_for_selector("#lrd-explore .lrd-on svg")
-    assert other.locator("#lrd-explore tbody th").all_inner_texts() == ["process-r4-s1"]
+    assert other.locator("#lrd-explore tbody th").all_inner_texts() == left
     assert other.locator("select[name=metric]").input_value() == "reward"
-    other.locator("#lrd-explore tbody a").click()
+    other.locator("#lrd-explore tbody a").first.click()
     other.wait_for_url("**/runs/tiny/process-r4-s1/cell.html")
     for each in ("seeds=9", "preset=no&metric=such&rewards=x&arms=&seeds=%22"):  # of some other book
         page.goto(f"{site.url}/notebooks/explore.html#{each}")
@@ -289,16 +272,19 @@ def test_the_gallery_pages_sorts_filters_and_leads_to_cells(site, browser, width
     page.goto(f"{site.url}/notebooks/gallery.html")
     rows = page.locator("#lrd-gallery tbody tr:not(.dtrg-group)")
     page.wait_for_selector("#lrd-gallery tbody svg.lrd-spark")
-    assert rows.count() == 50  # of 54, on its first page
-    assert page.locator("tr.dtrg-group").all_inner_texts() == ["tiny: 2 of 54 cells finished"]
+    assert rows.count() == 50  # of 108, on its first page
+    groups = page.locator("tr.dtrg-group")
+    assert groups.all_inner_texts() == ["tiny: 5 of 54 cells finished"]
     page.locator(".dt-paging button", has_text="2").click()
-    sync_api.expect(rows).to_have_count(4)
+    sync_api.expect(groups).to_have_text(["tiny: 5 of 54 cells finished", "paper: 1 of 54 cells finished"])
+    page.locator(".dt-paging button", has_text="3").click()
+    sync_api.expect(rows).to_have_count(8)
     final = page.locator("#lrd-gallery thead th", has_text="final")
-    for order, first in (("asc", "–"), ("desc", "0.750")):  # within the preset, by which the table stays sorted
+    for order, first in (("asc", "–"), ("desc", "0.800")):  # within the preset, by which the table stays sorted
         final.click()
         sync_api.expect(final).to_have_class(re.compile(f"dt-ordering-{order}"))
         assert rows.first.locator("td").nth(4).inner_text() == first
-    assert "outcome-r1-s0" in rows.first.inner_text() and "0.750" in rows.first.inner_text()
+    assert "outcome-r1-s2" in rows.first.inner_text() and "0.800" in rows.first.inner_text()
     page.locator(".dt-search input").fill("process finished")
     assert rows.count() == 1 and "process-r4-s1" in rows.first.inner_text()
     page.locator(".dt-search input").fill("script")  # what a run says of itself is text
