@@ -3,8 +3,6 @@
 #   make test PYTEST_ARGS="-k grpo -x"    passes options on to pytest
 
 STAMP := .venv/.installed
-# The notebooks that only read runs: they have to execute whatever there is of them.
-PAGES := $(filter-out %/cell.ipynb %/baseline.ipynb %/rewards.ipynb, $(wildcard notebooks/*.ipynb))
 BIN := .venv/bin
 BOOK := _build/html/index.html
 PYTHON ?=
@@ -41,7 +39,6 @@ book: $(STAMP)  ## builds the book from what lies in runs/
 test: lint  ## lint, then all tests
 	@echo "test: pytest over tests/"
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -q --nbval-lax $(PAGES)
 
 lint: $(STAMP)  ## ruff check, ruff format --check, import-linter and pyright; changes nothing
 	@echo "lint: ruff, import-linter and pyright; they change nothing"

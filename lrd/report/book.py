@@ -116,12 +116,13 @@ def _work(todo: Iterator[tuple[Path, Future[str]]]) -> None:
                 future.set_result(execute(path, kernel))
             except Exception as error:
                 future.set_exception(error)
-                _stop(kernel)
+                stop(kernel)
                 kernel = Kernel(transport="ipc", ip=ip)
-        _stop(kernel)
+        stop(kernel)
 
 
-def _stop(kernel: Kernel) -> None:
+def stop(kernel: Kernel) -> None:
+    """Ends it, if it runs."""
     if kernel.has_kernel:
         run_sync(kernel.shutdown_kernel)(now=True)
 
