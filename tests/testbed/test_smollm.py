@@ -41,32 +41,26 @@ def test_the_package_becomes_a_checkpoint_once_and_any_other_start_stays_as_it_i
 
 
 @pytest.fixture(scope="module")
-def slice_of_it(tmp_path_factory):
+def slice_of_it(smollm2, tmp_path_factory):
     """Two of SmolLM2's layers with its own tokenizer and weights, as an ordinary checkpoint."""
-    pytest.importorskip("gguf", reason="needs the extra `pretrained`")
-    folder = tmp_path_factory.mktemp("smollm2")
-    try:
-        pretrained.fetch()
-    except UserError as error:
-        pytest.skip(str(error))
-    pretrained.save_checkpoint(folder / "whole")
-    model = AutoModelForCausalLM.from_pretrained(folder / "whole")
+    folder = tmp_path_factory.mktemp("slice")
+    model = AutoModelForCausalLM.from_pretrained(smollm2)
     model.model.layers = model.model.layers[:2]
     model.config.num_hidden_layers = 2
     model.config.layer_types = None
-    model.save_pretrained(folder / "slice")
-    AutoTokenizer.from_pretrained(folder / "whole").save_pretrained(folder / "slice")
-    return folder / "slice"
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(smollm2).save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.slow
-def test_the_teacher_that_the_repository_keeps_is_the_recipes_and_knows_its_templates(slice_of_it):
+def test_the_teacher_that_the_repository_keeps_is_the_recipes_and_knows_its_templates(smollm2):
     """It finds the working of new problems of templates that it knows a nat a token likelier than SmolLM2 does."""
     world = recipe.load("smollm") | {"kept": kept.FOLDER / "smollm"}
     card = kept.card(world, "teacher")
     assert card and card["greedy"] > 0.3
-    start = load_model(str(slice_of_it.parent / "whole"), "start", "float32", CPU)
-    words, asked = load_tokenizer(str(slice_of_it.parent / "whole"), "start"), build._cell("smollm").prompt_template
+    start = load_model(str(smollm2), "start", "float32", CPU)
+    words, asked = load_tokenizer(str(smollm2), "start"), build._cell("smollm").prompt_template
     problems = [p for p in held_out(TASK, 8) if p.id.startswith("seen-")]
     assert len(problems) >= 4
 
