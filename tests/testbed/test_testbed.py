@@ -1,9 +1,12 @@
 """The testbed: its documents are right, its models load like any other, it is deterministic and cached."""
 
+import contextlib
 import random
 import re
 import shutil
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -211,6 +214,28 @@ def test_the_recipes_of_codebooks_can_be_read(name):
         assert {part["habits"].get("keys", 256) for part in (what["student"], teacher)} == {read.keys}
 
 
+@contextlib.contextmanager
+def same_workers() -> Iterator[None]:
+    """Builds go on in the processes of the first: what takes longest about a small model is to load torch."""
+    pools: list[ProcessPoolExecutor] = []
+
+    def pool(*args, **kwargs):
+        pools[:] = pools or [ProcessPoolExecutor(*args, **kwargs)]
+        return contextlib.nullcontext(pools[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "ProcessPoolExecutor", pool)
+        yield
+    for each in pools:
+        each.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[None]:
+    with same_workers():
+        yield
+
+
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "ROOT", tmp_path)
@@ -220,7 +245,7 @@ def small_world(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_codebooks_world_has_teachers_and_no_prm(small_world, monkeypatch):
+def test_a_codebooks_world_has_teachers_and_no_prm(small_world, workers, monkeypatch):
     made = tomllib.loads((recipe.HERE / "law-small.toml").read_text())
     shrunken = {name: MODEL[name] for name in ("shape", "train")}
     made |= {role: made[role] | shrunken for role in ("student", "teacher-1", "teacher-2")}
@@ -232,7 +257,7 @@ def test_a_codebooks_world_has_teachers_and_no_prm(small_world, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(small_world, monkeypatch):
+def test_the_testbed_is_deterministic_cached_and_made_of_ordinary_checkpoints(small_world, workers, monkeypatch):
     card = build.build("tiny")
     models = small_world / "models" / "tiny"
     files = {p.relative_to(models): p.read_bytes() for p in sorted(models.rglob("*.safetensors"))}
@@ -261,15 +286,16 @@ def test_a_recipe_with_trainings_makes_a_world_a_seed_and_each_is_that_of_its_se
 ):
     several = {key: value for key, value in RECIPE.items() if key != "seed"} | {"trainings": [1, 2]}
     monkeypatch.setattr(recipe, "load", lambda name: several)
-    card, models = build.build("tiny"), small_world / "models" / "tiny"
+    with same_workers():  # of its own: `capfd` hears those that are started under it
+        card, models = build.build("tiny"), small_world / "models" / "tiny"
+        weights = {seed: (models / f"{seed}/student/model.safetensors").read_bytes() for seed in (1, 2)}
+        monkeypatch.setattr(recipe, "load", lambda name: RECIPE | {"seed": 2})
+        alone = build.build("tiny")["models"]
     assert card["models"].keys() == {
         f"{seed}/{role}" for seed in (1, 2) for role in ("student", "teacher", "completer", "prm")
     }
     assert "student of seed 2: step 6 of 6" in capfd.readouterr().out
-    weights = {seed: (models / f"{seed}/student/model.safetensors").read_bytes() for seed in (1, 2)}
     assert weights[1] != weights[2]
-    monkeypatch.setattr(recipe, "load", lambda name: RECIPE | {"seed": 2})
-    alone = build.build("tiny")["models"]
     assert (models / "student/model.safetensors").read_bytes() == weights[2]
     assert [alone[role]["fingerprint"] for role in ("student", "teacher", "prm")] == [
         card["models"][f"2/{role}"]["fingerprint"] for role in ("student", "teacher", "prm")
@@ -277,7 +303,7 @@ def test_a_recipe_with_trainings_makes_a_world_a_seed_and_each_is_that_of_its_se
 
 
 @pytest.mark.slow
-def test_a_recipe_can_begin_from_a_pretrained_model(small_world, monkeypatch, checkpoint):
+def test_a_recipe_can_begin_from_a_pretrained_model(small_world, workers, monkeypatch, checkpoint):
     """Its models are adapters on it, or trained in full, and the same again on every build."""
     full = {key: MODEL[key] for key in ("train", "habits")}
     begun = RECIPE | {"start": checkpoint("llama"), "teacher": full, "prm": RECIPE["prm"] | {"adapter": 2}}
