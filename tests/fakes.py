@@ -1,5 +1,7 @@
 """What several tests share: runs written by hand, a notebook that was executed, deposits, the command line."""
 
+import contextlib
+import io
 import itertools
 import json
 import math
@@ -13,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from matplotlib.text import Text
 
 from lrd import ROOT, results
+from lrd.__main__ import main
 from lrd.analysis import headline, sweep
 from lrd.analysis.codebooks import Measured
 from lrd.cell import Cell, grid
 from lrd.report import figures
 from lrd.rewards import Deposits
 from lrd.rollouts import Completion
+from lrd.runs.sources import CALLED_FROM
 from lrd.sampling.torch import TorchSampler
 
 NOTEBOOK: dict[str, Any] = {
@@ -273,6 +278,16 @@ def _matrix(root, **ends: dict[int, int]):
 def lrd(*args, **env):
     command = [sys.executable, "-m", "lrd", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=240)
+
+
+def lrd_here(*args, **env) -> subprocess.CompletedProcess[str]:
+    """`lrd` in this process, which has loaded torch already; kernels are processes of their own as ever."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        for key, value in {CALLED_FROM: os.getcwd(), **env}.items():
+            patch.setenv(key, value)
+        status = main([*map(str, args)])
+    return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
 
 def call(words, folder: Path, clone: Path = ROOT) -> subprocess.CompletedProcess:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from fakes import lrd
+from fakes import lrd, lrd_here
 from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
@@ -167,10 +167,10 @@ def test_a_cell_is_not_gone_on_with_by_other_code_unless_it_is_asked_for(setting
     asked = ["--set", "eval_every=1", "--runs", tmp_path]
     one, many = (["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0], ["matrix", "tiny"])
     for words in (one, many):
-        done = lrd(*words, *as_options, *asked)
+        done = lrd_here(*words, *as_options, *asked)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert "was trained to its checkpoint with other code: lrd/grpo.py changed since" in done.stderr
-    done = lrd(*one, *as_options, *asked, "--other-code")
+    done = lrd_here(*one, *as_options, *asked, "--other-code")
     assert done.returncode == 0, done.stderr
     assert [session["from_step"] for session in Run(cell, tmp_path, hold=False).sessions] == [0, 1]
     with_now = Run(cell, tmp_path, hold=False)
@@ -202,7 +202,7 @@ def test_what_a_kernel_warns_of_reaches_the_terminal_and_the_status(as_options, 
     path.mkdir(parents=True)
     (path / "tensorboard").write_text("")
     asked = ["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, *as_options, "--runs", tmp_path]
-    done = lrd(*asked, LRD_TRACKER="tensorboard")
+    done = lrd_here(*asked, LRD_TRACKER="tensorboard")
     assert done.returncode == 0, done.stderr
     assert "UserWarning: tracker 'tensorboard' is given up" in done.stderr
     (row,) = [row for row in status.read_all("tiny", tmp_path)[0] if row.cell == path.name]
@@ -315,7 +315,7 @@ def test_a_matrix_refuses_what_any_of_its_cells_would_before_the_first_starts(
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(as_options, tmp_path):
-    done = lrd("matrix", "tiny", *as_options, "--runs", tmp_path, RAY_ADDRESS="127.0.0.1:9")
+    done = lrd_here("matrix", "tiny", *as_options, "--runs", tmp_path, RAY_ADDRESS="127.0.0.1:9")
     assert done.returncode == 2
     assert "no Ray cluster answers at '127.0.0.1:9' (ConnectionRefusedError" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -460,7 +460,7 @@ def test_a_reward_of_ones_own_that_raises_shows_where(as_options, tmp_path):
 
 def test_a_missing_model_stops_the_cell_before_training(tmp_path):
     words = ["cell", "tiny", "--regime", "outcome", "--rank", 1, "--seed", 0, "--runs", tmp_path]
-    done = lrd(*words, "--set", 'student="./models/nowhere/student"')
+    done = lrd_here(*words, "--set", 'student="./models/nowhere/student"')
     assert done.returncode == 2
     assert "student './models/nowhere/student' is not a directory with a Hugging Face checkpoint" in done.stderr
     assert "Traceback" not in done.stderr
@@ -580,23 +580,23 @@ def test_a_kernel_is_not_interrupted_when_it_is_shut_down(monkeypatch):
 
 def test_a_preset_is_studied_once_and_leaves_its_notebook(as_options, tmp_path):
     for name in ("baseline", "rewards"):
-        done = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        done = lrd_here(name, "tiny", *as_options, "--runs", tmp_path)
         assert done.returncode == 0, done.stderr
         path = tmp_path / "tiny" / name / f"{name}.ipynb"
         assert not [o for o in outputs(path) if o.output_type == "error"]
         stamp, record = path.stat().st_mtime_ns, path.with_name("done.json")
-        again = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        again = lrd_here(name, "tiny", *as_options, "--runs", tmp_path)
         assert again.returncode == 0 and again.stdout == f"{path}\n"
         about = read_json(record)
         said = f"{name}: finished already on {about['finished'][:10]} at {str(about['git'])[:12]}, nothing was run: "
         assert again.stderr == f"{said}{path.parent}\n".replace("None", "an unknown commit")
-        other = lrd(name, "tiny", *as_options, "--set", "temperature=1.0", "--runs", tmp_path)
+        other = lrd_here(name, "tiny", *as_options, "--set", "temperature=1.0", "--runs", tmp_path)
         assert other.returncode == 2 and "was made with the settings" in other.stderr
         record.write_text(json.dumps(about | {"code": about["code"] | {"lrd/grpo.py": "0" * 12}}))
-        again = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        again = lrd_here(name, "tiny", *as_options, "--runs", tmp_path)
         assert "(lrd/grpo.py changed since); move it away to run it again" in again.stderr
         record.write_text(json.dumps({"notebook": f"notebooks/{name}.ipynb"}))  # from before code was recorded
-        again = lrd(name, "tiny", *as_options, "--runs", tmp_path)
+        again = lrd_here(name, "tiny", *as_options, "--runs", tmp_path)
         assert "on an unknown day at an unknown commit, nothing was run" in again.stderr
         assert path.stat().st_mtime_ns == stamp
     frame = results.baseline("tiny", tmp_path)
@@ -604,5 +604,5 @@ def test_a_preset_is_studied_once_and_leaves_its_notebook(as_options, tmp_path):
     assert set(frame["sample"]) == {"greedy", *map(str, range(8))}
     html = "".join(o.data.get("text/html", "") for o in outputs(path) if "data" in o)
     assert "deposits_per_episode" in html and "background:rgba" in html
-    refused = lrd("rewards", "tiny", "--set", 'student="./models/tiny/nothing"', "--runs", tmp_path / "other")
+    refused = lrd_here("rewards", "tiny", "--set", 'student="./models/tiny/nothing"', "--runs", tmp_path / "other")
     assert refused.returncode == 2 and "lrd testbed tiny" in refused.stderr
