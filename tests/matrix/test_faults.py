@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import lrd
+from fakes import lrd, lrd_here
 from hypothesis import given, strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -560,12 +560,12 @@ def test_a_full_disk_fails_the_cell_and_room_finishes_it(
 def test_a_cell_whose_disk_fills_up_says_so_and_a_relaunch_finishes_it(as_options, small_disk):
     asked = ["cell", "tiny", "--regime", "outcome", "--rank", 4, "--seed", 0, *as_options, "--runs", small_disk]
     fill(small_disk, 150_000)
-    done = lrd(*asked)
+    done = lrd_here(*asked)
     path = small_disk / "tiny" / "outcome-r4-s0"
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "outcome-r4-s0: failed (" in done.stdout and "No space left on device" in done.stdout
     assert state(path) == "failed" and "No space left on device" in reason(path)
     (small_disk / "filler").unlink()
-    done = lrd(*asked)
+    done = lrd_here(*asked)
     assert done.returncode == 0, done.stderr
     assert state(path) == "finished" and results.has_page(path)
