@@ -15,7 +15,7 @@ export OMP_NUM_THREADS
 SUPPORTED := import sys; sys.exit(not (3, 11, 5) <= sys.version_info[:3] < (3, 13))
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint book clean
+.PHONY: help reproduce test lint book paper clean
 .DELETE_ON_ERROR:
 
 help:  ## lists the targets
@@ -36,6 +36,10 @@ book: $(STAMP)  ## builds the book from what lies in runs/
 	$(BIN)/lrd book
 	@echo "book: $(CURDIR)/$(BOOK)"
 
+paper: $(STAMP)  ## sets the paper and the poster from the built book, which is built where there is none
+	@test -f $(BOOK) || $(BIN)/lrd book
+	$(BIN)/python -m lrd.report.paper
+
 test: lint  ## lint, then all tests
 	@echo "test: pytest over tests/"
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
@@ -49,7 +53,7 @@ lint: $(STAMP)  ## ruff check, ruff format --check, import-linter and pyright; c
 
 clean:  ## removes the built book and caches, never runs/, models/ or .venv
 	@echo "clean: removes the built book and caches; runs/, models/ and .venv stay"
-	rm -rf _build build dist lrd.egg-info .jupyter_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build paper/*.pdf build dist lrd.egg-info .jupyter_cache .pytest_cache .ruff_cache .hypothesis
 	find lrd tests notebooks book \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The stamp goes first and comes back last: an installation that broke off is never taken for a finished one.

@@ -23,7 +23,7 @@ from jupyter_client.utils import run_sync
 from nbclient import NotebookClient
 
 from lrd import ROOT, results
-from lrd.report import pages
+from lrd.report import pages, paper
 from lrd.report.figures.live import VEGALITE
 from lrd.runs.kernel import Kernel, sockets
 
@@ -176,9 +176,10 @@ def _empty_page(app: Any) -> list[tuple[str, dict[str, str], str]]:
 
 
 def _write_cells(app: Any, failure: Exception | None) -> None:
-    """Completes the site by the pages of cells, and takes out what no page loads."""
+    """Completes the site by the pages of cells and by the paper, and takes out what no page loads."""
     if failure is None:
         pages.write(Path(app.outdir), results.root(), AT_A_TIME)
+        paper.make(Path(app.srcdir), Path(app.outdir).parent)
         for pattern in UNUSED:
             for path in Path(app.outdir, "_static").glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

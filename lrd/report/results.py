@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from lrd.analysis import budget, fair, onset
-from lrd.analysis.crossed import MARGIN, Contrast
+from lrd.analysis.crossed import LEVEL, MARGIN, Contrast
 from lrd.analysis.fair import FULL, WORLD, Compared
 from lrd.analysis.stats import Verdict, below_base
 from lrd.report.display import Html, page, table
-from lrd.report.text import NBSP, NOTHING, arm_name, bracketed, counted, listed, mean_sd, signed
+from lrd.report.text import NBSP, NOTHING, arm_name, bracketed, counted, listed, mean_sd, percent, signed
 from lrd.results import Results
 
 READ_AT = {"chosen": "chosen step", "final": "last step", "area": "area"}
@@ -33,6 +33,7 @@ def glued(results: Results, compared: Compared, events: pd.DataFrame) -> dict[st
     return {
         "problems": str(results.evals.problem.nunique()) if len(results.evals) else "the",
         "margin": f"{MARGIN:g}",
+        "level": percent(LEVEL),
         "totals": totals(compared),
         "chosen": chosen(results),
         "gain": ", ".join(f"{signed(gain)} ({regime})" for regime, gain in fair.gains(results).items()) or NOTHING,

@@ -60,7 +60,7 @@ def clone(once, environment) -> Path:
     """A clone as the book sees it, with half a matrix; its site is in `site`."""
 
     def make(root: Path) -> None:
-        for name in ("_config.yml", "book", "notebooks", "lrd"):
+        for name in ("_config.yml", "book", "notebooks", "paper", "lrd"):
             (root / name).symlink_to(ROOT / name)
         half_a_matrix(root / "runs")
         subprocess.run([sys.executable, "-c", BUILD, root], env=environment, cwd=ROOT, check=True)

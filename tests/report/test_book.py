@@ -27,7 +27,7 @@ STYLES = re.compile(
 def root(tmp_path, monkeypatch) -> Path:
     """A clone as the book sees it, without runs."""
     monkeypatch.delenv("LRD_PRESET", raising=False)
-    for name in ("_config.yml", "book", "notebooks", "lrd"):
+    for name in ("_config.yml", "book", "notebooks", "paper", "lrd"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 
