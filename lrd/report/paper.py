@@ -24,7 +24,7 @@ PAPERS = {
     "paper-letter.pdf": ("paper.typ", "us-letter"),
     "poster.pdf": ("poster.typ", "a0"),
 }
-ASKED = re.compile(r'\b(say|draw|rows)\(\s*"([^"]+)"(?:,\s*"([^"]+)")?')
+ASKED = re.compile(r'\b(say|draw|rows)\("([^"]+)"(?:, "([^"]+)"(?:, (\d+))?)?')  # a table: page, heading, which below it
 FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")  # those of the figures; Typst brings its own for text
 SVG = "image/svg+xml"
 
@@ -47,18 +47,19 @@ def make(root: Path, built: Path) -> list[Path]:
     return [shipped / name for name in PAPERS]
 
 
-def gather(asked: set[tuple[str, str, str]], notebooks: Path, below: Path) -> dict[str, dict[str, Any]]:
-    """What was asked for: values as text and tables as rows, by name; figures become SVG files in `below`.
+def gather(asked: set[tuple[str, str, str, str]], notebooks: Path, below: Path) -> dict[str, dict[str, Any]]:
+    """What was asked for, as `ASKED` finds it: values as text and tables as rows, by name; figures go to `below`.
 
-    `asked` holds (`say`, name, ""), (`draw`, name, "") and (`rows`, notebook, heading).
+    Raises ValueError for a name or a heading that no page has; a table may be missing, as in the book: it has no rows.
     """
     glued: dict[str, Any] = {}
     for path in notebooks.glob("*.glue.json"):
         glued |= {name: output["data"] for name, output in json.loads(path.read_text(encoding="utf-8")).items()}
     record: dict[str, dict[str, Any]] = {"say": {}, "rows": {}}
-    for kind, name, heading in sorted(asked):
+    for kind, name, heading, nth in sorted(asked):
         if kind == "rows":
-            record[kind][f"{name}: {heading}"] = shown(notebooks / f"{name}.ipynb", heading)
+            tables, n = shown(notebooks / f"{name}.ipynb", heading), int(nth or 0)
+            record[kind][f"{name}, {heading}, {n}"] = tables[n] if n < len(tables) else []
         elif name not in glued:
             raise ValueError(f'paper: a source asks for {kind}("{name}"), which no notebook glues')
         elif kind == "draw":
@@ -71,10 +72,7 @@ def gather(asked: set[tuple[str, str, str]], notebooks: Path, below: Path) -> di
 
 
 def shown(path: Path, heading: str) -> list[list[list[str]]]:
-    """The tables and lists that an executed notebook shows below a heading, each as rows of cells.
-
-    Raises ValueError if it has no such heading; a table may be missing, as in the book.
-    """
+    """The tables and lists that an executed notebook shows below a heading, each as rows of cells."""
     tables, above, known = [], "", set()
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "markdown":
