@@ -24,7 +24,8 @@ PAPERS = {
     "paper-letter.pdf": ("paper.typ", "us-letter"),
     "poster.pdf": ("poster.typ", "a0"),
 }
-ASKED = re.compile(r'\b(say|draw|rows)\("([^"]+)"(?:, "([^"]+)"(?:, (\d+))?)?')  # a table: page, heading, which below it
+# The name of a value or figure; of a table its page, the heading above it, and which of those below that it is.
+ASKED = re.compile(r'\b(say|draw|rows)\("([^"]+)"(?:, "([^"]+)"(?:, (\d+))?)?')
 FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")  # those of the figures; Typst brings its own for text
 SVG = "image/svg+xml"
 
@@ -94,10 +95,8 @@ def tables_of(html: str) -> list[list[list[str]]]:
         links.decompose()
     for mark in soup.select("br, .lrd-row"):
         mark.insert_before("\n")
-    return [
-        [[cell.get_text().strip() for cell in row.find_all(["th", "td"]) or [row]] for row in table.find_all(["tr", "li"])]
-        for table in soup.select("table, ul")
-    ]
+    tables = [table.find_all(["tr", "li"]) for table in soup.select("table, ul")]
+    return [[[cell.get_text().strip() for cell in row(["th", "td"]) or [row]] for row in rows] for rows in tables]
 
 
 def typeset(source: Path, size: str) -> bytes:

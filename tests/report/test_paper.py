@@ -1,4 +1,4 @@
-"""The paper and the poster: no number typed, every number of the record printed, fonts embedded, as long as a paper is."""
+"""The paper and the poster: no number typed, every number of the record printed, fonts embedded, and its length."""
 
 import json
 import re
@@ -15,7 +15,8 @@ from lrd.report import book, paper
 
 SOURCES = "".join(path.read_text("utf-8") for path in sorted((ROOT / "paper").glob("*.typ")))
 NUMBER = re.compile(r"\d[\d.,]*(?:e-?\d+)?")
-FIGURE = "<svg xmlns='http://www.w3.org/2000/svg' width='60' height='40'><text y='20' font-family=\"sans-serif\">F</text></svg>"
+TEXT = "<text y='20' font-family=\"sans-serif\">F</text>"
+FIGURE = f"<svg xmlns='http://www.w3.org/2000/svg' width='60' height='40'>{TEXT}</svg>"
 # What has a digit and is no result: names, numbers of pages, headings, figures, tables, equations and references, and
 # what stands in formulas.
 NAMES = ["Qwen3-1.7B", "SmolLM2-135M", "MATH-500", "pass@1", "Pass@1", "bf16"]
@@ -52,7 +53,7 @@ def built(folder: Path, digits: bool) -> Path:
                 output = nbformat.v4.new_output("display_data", {"text/html": f"<ul><li>{value()}</li></ul>"})
                 cells.append(nbformat.v4.new_code_cell("", outputs=[output]))
             for _ in range(last + 1):
-                rows = "".join(f"<tr><th>{row}</th><td>{value()}<br><small>{value()}</small></td></tr>" for row in first)
+                rows = "".join(f"<tr><th>{row}</th><td>{value()}<br>{value()}</td></tr>" for row in first)
                 html = f"<table><thead><tr><th>head</th><th>value</th></tr></thead><tbody>{rows}</tbody></table>"
                 output = nbformat.v4.new_output("display_data", {"text/html": html})
                 cells.append(nbformat.v4.new_code_cell("", outputs=[output]))
@@ -67,7 +68,8 @@ def pages(path: Path) -> list[str]:
 def passed(built: Path) -> set[str]:
     """Every number of the record that the sources were given."""
     record = json.loads((built / "paper" / "record.json").read_text("utf-8"))
-    return {number.rstrip(".,") for number in NUMBER.findall(json.dumps([*record["say"].values(), *record["rows"].values()]))}
+    values = json.dumps([*record["say"].values(), *record["rows"].values()])
+    return {number.rstrip(".,") for number in NUMBER.findall(values)}
 
 
 def unprinted(built: Path) -> set[str]:
@@ -95,7 +97,7 @@ def unembedded(path: Path) -> list[str]:
 def test_no_number_is_typed(tmp_path):
     for path in paper.make(ROOT, built(tmp_path, digits=False)):
         text = "\n".join(pages(path)).partition("\nReferences\n")
-        text = text[0] + text[2].partition("Settings of the comparison")[2]  # the list of references has years and pages
+        text = text[0] + text[2].partition("Settings of the comparison")[2]  # without the references' years and pages
         for name in NAMES:
             text = text.replace(name, "")
         for pattern in [*COUNTED, *FORMULAS]:
