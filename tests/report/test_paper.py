@@ -5,6 +5,7 @@ import re
 import shutil
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -65,10 +66,14 @@ def pages(path: Path) -> list[str]:
     return [page.extract_text() for page in PdfReader(BytesIO(path.read_bytes())).pages]
 
 
+def record(built: Path) -> dict[str, dict[str, Any]]:
+    """What the sources were given."""
+    return json.loads((built / "paper" / "record.json").read_text("utf-8"))
+
+
 def passed(built: Path) -> set[str]:
-    """Every number of the record that the sources were given."""
-    record = json.loads((built / "paper" / "record.json").read_text("utf-8"))
-    values = json.dumps([*record["say"].values(), *record["rows"].values()])
+    """Every number of it."""
+    values = json.dumps([list(values.values()) for values in record(built).values()], ensure_ascii=False)
     return {number.rstrip(".,") for number in NUMBER.findall(values)}
 
 
@@ -154,6 +159,7 @@ def test_the_paper_of_the_published_runs(tmp_path, monkeypatch):
     assert book.build(tmp_path) == 0
     below = tmp_path / "_build"
     assert unprinted(below) == set()
+    assert [name for name, rows in record(below)["rows"].items() if not rows] == []
     for name in ("paper.pdf", "paper-letter.pdf"):
         texts = pages(below / "html" / "paper" / name)
         before = next(i for i, text in enumerate(texts) if "Settings of the comparison" in text.splitlines()[0])
