@@ -20,8 +20,9 @@ TEXT = "<text y='20' font-family=\"sans-serif\">F</text>"
 FIGURE = f"<svg xmlns='http://www.w3.org/2000/svg' width='60' height='40'>{TEXT}</svg>"
 # What has a digit and is no result: names, numbers of pages, headings, figures, tables, equations and references, and
 # what stands in formulas.
-NAMES = ["Qwen3-1.7B", "SmolLM2-135M", "MATH-500", "pass@1", "Pass@1", "bf16"]
+NAMES = ["Qwen3-1.7B", "SmolLM2-135M", "MATH-500", "pass@1", "Pass@1", "bf16", "CS224R"]
 COUNTED = [r"(?:Figure|Table|Section)\s+\d+", r"\[\d+\]", r"\(\d\)", r"^\d{1,2}$", r"^\d{1,2} (?=[A-Z])"]
+COUNTED += [r"report, \d{4}"]  # a year of a reference
 FORMULAS = [r"𝑅1", r"log2", r"𝑘=1", r"𝟏", r"1[−+]𝜀", r"− ?1 ?∑", r"max\(.*?0\)"]
 
 

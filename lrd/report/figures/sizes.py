@@ -129,7 +129,7 @@ def budget(ours: pd.DataFrame, theirs: pd.DataFrame, results: Results) -> Figure
         for frame, filled in ((theirs, False), (ours, True)):
             _points(ax, frame[frame[value] > 0], value, results, filled)
         ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high), title=title, xlabel="capacity (bits)")
-        ax.text(0.97, 0.58, "room for all that is delivered:\na flat curve decides nothing", transform=ax.transAxes,
+        ax.text(0.97, 0.51, "room for all that is delivered:\na flat curve decides nothing", transform=ax.transAxes,
                 ha="right", va="center", fontsize=8.5, color="0.35")  # fmt: skip
         ax.text(0.03, 0.97, "more than is held", transform=ax.transAxes, va="top", fontsize=8.5, color="0.35")
         style.say_if_empty(ax, ours[ours[value] > 0])
