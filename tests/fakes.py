@@ -24,7 +24,7 @@ from lrd.__main__ import main
 from lrd.analysis import headline, sweep
 from lrd.analysis.codebooks import Measured
 from lrd.cell import Cell, grid
-from lrd.report import figures
+from lrd.report import style
 from lrd.rewards import Deposits
 from lrd.rollouts import Completion
 from lrd.runs.sources import CALLED_FROM
@@ -172,7 +172,7 @@ def legible(figure) -> None:
     figure.canvas.draw()
     sizes = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
     assert sizes and min(sizes) >= 8
-    assert figure.get_size_inches()[0] <= figures.WIDTH
+    assert figure.get_size_inches()[0] <= style.WIDTH
     assert figure.axes and any(ax.get_ylabel() for ax in figure.axes) and any(ax.get_xlabel() for ax in figure.axes)
     assert figure.get_suptitle() == ""  # the caption says it
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from lrd.report import figures
+from lrd.report import figures, style
 from lrd.report.display import Html, page as address, table
-from lrd.report.figures import live, style
+from lrd.report.figures import live
 from lrd.report.text import arm_name
 from lrd.results import Results
 

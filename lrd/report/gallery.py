@@ -13,7 +13,7 @@ import pandas as pd
 from itables import JavascriptFunction, options, to_html_datatable
 
 from lrd import results
-from lrd.report import figures
+from lrd.report import style
 from lrd.report.display import Html, page
 from lrd.report.text import arm_name
 from lrd.results import Results
@@ -99,7 +99,7 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
             "preset": found.preset,
             "arm": [_arm(arm) for arm in cells.arm],
             "pass@1": [
-                sparkline(curves.get(row.cell), figures.colour_of(row.regime, found), top) for row in cells.itertuples()
+                sparkline(curves.get(row.cell), style.colour_of(row.regime, found), top) for row in cells.itertuples()
             ],
             "final": cells.final.to_numpy(float),
             "peak": cells.peak.to_numpy(float),

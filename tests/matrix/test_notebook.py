@@ -90,6 +90,16 @@ def test_plain_papermill_does_the_same(settings, tmp_path):
     assert "evaluated 0 of 4" in said and "\x1b" not in said  # progress of the evaluation at step 0, in plain text
 
 
+def test_a_cell_needs_no_package_of_the_book():
+    """A GPU host has what a plain install brings: `import` fails for what extra `book` has beyond it."""
+    sources = [cell.source for cell in nbformat.read(ROOT / "notebooks" / "cell.ipynb", as_version=4).cells]
+    [imports] = [source.partition("\n\nparameters.check()")[0] for source in sources if "\nimport sys\n" in source]
+    absent = "altair", "vl_convert", "statsmodels", "yaml", "itables", "jupyter_book", "jupyterlab"
+    block = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in absent)
+    done = subprocess.run([sys.executable, "-c", block + imports], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_parameter_that_a_notebook_does_not_have_is_refused(tmp_path):
     done = papermill("cell", tmp_path / "out.ipynb", "-p", "regim", "1", "-p", "runs", tmp_path)
     said = "has no parameter 'regim' (did you mean regime?); it takes preset, regime, rank, seed, overrides, runs"

@@ -13,7 +13,8 @@ from matplotlib.text import Text
 from lrd import ROOT, results
 from lrd.analysis import onset
 from lrd.analysis.equivalence import compare
-from lrd.report import display, figures
+from lrd.report import display, figures, style
+from lrd.report.cell import cell_curves
 
 DRAWN = [figures.rank_curves, figures.learning_curves]
 
@@ -106,13 +107,13 @@ def test_a_live_figure_keeps_its_text_within_its_script():
 
 def test_one_cell_with_and_without_data(half, empty):
     mine = [frame[frame.cell == "process-r16-s0"] for frame in (half.steps, half.evals)]
-    legible(figures.cell_curves(*mine))
-    legible(figures.cell_curves(empty.steps, empty.evals))
+    legible(cell_curves(*mine))
+    legible(cell_curves(empty.steps, empty.evals))
 
 
 def test_a_colour_a_regime_and_a_marker_an_arm(half):
-    assert len({figures.colour_of(regime, half) for regime in half.regimes}) == 3
-    assert len(set(figures.markers_of(half.arms).values())) == len(half.arms)
+    assert len({style.colour_of(regime, half) for regime in half.regimes}) == 3
+    assert len(set(style.markers_of(half.arms).values())) == len(half.arms)
 
 
 def test_the_data_flow_fills_the_tokens_that_rewards_deposit_on(half):
@@ -120,7 +121,7 @@ def test_the_data_flow_fills_the_tokens_that_rewards_deposit_on(half):
     figure.canvas.draw()
     squares = [p for p in figure.axes[0].patches if isinstance(p, matplotlib.patches.Rectangle)]
     filled = [matplotlib.colors.to_hex(p.get_facecolor()).upper() for p in squares]
-    counts = [filled.count(figures.colour_of(regime, half)) for regime in half.regimes]
+    counts = [filled.count(style.colour_of(regime, half)) for regime in half.regimes]
     assert len(squares) == 3 * 17 and counts == [2, 4, 17]  # outcome, process, distillation over two completions
     sizes = [t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip()]
     assert min(sizes) >= 8
@@ -128,7 +129,7 @@ def test_the_data_flow_fills_the_tokens_that_rewards_deposit_on(half):
 
 def test_every_metric_with_a_label_is_explained():
     explained = (ROOT / "book" / "metrics.md").read_text()
-    assert [name for name in figures.METRICS if name.removeprefix("completions/") not in explained] == []
+    assert [name for name in style.METRICS if name.removeprefix("completions/") not in explained] == []
 
 
 def test_model_output_is_escaped():

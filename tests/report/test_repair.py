@@ -6,7 +6,7 @@ import pytest
 from fakes import intervened, legible
 
 from lrd.analysis import interventions
-from lrd.report import figures, repair
+from lrd.report import figures, repair, style
 from lrd.report.text import NOTHING
 
 FOUND = intervened(none=(0.8, 5.0), tame=(0.8, 1.0), good=(0.2, 5.0), both=(0.1, 1.0))
@@ -32,7 +32,7 @@ def test_the_figure_of_interventions_and_of_none():
         said = [text.get_text() for text in figure.legends[0].get_texts()]
         assert said == (["rank 1", "FullFT"] if len(found) else [])
         plt.close(figure)
-    full = [line for line in figures.repairs(FOUND).axes[1].lines if line.get_marker() == figures.FULL_MARKER]
+    full = [line for line in figures.repairs(FOUND).axes[1].lines if line.get_marker() == style.FULL_MARKER]
     assert [list(line.get_ydata()) for line in full] == [[i] for i in range(4) for _ in range(3)]
     bars = [line.get_xdata() for line in figures.repairs(FOUND).axes[1].lines if len(line.get_xdata()) == 2]
     adapters = np.array([[0.1] * 2, [0.1] * 2, [0.7] * 2, [0.8] * 2])  # without the 0.1 that FullFT has more

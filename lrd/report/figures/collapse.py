@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lrd.report.figures import live, style
+from lrd.report import style
+from lrd.report.figures import live
 from lrd.results import Results
 
 if TYPE_CHECKING:

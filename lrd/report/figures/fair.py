@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lrd.analysis.fair import ADAPTERS
 from lrd.analysis.stats import Verdict
-from lrd.report.figures import style
+from lrd.report import style
 from lrd.results import Results
 
 # measure → its label, mark and colour: none that a reward has in a matrix of three

@@ -16,7 +16,7 @@ import pandas as pd
 import vl_convert
 from matplotlib.colors import to_hex
 
-from lrd.report.figures import style
+from lrd.report import style
 from lrd.results import Results
 
 VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from lrd.analysis.baseline import estimates_at
-from lrd.report.figures import live, style
+from lrd.report import style
+from lrd.report.figures import live
 from lrd.results import Results
 
 if TYPE_CHECKING:

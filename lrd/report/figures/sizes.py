@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lrd.report.figures import live, style
+from lrd.report import style
+from lrd.report.figures import live
 from lrd.results import Results
 
 if TYPE_CHECKING:  # a cell's own notebook needs neither

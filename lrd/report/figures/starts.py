@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lrd.report.figures import style
+from lrd.report import style
 from lrd.results import Results
 
 
