@@ -53,6 +53,14 @@ def slice_of_it(smollm2, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("role", ["student", "teacher", "prm"])
+def test_the_repository_keeps_the_adapters_that_the_recipe_makes(role):
+    world = recipe.load("smollm") | {"kept": kept.FOLDER / "smollm"}
+    card = kept.card(world, role)
+    assert card and (kept.FOLDER / "smollm" / role / "adapter_model.safetensors").stat().st_size < 6e6
+    assert role != "prm" or card["held_out_step_accuracy"] > card["majority_step_accuracy"] + 0.05
+
+
 @pytest.mark.slow
 def test_the_teacher_that_the_repository_keeps_is_the_recipes_and_knows_its_templates(smollm2):
     """It finds the working of new problems of templates that it knows a nat a token likelier than SmolLM2 does."""
