@@ -14,7 +14,7 @@ from lrd import ROOT, results
 from lrd.analysis import onset
 from lrd.analysis.equivalence import compare
 from lrd.report import display, figures, style
-from lrd.report.cell import cell_curves
+from lrd.report.run_figures import cell_curves
 
 DRAWN = [figures.rank_curves, figures.learning_curves]
 

@@ -1,18 +1,15 @@
-"""How it is done: the flow of a step and its seconds, rewards on tokens, what the models can do before."""
+"""How it is done: the flow of a step and its seconds."""
 
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from lrd.analysis.baseline import estimates_at
 from lrd.report import style
 from lrd.report.figures import live
 from lrd.results import Results
@@ -84,46 +81,6 @@ def _box(ax: Axes, x: float, y: float, width: float, height: float, **look: Any)
     """A rounded rectangle with its lower left corner at (x, y)."""
     shape = "round,pad=0,rounding_size=1"
     ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, edgecolor="0.35", **look))
-
-
-def token_maps(tokens: list[str], rows: dict[str, dict[str, list[float]]]) -> Figure:
-    """Values on the tokens of one completion: reward → name → one value a token, NaN where nothing stands.
-
-    Each row has a scale of its own, symmetric about zero, since rewards differ in size; it stands beside the row.
-    """
-    flat = [(regime, name, np.array(values, float)) for regime, those in rows.items() for name, values in those.items()]
-    figure, axes = plt.subplots(len(flat), 1, figsize=(style.WIDTH, 0.2 * len(flat) + 0.7), sharex=True)
-    for ax, (regime, name, values) in zip(np.atleast_1d(axes), flat):
-        scale = np.nanmax(np.abs(values), initial=0.0) or 1.0
-        ax.imshow(values[None], aspect="auto", cmap="PuOr", vmin=-scale, vmax=scale, interpolation="nearest")
-        ax.set_yticks([0], [f"{regime} · {name}"])
-        ax.tick_params(length=0)
-        ax.grid(False)
-        ax.text(1.005, 0.5, f"±{scale:.2g}", transform=ax.transAxes, va="center", fontsize=8)
-        for spine in ax.spines.values():
-            spine.set_color("0.8")
-    words = [token.replace("\n", "⏎").replace("$", r"\$") for token in tokens]
-    np.atleast_1d(axes)[-1].set_xticks(range(len(words)), words, rotation=90, fontsize=8 if len(words) < 70 else 6)
-    return figure
-
-
-def pass_at_k(frame: pd.DataFrame) -> Figure:
-    """Unbiased pass@k against k for each model of a baseline, ± standard error over problems; greedy as a bar."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH / 2, 2.8))
-    estimates = estimates_at(frame)
-    greedy: Any = frame[frame["sample"] == "greedy"].groupby("model").correct.mean()
-    for i, model in enumerate(sorted(frame.model.unique())):
-        means = [values[model].mean() for values in estimates.values()]
-        errors = [values[model].sem() for values in estimates.values()]
-        look = {"color": str(0.55 * i), "linestyle": style.DASHES[i], "marker": style.MARKERS[i]}
-        ax.errorbar(list(estimates), means, errors, capsize=2, markersize=5, label=model, **look)
-        ax.plot(1, greedy[model], marker="_", markersize=14, markeredgewidth=2, color=look["color"], linestyle="")
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(list(estimates), [str(k) for k in estimates])
-    ax.set(xlabel="samples a problem, k", ylabel="pass@k (bar: greedy)", ylim=(0, 1))
-    ax.legend()
-    sns.despine(figure)
-    return figure
 
 
 def step_times(bench: "Bench | None") -> live.Live:
