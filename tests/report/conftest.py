@@ -48,7 +48,7 @@ def half_a_matrix(runs: Path) -> None:
 
 @pytest.fixture(scope="session")
 def environment(request) -> dict[str, str] | None:
-    """Of an ISO-8859-1 locale where this host can make one: what is right there is right in UTF-8."""
+    """An ISO-8859-1 locale's, where this host can make one: what is right there is right in UTF-8."""
     try:
         return request.getfixturevalue("latin") | {"PYTHONPATH": str(ROOT), "LRD_PRESET": ""}
     except pytest.skip.Exception:
