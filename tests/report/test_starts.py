@@ -100,7 +100,7 @@ def test_every_try_has_a_row(found):
     assert rows[0][2] == (
         "Full fine-tuning at 1e-05: +0.160; rank 16 at 0.0001: +0.160; rank 16 at 0.000316: +0.160. It is undecided."
     )
-    assert rows[4:] == setup.tried("smollm") and len(rows) == 10
+    assert rows[4:] == setup.tried("smollm") and len(rows) == 12
 
 
 def test_the_figure_and_that_of_nothing(found, tmp_path):
