@@ -57,6 +57,13 @@ def broken_links_of(page: Path) -> list[str]:
 
 
 @pytest.mark.slow
+def test_no_name_of_a_file_is_taken_for_a_host(clone):
+    """A `problems.py` in the text is no link to a host of Paraguay."""
+    pages = [*(clone / "site").rglob("*.html")]
+    assert pages and [page for page in pages if re.search(r'href="http://[\w.-]+\.(py|md|sh)"', page.read_text())] == []
+
+
+@pytest.mark.slow
 def test_half_a_matrix(clone):
     half = clone / "site"
     answer, results = half / "notebooks" / "answer.html", half / "notebooks" / "results.html"
