@@ -399,8 +399,12 @@ def notebook_ended(path: Path) -> bool:
     So is one that was run by hand, and none at all: the cell was trained elsewhere.
     """
     try:
-        about = json.loads((path / "cell.ipynb").read_text(encoding="utf-8"))["metadata"]
-        return about.get("papermill", {"end_time": "by hand"})["end_time"] is not None
+        executed = json.loads((path / "cell.ipynb").read_text(encoding="utf-8"))
+        if "papermill" not in executed["metadata"]:
+            return True
+        # papermill writes an end also where the kernel was killed; what it had not come to then has no number.
+        begun = all(cell["execution_count"] for cell in executed.get("cells", []) if cell["cell_type"] == "code")
+        return executed["metadata"]["papermill"]["end_time"] is not None and begun
     except FileNotFoundError:
         return True
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):

@@ -255,6 +255,23 @@ def test_a_notebook_that_is_no_notebook_is_no_page_of_a_finished_cell(tmp_path, 
     assert not notebook_ended(tmp_path)
 
 
+def test_a_kernel_that_is_killed_leaves_no_whole_notebook(settings, tmp_path):
+    """Of a finished cell: its notebook is executed once more where it is not whole, and papermill writes an end."""
+    cell = Cell.load("tiny", regime="outcome", rank=1, seed=0, **settings)
+    assert execute.run_cell(cell, settings, str(tmp_path)).state == "finished"
+    path = tmp_path / "tiny" / cell.name
+    assert notebook_ended(path)
+    executed = nbformat.read(path / "cell.ipynb", as_version=4)
+    codes = [cell for cell in executed.cells if cell.cell_type == "code"]
+    codes[-1].update(execution_count=None, outputs=[])  # as papermill saves it when the kernel dies before it
+    nbformat.write(executed, path / "cell.ipynb")
+    assert state(path) == "finished" and not notebook_ended(path)
+    assert execute.run_cell(cell, settings, str(tmp_path)).state == "finished"
+    assert notebook_ended(path)
+    shown = nbformat.read(path / "cell.ipynb", as_version=4).cells[-1]
+    assert shown.outputs and shown.execution_count
+
+
 @pytest.mark.parametrize(("asked", "gpus"), [(None, 1), (0.5, 0.5), (0, 0), (2, 2)])
 def test_ray_is_asked_for_what_the_preset_says_or_the_command_line(tmp_path, monkeypatch, asked, gpus):
     import ray
@@ -391,8 +408,6 @@ ALL = [[name, "tiny"] for name in ("matrix", "baseline", "rewards")]
         (["matrix", "tiny", "--gpus-per-cell", "half"], "--gpus-per-cell: invalid float value: 'half'"),
         (["status", "tiny", "--runs", "no-such-runs"], f"(tried {ROOT}/no-such-runs; paths count from {ROOT})"),
         (["sync", "./no-such-runs"], "/no-such-runs, counted from here)"),
-        (["baseline", "tiny", "--set", "teacher='./none'"], "is not a directory with a Hugging Face checkpoint"),
-        (["rewards", "tiny", "--set", "prm='./none'"], "is not a directory with a Hugging Face checkpoint"),
         (["status", "tiny", "--runs", ""], "--runs: it is empty"),
         ([*ONE, "--set", "temperature=-.5e1"], "temperature is -5.0; it has to be positive"),  # no TOML
         *(([*words, "--runs", __file__], f"{__file__} is no directory; give a") for words in (ONE, *ALL)),
@@ -402,6 +417,15 @@ def test_the_command_line_refuses_in_one_sentence(words, sentence, capsys):
     assert main(words) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.startswith("lrd: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "role"), [("baseline", "teacher"), ("rewards", "prm")])
+def test_a_study_refuses_a_model_that_is_not_there(name, role, tmp_path, capsys):
+    """In a directory of its own: the clone may hold the same study already, of other settings."""
+    assert main([name, "tiny", "--set", f"{role}='./none'", "--runs", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "is not a directory with a Hugging Face checkpoint" in said
+    assert said.startswith("lrd: ") and said.count("\n") == 1
 
 
 def test_a_refusal_that_needs_no_torch_does_not_wait_for_it():
