@@ -122,6 +122,7 @@ def test_positions_of_published_kinds():
     assert positions(Phi3Config(max_position_embeddings=131072, rope_parameters=long)) == 4096
 
 
+@pytest.mark.usefixtures("unchecked")  # jaxtyping's checks of 60,000 calls take longer than the calls
 def test_seven_thousand_problems_take_little_time(variant, make_cell, tmp_path):
     rows = [{"problem": f"{i}" + "1a+2" * 60, "answer": "1"} for i in range(7500)]
     (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
