@@ -1,4 +1,4 @@
-"""A small Sphinx extension for the reader's way: Previous and Next over chapters, terms that explain themselves.
+"""A small Sphinx extension for readers: Previous and Next over chapters, terms that explain themselves, roles.
 
 Executed cells are pages, hundreds of them. They stand in no chapter's chain, and a cell's page leads to none.
 """
@@ -9,12 +9,20 @@ from docutils import nodes
 
 RUNS = "runs/"  # below it lie executed notebooks
 GLOSSARY = "book/glossary"
+# What Sphinx writes that a screen reader would take for something else (rules of axe-core): a signature of several
+# lines is no list of definitions, and an entry of a bibliography is an item of its list.
+ROLES = {
+    '<dl>\n<dd><em class="sig-param">': '<dl role="none">\n<dd><em class="sig-param">',
+    '<dd><em class="sig-param">': '<dd role="none"><em class="sig-param">',
+    'role="doc-biblioentry"': 'role="listitem"',
+}
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx's entry point."""
     app.connect("doctree-resolved", _explain_terms)
     app.connect("html-page-context", _chain_chapters)
+    app.connect("html-page-context", _mend_roles)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -55,3 +63,8 @@ def _chain_chapters(app: Any, page: str, template: str, context: dict[str, Any],
             else None
         )
         context[way] = link
+
+
+def _mend_roles(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    for written, meant in ROLES.items():
+        context["body"] = context.get("body", "").replace(written, meant)

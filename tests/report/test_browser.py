@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed (extra `test`)")
 
 CHROMIUMS = [
     *("google-chrome-stable", "google-chrome", "chromium", "chromium-browser"),
@@ -128,8 +129,19 @@ def faults_of(site: Site, browser: Any, path: str, width: int) -> list[str]:
     links = page.eval_on_selector_all("a[href]", "links => links.map(a => a.href)")
     inside = dict.fromkeys(link for link in links if link.startswith(f"{site.url}/"))
     faults += [f"broken link: {link.removeprefix(site.url)}" for link in inside if site.broken(link)]
+    if width == WIDE:  # axe-core asks what a page is made of, not how wide it is
+        faults += inaccessible(page)
     page.context.close()
     return faults
+
+
+def inaccessible(page: Any) -> list[str]:
+    """What axe-core calls serious or critical."""
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    severe = [
+        (rule["id"], node) for rule in found if rule["impact"] in ("serious", "critical") for node in rule["nodes"]
+    ]
+    return [f"{rule}: {node['html'][:200]} at {node['target']}" for rule, node in severe]
 
 
 @pytest.mark.slow
@@ -320,5 +332,6 @@ def test_faults_are_noticed(site, browser):
         "broken link: /book/metrics.html#nowhere",
         "math is not rendered",
         "px wider than its window",
+        "image-alt: <img",
     ):
         assert fault in found, (fault, found)

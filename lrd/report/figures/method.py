@@ -109,5 +109,6 @@ def step_times(bench: "Bench | None") -> live.Live:
     totals = every.mark_text(align="left", dx=3).encode(total, x="sum(seconds):Q", y=y)
     layers = [bars.add_params(chosen), totals]
     if least := sum(bench.roofline.values()):
-        layers.append(alt.Chart(alt.Data(values=[{}])).mark_rule(strokeDash=[2, 3]).encode(x=alt.datum(least)))
+        rule = alt.Chart(alt.Data(values=[{}])).mark_rule(strokeDash=[2, 3], description="least that the card allows")
+        layers.append(rule.encode(x=alt.datum(least)))
     return live.Live(alt.layer(*layers).properties(width=420, height=alt.Step(20)))
