@@ -103,7 +103,7 @@ def outright(found: Results, lines: Sequence[Line]) -> str:
     smallest, names = arm_name(found.arms[0]), [line.regime for line in lines]
     if all(line.suffices for line in lines):
         text = (
-            f"Not in this study: {smallest}, the smallest tried, is enough under {listed(names)} alike, less than "
+            f"No, not in this study: {smallest}, the smallest tried, is enough under {listed(names)} alike, less than "
             f"{MARGIN:g} of pass@1 below full fine-tuning"
         )
         if changes := [signed(line.rise.mean) for line in lines if line.rise]:

@@ -18,6 +18,7 @@ from lrd.report.text import NBSP, NOTHING, arm_name, bracketed, counted, differe
 from lrd.results import Results, load
 
 SHOWN, UNDECIDED, CONTRADICTED = "shown", "undecided", "contradicted"
+PRACTICE = "practice of each fact"
 HEAD = ["claim", "evidence", "confidence", "where"]
 PAGES = {"results": "results", "law": "capacity", "repair": "collapse", "variants": "variants"}  # page → its short name
 
@@ -116,27 +117,30 @@ def ahead(found: Results, lines: Sequence[Line]) -> Claim:
     better, worse = (sum(line.verdicts[v] for line in lines) for v in (Verdict.AHEAD, Verdict.BEHIND))
     verdict = {worse: CONTRADICTED, better: SHOWN, 0: NOTHING}.get(n, UNDECIDED)  # of none, last
     return Claim(
-        "LoRA ends ahead of full fine-tuning.",
+        "There is a rank that ends ahead of full fine-tuning.",
         f"Mean of all ranks minus full fine-tuning, a comparison chosen afterwards: {listed(effects) or NOTHING} "
         f"(95{NBSP}% intervals).",
         answer.samples(found),
         verdict,
-        f"{better} of {counted(n, 'rank')} ahead and {worse} behind after Holm's correction",
+        f"Each rank under each reward is a test of its own, corrected for all {n} (Holm): {better} ahead, "
+        f"{worse} behind",
         "results",
     )
 
 
 def room(experiments: Experiments) -> Claim:
     """Growth of the matching size with the information: at equally many episodes, and at equal exposures per key."""
-    kinds = {"episodes": False, "exposures per key": True}
+    kinds = {"episodes": False, PRACTICE: True}
     sides = {name: objections.capacity_sides(experiments, equal) for name, equal in kinds.items()}
     verdicts = {equal: side(*counts) for equal, counts in sides.items()}
     one = set(verdicts.values())
     return Claim(
         f"The adapter that reaches {100 * law.SHARE:.0f}{NBSP}% of full fine-tuning is larger where more has to be "
         f"stored.",
-        f"{_sided(sides['episodes'], 'slopes', 'zero')} at equally many episodes; "
-        f"{_sided(sides['exposures per key'], 'slopes', 'zero')} at equal exposures per key.",
+        "At equally many episodes it grows in {1} of {0} series of runs and shrinks in {2}; where each fact is "
+        "practised equally often, it grows in {4} of {3} and shrinks in {5}.".format(
+            *sides["episodes"], *sides[PRACTICE]
+        ),
         _replicates(experiments),
         one.pop() if len(one) == 1 else "; ".join(f"{verdict} at equal {e}" for e, verdict in verdicts.items()),
         f"95{NBSP}% intervals, one at a time",
@@ -149,7 +153,7 @@ def denser(experiments: Experiments) -> Claim:
     counts = objections.density_sides(experiments)
     return Claim(
         "A denser reward requires a larger adapter to store as many bits.",
-        f"{_sided(counts, 'ratios of the size under two rewards', 'one')}.",
+        "Of {} pairs of rewards, the denser one takes the larger adapter in {} and the smaller in {}.".format(*counts),
         _replicates(experiments),
         side(*counts),
         f"95{NBSP}% intervals, one at a time",
@@ -160,11 +164,6 @@ def denser(experiments: Experiments) -> Claim:
 def side(n: int, above: int, below: int) -> str:
     """The verdict where each of n intervals should lie above."""
     return {below: CONTRADICTED, above: SHOWN, 0: NOTHING}.get(n, UNDECIDED)  # of none, last
-
-
-def _sided(counts: tuple[int, int, int], what: str, point: str) -> str:
-    n, above, below = counts
-    return f"{above} of {n} {what} above {point}, {below} below"
 
 
 def _replicates(experiments: Experiments) -> str:

@@ -18,7 +18,11 @@ def _here(tmp_path, monkeypatch):
 
 
 CASES = {
-    "ahead": (lambda cell: 16 if cell.rank else 8, "all 5 ranks are ahead", "Not in this study: rank 1, the smallest"),
+    "ahead": (
+        lambda cell: 16 if cell.rank else 8,
+        "all 5 ranks are ahead",
+        "No, not in this study: rank 1, the smallest",
+    ),
     "behind": (
         lambda cell: 6 if cell.rank else 15,
         "all 5 ranks are behind",
