@@ -108,7 +108,7 @@ def outright(found: Results, lines: Sequence[Line]) -> str:
         )
         if changes := [signed(line.rise.mean) for line in lines if line.rise]:
             largest = arm_name([arm for arm in found.arms if arm != fair.FULL][-1])
-            text += f", and going to {largest} changes pass@1 by {listed(changes)}"
+            text += f", and going to {largest} changes pass@1 by {listed(changes)} (on a line through all ranks)"
         return f"{text}."
     suffice = [line.regime for line in lines if line.lowest and line.lowest.suffices()]
     short = [line.regime for line in lines if line.lowest and line.lowest.falls_short()]

@@ -96,7 +96,7 @@ def flat(found: Results, lines: Sequence[Line]) -> Claim:
     ends = [arm_name(arm) for arm in found.arms if arm != FULL]
     return Claim(
         f"A larger rank changes little: less than {MARGIN:g} from {ends[0]} to {ends[-1]}.",
-        f"Change of pass@1: {_tested(effects)}.",
+        f"Change of pass@1 on a line through all ranks: {_tested(effects)}.",
         answer.samples(found),
         verdict,
         f"equivalence tests at 5{NBSP}%",

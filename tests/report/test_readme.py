@@ -1,5 +1,6 @@
 """What the README says was found is what the start page computes, number by number."""
 
+import os
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from lrd import ROOT, results
 from lrd.analysis import headline, objections
 from lrd.cell import grid
-from lrd.report import answer, claims, setup
+from lrd.report import answer, claims, figures, setup
 from lrd.runs import published
 
 
@@ -68,6 +69,17 @@ def test_the_readme_says_what_the_capacity_experiments_say(rest):
     left = without(rest, [f"{c.verdict.capitalize()}: {c.statement} {c.evidence}" for c in made])
     numbers = re.findall(r"\d+(?:\.\d+)?", left)
     assert numbers == ["1", "3", "1.7", "1"]  # pass@1 in the figure's own text, the original's model, rank 1
+
+
+def test_the_readmes_figure_is_that_of_the_start_page(found):
+    """By what its marks say of themselves, for fonts move the rest; `LRD_SENTENCES=write` draws it anew."""
+    assert "](book/answer.svg)" in readme()
+    path, svg = ROOT / "book/answer.svg", figures.rank_curves(headline.with_reading(found), "read", "pass@1").svg
+    if os.environ.get("LRD_SENTENCES") == "write":
+        path.write_text(svg, encoding="utf-8")
+    marks = re.compile(r'aria-label="([^"]*)"')
+    assert marks.findall(path.read_text(encoding="utf-8")) == marks.findall(svg)
+    assert len(marks.findall(svg)) > len(found.finished)
 
 
 def test_the_readme_says_what_the_runs_cost_and_which_study_make_reproduces(found):

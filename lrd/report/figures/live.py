@@ -54,12 +54,12 @@ class Live:
 
 
 def _still(spec: Any) -> Any:
-    """The same without the marks of the layers that only a pointer shows."""
+    """The same without what needs a pointer: links, and the marks of the layers that only it shows."""
     if isinstance(spec, list):
         return [_still(each) for each in spec]
     if not isinstance(spec, dict):
         return spec
-    found = {key: _still(value) for key, value in spec.items()}
+    found = {key: _still(value) for key, value in spec.items() if key != "href"}
     return found | {"transform": [{"filter": "false"}]} if str(spec.get("name", "")).startswith(TOUCH) else found
 
 
