@@ -31,8 +31,10 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # of this very 
 ANALYSIS = "notebooks/"  # what lies there is executed, whatever lies below runs/ is shown as it ran
 AT_A_TIME = min(4, os.cpu_count() or 1)
 RUNTIME = "vega.js"
-# A fifth of the site: what only a debugger reads, and builds of MathJax beside the one that the pages load.
-UNUSED = ["**/*.map", "mathjax/[!t]*.js", "mathjax/tex-[!c]*.js", "mathjax/tex-chtml-*.js", "mathjax/output/svg*"]
+# A fifth of the site: what only a debugger reads, builds of MathJax beside the one that the pages load, and the words
+# of theme and MathJax in languages other than the book's (of the latter's English, `base`, `en` and `nemeth` remain).
+UNUSED = ["locales", "mathjax/sre/mathmaps/[!ben]*", "mathjax/sre/mathmaps/n[bn].json"]
+UNUSED += ["**/*.map", "mathjax/[!t]*.js", "mathjax/tex-[!c]*.js", "mathjax/tex-chtml-*.js", "mathjax/output/svg*"]
 STUDIES = {"rewards": "notebooks/method", "baseline": "notebooks/setup"}  # notebook of a whole preset → page above it
 
 

@@ -155,10 +155,15 @@ def test_the_paper_of_the_published_runs(tmp_path, monkeypatch):
     if len(results.load("fair").finished) < len(results.load("fair").cells):
         pytest.skip("preset fair has not run here")
     monkeypatch.delenv("LRD_PRESET", raising=False)
-    for name in ("_config.yml", "book", "notebooks", "paper", "lrd", "runs"):
+    for name in ("_config.yml", "book", "notebooks", "paper", "lrd"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "runs").mkdir()
+    for runs in (ROOT / "runs").iterdir():
+        if runs.name != "tiny":  # this host's own
+            (tmp_path / "runs" / runs.name).symlink_to(runs)
     assert book.build(tmp_path) == 0
     below = tmp_path / "_build"
+    assert sum(path.stat().st_size for path in (below / "html").rglob("*") if path.is_file()) <= 90e6
     assert unprinted(below) == set()
     assert [name for name, rows in record(below)["rows"].items() if not rows] == []
     for name in ("paper.pdf", "paper-letter.pdf"):
