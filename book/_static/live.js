@@ -25,6 +25,8 @@
     }
     const options = { actions: false, renderer: "svg", loader: { target: "_self" } };
     await vegaEmbed(figure.box, fitted(chart, figure.clientWidth), options);
+    /* A group of marks that has none has nothing to be called by. */
+    for (const group of figure.box.querySelectorAll("g[role=graphics-symbol]:empty")) group.removeAttribute("role");
     figure.classList.add("lrd-on");
   }
 
