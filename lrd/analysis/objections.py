@@ -94,7 +94,7 @@ Experiments = list[tuple[Rewards, str]]  # the capacity experiments' curves, and
 
 
 def experiments() -> Experiments:
-    """Of `CAPACITY`."""
+    """The curves of each experiment in `CAPACITY`, in its order."""
     return [(codebooks.rewards(load(preset), at), at) for preset, at in CAPACITY.items()]
 
 

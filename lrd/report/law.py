@@ -243,11 +243,6 @@ def _sizes(sizes) -> list[str]:
     return [f"{size:,.0f}" if size == size else NOTHING for size in sizes]
 
 
-def slope_row(rewards: Rewards, statistic: Statistic) -> list[str]:
-    """Each reward's slope with its interval."""
-    return [shown(law.estimate(m, statistic)) for m in rewards.values()]
-
-
 def rate_rows(shares: pd.DataFrame) -> list[tuple[str, ...]]:
     """Reward and adapter, the share learned at each rate, the rate that is taken and whether it is at an end."""
     return [

@@ -137,7 +137,7 @@ def test_the_best_for_the_effect_of_rank_asks_for_no_gold():
 
 
 def test_what_was_exploited(tmp_path):
-    """Of each cell's wrong completions of the last evaluation the one with the largest last deposit."""
+    """Shown is the wrong completion of a cell's last evaluation whose last deposit is the largest."""
     rows = [(2, False, 0.99, "early"), (4, True, 0.98, "right"), (4, False, 0.7, "less"), (4, False, 0.9, "more")]
     for seed in range(4):
         path = write_cell(

@@ -146,7 +146,7 @@ def test_the_preset():
 
 @pytest.mark.parametrize("preset", ["law", "law-ranks", "law-small"])
 def test_the_rates_are_those_that_the_sweep_took(preset):
-    """Of the published sweep; where it has no results yet, none was taken."""
+    """The rates are those of the published sweep; where it has no results yet, none was taken."""
     taken = sweep.chosen(law.rate_shares(results.load(f"{preset}-lr", ROOT / "runs")))
     ours = {(cell.regime, cell.point["adapter"]): cell.learning_rate for cell in grid(preset)}
     assert taken == {at: ours[at] for at in taken} and (preset != "law" or len(taken) == len(ours))

@@ -135,7 +135,7 @@ def test_lead_and_lag_over_cells(collapsing):
 
 
 def test_peaks_and_losses_by_hand(tmp_path):
-    """Of 20, one cell gains 10 and has lost 6 of them for good from step 30 on; others come back or gain too little."""
+    """One cell gains 10 of 20 problems and has lost 6 for good from step 30 on; others come back or gain too little."""
     curves = {0: (5, 15, 14, 9, 8), 1: (5, 15, 8, 15, 15), 2: (5, 5, 5, 0, 0)}
     for seed, right in curves.items():
         path = write_run(tmp_path, "process", 1, seed, dict(zip(range(0, 41, 10), right)))

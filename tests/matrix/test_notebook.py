@@ -256,7 +256,7 @@ def test_a_notebook_that_is_no_notebook_is_no_page_of_a_finished_cell(tmp_path, 
 
 
 def test_a_kernel_that_is_killed_leaves_no_whole_notebook(settings, tmp_path):
-    """Of a finished cell: its notebook is executed once more where it is not whole, and papermill writes an end."""
+    """A finished cell's notebook is executed once more where it is not whole, and papermill writes an end."""
     cell = Cell.load("tiny", regime="outcome", rank=1, seed=0, **settings)
     assert execute.run_cell(cell, settings, str(tmp_path)).state == "finished"
     path = tmp_path / "tiny" / cell.name
