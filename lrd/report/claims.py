@@ -137,10 +137,9 @@ def room(experiments: Experiments) -> Claim:
     return Claim(
         f"The adapter that reaches {100 * law.SHARE:.0f}{NBSP}% of full fine-tuning is larger where more has to be "
         f"stored.",
-        "At equally many episodes it grows in {1} of {0} series of runs and shrinks in {2}; where each fact is "
-        "practised equally often, it grows in {4} of {3} and shrinks in {5}.".format(
-            *sides["episodes"], *sides[PRACTICE]
-        ),
+        "Made-up facts are learned by heart. At equally many episodes the adapter grows in {1} of {0} pairs of "
+        "experiment and reward and shrinks in {2}; where each fact is practised equally often, it grows in {4} of {3} "
+        "and shrinks in {5}.".format(*sides["episodes"], *sides[PRACTICE]),
         _replicates(experiments),
         one.pop() if len(one) == 1 else "; ".join(f"{verdict} at equal {e}" for e, verdict in verdicts.items()),
         f"95{NBSP}% intervals, one at a time",
@@ -169,7 +168,7 @@ def side(n: int, above: int, below: int) -> str:
 def _replicates(experiments: Experiments) -> str:
     known = [m.n for rewards, _ in experiments for m in rewards.values()]
     ends = " to ".join(dict.fromkeys([str(min(known)), str(max(known))])) if known else "no"
-    return f"{counted(len(experiments), 'experiment')}, {ends} replicates a reward"
+    return f"{counted(len(experiments), 'experiment')}, each arm {ends} times"
 
 
 def collapse(found: Results, before: Results) -> Claim:

@@ -201,7 +201,7 @@ def box(results: Results, lines: Sequence[Line], about: Mapping[str, str]) -> li
             "algorithm",
             f"GRPO, {cell.steps} steps of {cell.prompts_per_step} prompts × {cell.samples_per_prompt} completions",
         ),
-        ("rewards", f"{deposits}; in brackets the deposits of an episode at the start"),
+        ("rewards", f"{deposits}; in brackets how many values each puts on an episode at the start"),
         ("arms", f"LoRA of rank {ranks} on all linear layers, and full fine-tuning"),
         ("models", about["about_models"]),
         ("task", f"{TASKS.get(cell.train_data, cell.train_data)}; {cell.eval_problems} test problems"),
