@@ -106,7 +106,7 @@ def rows(found: Results, runs: str | Path | None = None) -> pd.DataFrame:
             "base": cells.base.to_numpy(float),
             "area": cells.area.to_numpy(float),
             "adv. std": cells.peak_advantage_std.to_numpy(float),
-            "student": [html.escape(str(results.recorded_models(record).get("student", ""))) for record in records],
+            "student": [html.escape(str(results.recorded_models(record).get("student", ""))[:8]) for record in records],
             "state": cells.state.to_list(),
             "seconds": cells.train_seconds.to_numpy(float),
             "CPU s": np.array([cpu_seconds(record) for record in records], float),
