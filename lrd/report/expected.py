@@ -16,7 +16,9 @@ from lrd.analysis.crossed import MARGIN
 from lrd.analysis.headline import Line
 from lrd.analysis.stats import Verdict
 from lrd.analysis.variants import MOVED, Pair
+from lrd.report import display
 from lrd.report.claims import UNDECIDED, enough, flat
+from lrd.report.display import Html
 from lrd.report.law import shown
 from lrd.report.rates import ratio
 from lrd.report.text import NOTHING, difference, listed, times
@@ -27,6 +29,11 @@ HEAD = ["expected before it ran", "what came out", "evidence"]
 Row = tuple[str, str, str]  # clause, verdict, evidence
 RATIO = 10  # of an adapter's best rate to full fine-tuning's
 MAGNITUDE = ("mean-to-go", "cap", "whitened")  # interventions on the size of advantages alone
+
+
+def table(rows: Iterable[Row]) -> Html:
+    """What was expected beside what came out; a clause from within a sentence begins with an ellipsis."""
+    return display.table(HEAD, [(f"… {clause}" if clause[0].islower() else clause, *rest) for clause, *rest in rows])
 
 
 def fair(found: Results, lines: list[Line], swept: pd.DataFrame) -> list[Row]:

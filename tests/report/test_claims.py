@@ -157,3 +157,8 @@ def test_each_clause_is_a_piece_of_its_presets_prediction(preset):
     rows = CLAUSES[preset]()
     assert rows and all(clause in prediction for clause, _, _ in rows)
     assert {word for _, word, _ in rows} == {"not measured"}
+
+
+def test_a_clause_from_within_a_sentence_says_so():
+    shown = str(expected.table([("Repairs help", expected.TRUE, ""), ("pass@1 is lost", expected.FALSE, "")]))
+    assert ">Repairs help<" in shown and ">… pass@1 is lost<" in shown
