@@ -137,9 +137,9 @@ def room(experiments: Experiments) -> Claim:
     return Claim(
         f"The adapter that reaches {100 * law.SHARE:.0f}{NBSP}% of full fine-tuning is larger where more has to be "
         f"stored.",
-        "Made-up facts are learned by heart. At equally many episodes the adapter grows in {1} of {0} pairs of "
-        "experiment and reward and shrinks in {2}; where each fact is practised equally often, it grows in {4} of {3} "
-        "and shrinks in {5}.".format(*sides["episodes"], *sides[PRACTICE]),
+        "Here models learn made-up facts by heart. At equally many episodes this size grows with the facts in {1} of "
+        "{0} pairs of experiment and reward and shrinks in {2}; where each fact is practised equally often, it grows "
+        "in {4} of {3} and shrinks in {5}.".format(*sides["episodes"], *sides[PRACTICE]),
         _replicates(experiments),
         one.pop() if len(one) == 1 else "; ".join(f"{verdict} at equal {e}" for e, verdict in verdicts.items()),
         f"95{NBSP}% intervals, one at a time",

@@ -137,8 +137,8 @@ def faults_of(site: Site, browser: Any, path: str, width: int) -> list[str]:
 
 def inaccessible(page: Any) -> list[str]:
     """What axe-core calls serious or critical."""
-    only = {"resultTypes": ["violations"], "preload": False}  # it would ask for styles that a style imports, elsewhere
-    found = axe.Axe().run(page, options=only).response["violations"]
+    options = {"resultTypes": ["violations"], "preload": False}  # preloading asks for styles where there are none
+    found = axe.Axe().run(page, options=options).response["violations"]
     severe = [
         (rule["id"], node) for rule in found if rule["impact"] in ("serious", "critical") for node in rule["nodes"]
     ]
